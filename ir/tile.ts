@@ -1,0 +1,69 @@
+/** Tile programs: steps over placed tensors, with a static memory plan. Backends turn one into code and decide nothing. */
+import type { Graph, Op, Value } from './graph.ts';
+import type { TensorType } from './type.ts';
+
+/** Where a value lies: `offset` and `strides` in elements of its dtype, one stride an axis; views (slices, transposes, parts of a concat) share a buffer. */
+export interface Placement {
+  readonly buffer: number;
+  readonly offset: number;
+  readonly strides: readonly number[];
+}
+
+/** What a kernel sees of an operand or result. */
+export interface Placed {
+  readonly type: TensorType;
+  readonly strides: readonly number[];
+}
+
+/**
+ * A range of memory. `constant`: weights, loaded once; `state`: lives across runs; `input` and `output`: filled and read by the host; `temp`: shares
+ * addresses with buffers whose lifetimes do not meet its own. `address` is in bytes from the start of the data region, a multiple of 64.
+ */
+export interface Buffer {
+  readonly id: number;
+  readonly kind: 'constant' | 'state' | 'input' | 'output' | 'temp';
+  readonly bytes: number;
+  readonly address: number;
+}
+
+export type Step =
+  /** Runs one op; a barrier follows. */
+  | { readonly kind: 'kernel'; readonly op: Op }
+  /** Runs `then` if the bool scalar is true, else `otherwise`. Results were placed so that both write to the same place. */
+  | { readonly kind: 'if'; readonly op: Op; readonly condition: Value; readonly then: readonly Step[]; readonly otherwise: readonly Step[] }
+  /** While `proceed` (a bool scalar, set before) is true and `index` (an i64 scalar, 0 before) is below `limit` (an i64 scalar): body, then index + 1. */
+  | { readonly kind: 'loop'; readonly op: Op; readonly index: Value; readonly limit: Value; readonly proceed: Value; readonly body: readonly Step[] }
+  /** Copies values of equal type, all reads before all writes where `hazard` says that sources and targets overlap (then via scratch). */
+  | { readonly kind: 'move'; readonly from: readonly Value[]; readonly to: readonly MoveTarget[]; readonly op: Op };
+
+/** Where a move writes: a value, or one row of a stacked scan result at the loop's index. */
+export type MoveTarget = Value | { readonly stack: Value; readonly index: Value };
+
+export interface Entry {
+  readonly name: string;
+  readonly steps: readonly Step[];
+}
+
+export interface TileProgram {
+  readonly graph: Graph;
+  readonly entries: readonly Entry[];
+  readonly buffers: readonly Buffer[];
+  readonly placements: ReadonlyMap<Value, Placement>;
+  /** Initial contents: values of `constant` and `state` buffers. */
+  readonly contents: readonly { readonly value: Value; readonly name: string }[];
+  /** Bytes by role, for the report: constants, state, io, temps, and the lower bound (largest sum of live temp bytes). */
+  readonly memory: { readonly constants: number; readonly state: number; readonly io: number; readonly temps: number; readonly liveBound: number };
+}
+
+/** What passes know of the machine they plan for. Plain data. */
+export interface Target {
+  readonly name: string;
+  /** 32-bit lanes of one vector. */
+  readonly lanes: number;
+  /** Columns of a packed weight panel (a multiple of lanes). */
+  readonly panel: number;
+  /** Weight bytes that packing may produce, as a multiple of the weights' own bytes. */
+  readonly packBudget: number;
+  /** Whether Winograd convolutions may be chosen. */
+  readonly winograd: boolean;
+}

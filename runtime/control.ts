@@ -1,0 +1,23 @@
+/** The control block at the start of linear memory: i32 cells, a cache line each, where threads and the host meet. */
+
+/** Byte addresses. */
+export const control = {
+  /** Threads that have arrived at the current barrier. */
+  barrierCount: 64,
+  /** Grows by one each time a barrier opens. */
+  barrierGeneration: 128,
+  /** Next chunk of the current step; the thread that opens a barrier sets it to 0. */
+  chunk: 192,
+  /** Not 0: a thread failed; every barrier tests it and traps. */
+  abort: 256,
+  /** Number of threads of this run, set by the host. */
+  threads: 320,
+  /** The host adds 1 to start a run; workers wait on it. */
+  epoch: 384,
+  /** Threads that have finished this run. */
+  done: 448,
+  /** Index of the step that is running, for error messages. */
+  step: 512,
+  /** Bytes of the whole block; data starts here. */
+  size: 1024,
+} as const;
