@@ -21,3 +21,18 @@ export const control = {
   /** Bytes of the whole block; data starts here. */
   size: 1024,
 } as const;
+
+/**
+ * What a module imports and exports. `run(thread)` executes the whole entry as one of `control.threads` threads and returns when that thread has
+ * finished. The module waits on `barrierGeneration` only where more than one thread runs, and never touches `epoch` and `done`: the worker around it does.
+ * Before a run the host sets `threads` and zeroes `barrierCount`, `chunk`, `abort`, `done` and `step`. A thread that traps has `abort` set for it, the
+ * barrier generation raised and its waiters notified; the others then trap at their barrier.
+ */
+export const abi = {
+  /** Module name of both imports. */
+  imports: 'env',
+  memory: 'memory',
+  /** `() => f64`, milliseconds; imported by a profiling build alone. */
+  clock: 'clock',
+  run: 'run',
+} as const;
