@@ -1,6 +1,6 @@
 /** Tile programs: steps over placed tensors, with a static memory plan. Backends turn one into code and decide nothing. */
 import type { Graph, Op, Value } from './graph.ts';
-import type { TensorType } from './type.ts';
+import type { Tensor, TensorType } from './type.ts';
 
 /** Where a value lies: `offset` and `strides` in elements of its dtype, one stride an axis; views (slices, transposes, parts of a concat) share a buffer. */
 export interface Placement {
@@ -50,9 +50,12 @@ export interface TileProgram {
   readonly buffers: readonly Buffer[];
   readonly placements: ReadonlyMap<Value, Placement>;
   /** Initial contents: values of `constant` and `state` buffers. */
-  readonly contents: readonly { readonly value: Value; readonly name: string }[];
-  /** Bytes by role, for the report: constants, state, io, temps, and the lower bound (largest sum of live temp bytes). */
-  readonly memory: { readonly constants: number; readonly state: number; readonly io: number; readonly temps: number; readonly liveBound: number };
+  readonly contents: readonly { readonly value: Value; readonly name: string; readonly tensor: Tensor | 'zero' }[];
+  /**
+   * Bytes by role. `liveBound`: the largest sum of temp bytes live at one step, below which no plan of these steps can end. `scheduleBytes`: the largest
+   * sum of live results under the best of three orders of the graph, in-place reuse and views of concats not counted.
+   */
+  readonly memory: { readonly constants: number; readonly state: number; readonly io: number; readonly temps: number; readonly liveBound: number; readonly scheduleBytes: number };
 }
 
 /** What passes know of the machine they plan for. Plain data. */

@@ -1,0 +1,131 @@
+/** Memory orders and views: which strides a value has, and when a reshape, slice or transpose needs no copy. */
+import type { Op } from '../ir/graph.ts';
+import { rowMajor, sameShape } from '../ir/type.ts';
+
+/** The axes of a tensor from outermost to innermost in memory. */
+export type Order = readonly number[];
+
+export const rowMajorOrder = (rank: number): Order => Array.from({ length: rank }, (_, i) => i);
+/** N, spatial axes, C. */
+export const channelsLastOrder = (rank: number): Order => (rank < 3 ? rowMajorOrder(rank) : [0, ...Array.from({ length: rank - 2 }, (_, i) => i + 2), 1]);
+
+/** Dense strides of a shape in an order. */
+export function denseStrides(shape: readonly number[], order: Order): number[] {
+  const packed = rowMajor(order.map((axis) => shape[axis]!));
+  const strides = new Array<number>(shape.length).fill(1);
+  order.forEach((axis, i) => (strides[axis] = packed[i]!));
+  return strides;
+}
+
+/** The order that strides follow: descending, axes of size 1 kept before their right neighbour. */
+export function orderOf(shape: readonly number[], strides: readonly number[]): Order {
+  const key = shape.map((d, i) => (d === 1 ? undefined : strides[i]!));
+  const axes = rowMajorOrder(shape.length).filter((i) => key[i] !== undefined);
+  axes.sort((a, b) => key[b]! - key[a]! || a - b);
+  // Axes of size 1 fit anywhere: put each before the next larger axis number that has a place.
+  const order = [...axes];
+  for (let i = shape.length - 1; i >= 0; i--) {
+    if (key[i] !== undefined) continue;
+    const before = order.indexOf(i + 1);
+    if (before >= 0) order.splice(before, 0, i);
+    else order.push(i);
+  }
+  return order;
+}
+
+export const sameOrder = (a: Order, b: Order): boolean => a.length === b.length && a.every((x, i) => x === b[i]);
+
+/** Whether strides walk the shape in this order without gaps (axes of size 1 are free). */
+export function isDense(shape: readonly number[], strides: readonly number[], order: Order): boolean {
+  const dense = denseStrides(shape, order);
+  return shape.some((d) => d === 0) || shape.every((d, i) => d === 1 || strides[i] === dense[i]);
+}
+
+/** Whether two stride lists address a shape alike. */
+export const sameStrides = (shape: readonly number[], a: readonly number[], b: readonly number[]): boolean => shape.every((d, i) => d <= 1 || a[i] === b[i]);
+
+/**
+ * Strides of a view with another shape over the same elements in row-major order of the axes, or undefined where the elements of a merged axis are
+ * not equally spaced. Each maximal group of axes with equal products is matched on its own.
+ */
+export function reshapeStrides(from: readonly number[], strides: readonly number[], to: readonly number[]): number[] | undefined {
+  if (from.some((d) => d === 0)) return rowMajor(to);
+  const src = from.map((d, i) => [d, strides[i]!] as const).filter(([d]) => d !== 1);
+  const out = new Array<number>(to.length).fill(1);
+  let si = 0;
+  let ti = 0;
+  while (ti < to.length) {
+    if (to[ti] === 1) {
+      ti++;
+      continue;
+    }
+    if (si >= src.length) return undefined;
+    const sStart = si;
+    const tStart = ti;
+    let sn = src[si++]![0];
+    let tn = to[ti++]!;
+    while (sn !== tn) {
+      if (sn < tn) {
+        if (si >= src.length) return undefined;
+        sn *= src[si++]![0];
+      } else {
+        if (ti >= to.length) return undefined;
+        tn *= to[ti++]!;
+      }
+    }
+    for (let i = sStart; i + 1 < si; i++) if (src[i]![1] !== src[i + 1]![0] * src[i + 1]![1]) return undefined;
+    let stride = src[si - 1]![1];
+    for (let i = ti - 1; i >= tStart; i--) {
+      out[i] = stride;
+      stride *= to[i]!;
+    }
+  }
+  // A size-1 axis never moves; give it the stride of its right neighbour's whole extent, so that orders stay readable.
+  for (let i = to.length - 1; i >= 0; i--) if (to[i] === 1) out[i] = i + 1 < to.length ? out[i + 1]! * Math.max(1, to[i + 1]!) : 1;
+  return out;
+}
+
+/** What an op asks of an operand's strides. */
+export type Demand = 'any' | 'channelsLast' | 'rows' | 'rowMajor';
+
+/** The op whose walk decides the layout: the root of a fused contraction, else the op itself. */
+export function rootOf(op: Op): Op {
+  if (op.name !== 'fused' || op.attrs['kind'] !== 'contract') return op;
+  return op.regions[0]!.ops.find((o) => contractions.has(o.name)) ?? op;
+}
+
+const contractions = new Set(['contract', 'contractPacked', 'conv', 'convPacked', 'convData', 'convWeight']);
+
+/** What an op's operand must look like. Fused contractions: the root's data operand, found through the region's inputs. */
+export function demandOf(op: Op, operand: number): Demand {
+  const root = rootOf(op);
+  if (root.name !== 'convPacked' && root.name !== 'contractPacked') return root.name === 'packConv' || root.name === 'packMatmul' ? 'rowMajor' : 'any';
+  const at = root === op ? operand : root.operands.indexOf(op.regions[0]!.inputs[operand]!);
+  if (at === 1) return 'rowMajor';
+  if (root.name === 'contractPacked') return at === 0 || sameShape(op.operands[operand]!.type.shape, op.results[0]!.type.shape) ? 'rows' : 'any';
+  if (at === 0) return 'channelsLast';
+  const rank = op.results[0]!.type.shape.length;
+  return op.operands[operand]!.type.shape.length === rank ? 'channelsLast' : 'any';
+}
+
+/** Whether placed strides meet a demand. `rows`: innermost axis contiguous, all others equally spaced as one axis of rows. */
+export function meets(demand: Demand, shape: readonly number[], strides: readonly number[]): boolean {
+  switch (demand) {
+    case 'any':
+      return true;
+    case 'rowMajor':
+      return isDense(shape, strides, rowMajorOrder(shape.length));
+    case 'channelsLast':
+      return shape.length < 2 || shape[1]! <= 1 || strides[1] === 1;
+    case 'rows': {
+      const rank = shape.length;
+      if (rank === 0) return true;
+      if (shape[rank - 1]! > 1 && strides[rank - 1] !== 1) return false;
+      const lead = shape.slice(0, -1);
+      return reshapeStrides(lead, strides.slice(0, -1), [lead.reduce((n, d) => n * d, 1)]) !== undefined;
+    }
+  }
+}
+
+/** The order that a demand is met by. */
+export const orderFor = (demand: Demand, rank: number): Order => (demand === 'channelsLast' ? channelsLastOrder(rank) : rowMajorOrder(rank));
