@@ -5,7 +5,7 @@ import { TypeProblem, type RefTensor } from '../op.ts';
 import { isFloat, isInteger, showType, type DType, type TensorType } from '../type.ts';
 
 /** Throws a TypeProblem unless the condition holds. */
-export function require(condition: boolean, problem: () => string): asserts condition {
+export function check(condition: boolean, problem: () => string): asserts condition {
   if (!condition) throw new TypeProblem(problem());
 }
 
@@ -14,7 +14,7 @@ export function arity(operands: readonly TensorType[], n: 1): readonly [TensorTy
 export function arity(operands: readonly TensorType[], n: 2): readonly [TensorType, TensorType];
 export function arity(operands: readonly TensorType[], n: 3): readonly [TensorType, TensorType, TensorType];
 export function arity(operands: readonly TensorType[], n: number): readonly TensorType[] {
-  require(operands.length === n, () => `has ${operands.length} operands, expected ${n}`);
+  check(operands.length === n, () => `has ${operands.length} operands, expected ${n}`);
   return operands;
 }
 
@@ -26,33 +26,33 @@ export function nth<T>(xs: readonly T[], n: number): T {
 }
 
 export function requireFloat(t: TensorType): void {
-  require(isFloat(t.dtype), () => `${showType(t)} is not of a float type`);
+  check(isFloat(t.dtype), () => `${showType(t)} is not of a float type`);
 }
 export function requireNumeric(t: TensorType): void {
-  require(isFloat(t.dtype) || isInteger(t.dtype), () => `${showType(t)} is not of a float or integer type`);
+  check(isFloat(t.dtype) || isInteger(t.dtype), () => `${showType(t)} is not of a float or integer type`);
 }
 export function requireIndex(t: TensorType): void {
-  require(t.dtype === 'i32' || t.dtype === 'i64', () => `${showType(t)} is not an index tensor, expected i32 or i64`);
+  check(t.dtype === 'i32' || t.dtype === 'i64', () => `${showType(t)} is not an index tensor, expected i32 or i64`);
 }
 export function requireSameDType(a: TensorType, b: TensorType): void {
-  require(a.dtype === b.dtype, () => `${showType(a)} and ${showType(b)} differ in element type`);
+  check(a.dtype === b.dtype, () => `${showType(a)} and ${showType(b)} differ in element type`);
 }
 export function requireAxis(axis: number, t: TensorType): void {
-  require(Number.isInteger(axis) && axis >= 0 && axis < t.shape.length, () => `axis ${axis} is not an axis of ${showType(t)}`);
+  check(Number.isInteger(axis) && axis >= 0 && axis < t.shape.length, () => `axis ${axis} is not an axis of ${showType(t)}`);
 }
 /** Axes must be of the tensor, ascending, without repeats. */
 export function requireAxes(axes: readonly number[], t: TensorType): void {
   axes.forEach((a, i) => {
     requireAxis(a, t);
-    require(i === 0 || a > axes[i - 1]!, () => `axes ${axes.join(',')} are not ascending`);
+    check(i === 0 || a > axes[i - 1]!, () => `axes ${axes.join(',')} are not ascending`);
   });
 }
 /** A list attribute with one integer per axis. */
 export function requirePerAxis(name: string, list: readonly number[], rank: number): void {
-  require(list.length === rank && list.every(Number.isInteger), () => `${name}=[${list.join(',')}] must hold one integer for each of ${rank} axes`);
+  check(list.length === rank && list.every(Number.isInteger), () => `${name}=[${list.join(',')}] must hold one integer for each of ${rank} axes`);
 }
 export function requireShape(shape: readonly number[]): void {
-  require(shape.every((d) => Number.isInteger(d) && d >= 0), () => `[${shape.join(',')}] is not a shape`);
+  check(shape.every((d) => Number.isInteger(d) && d >= 0), () => `[${shape.join(',')}] is not a shape`);
 }
 
 /** The shape without some axes. */
