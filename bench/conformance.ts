@@ -1,0 +1,70 @@
+/**
+ * Runs official ONNX backend tests: npm run conformance -- FOLDER [--backend wasm|reference] [--filter TEXT] [--json FILE]
+ *
+ * A test passes (all values right), fails (wrong value, crash, wrong shape or type), or is refused (Unsupported, naming the op or type and why).
+ * Inputs are bound at compile time only where the compiler says that their values decide shapes; all others reach run().
+ */
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { exceptions } from './conformance-exceptions.ts';
+import { judge, onnxTolerance } from './judge.ts';
+import { runCase, type CaseResult } from './onnx-case.ts';
+
+interface Row {
+  readonly test: string;
+  readonly outcome: 'passed' | 'failed' | 'refused';
+  readonly ulp: number;
+  readonly kernels: number;
+  readonly bound: readonly string[];
+  readonly reason: string;
+}
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: { backend: { type: 'string', default: 'wasm' }, filter: { type: 'string' }, json: { type: 'string' }, verbose: { type: 'boolean', default: false } },
+});
+const folder = positionals[0];
+if (folder === undefined || !existsSync(folder)) {
+  console.error('usage: npm run conformance -- FOLDER [--backend wasm|reference] [--filter TEXT] [--json FILE] [--verbose]');
+  process.exit(2);
+}
+
+const rows: Row[] = [];
+for (const test of readdirSync(folder).sort()) {
+  const path = join(folder, test);
+  if (!existsSync(join(path, 'model.onnx')) || (values.filter !== undefined && !test.includes(values.filter))) continue;
+  const row = await evaluate(test, path);
+  rows.push(row);
+  if (row.outcome === 'failed' || values.verbose) console.log(`${row.outcome.padEnd(8)}${test}  ${row.reason}`);
+  else if (process.stderr.isTTY) process.stderr.write(`\r${rows.length} tests`);
+}
+if (process.stderr.isTTY) process.stderr.write('\r');
+
+const refusals = new Map<string, number>();
+for (const r of rows) if (r.outcome === 'refused') refusals.set(r.reason.split('\n')[0]!.slice(0, 160), (refusals.get(r.reason.split('\n')[0]!.slice(0, 160)) ?? 0) + 1);
+for (const [reason, n] of [...refusals].sort((a, b) => b[1] - a[1])) console.log(`refused ${String(n).padStart(4)}  ${reason}`);
+if (values.json !== undefined) writeFileSync(values.json, JSON.stringify(rows, null, 1));
+const count = (outcome: Row['outcome']): number => rows.filter((r) => r.outcome === outcome).length;
+console.log(`${count('passed')} passed, ${count('failed')} failed, ${count('refused')} refused`);
+process.exitCode = count('failed') === 0 ? 0 : 1;
+
+async function evaluate(test: string, path: string): Promise<Row> {
+  const base = { test, ulp: 0, kernels: 0, bound: [] as readonly string[] };
+  let result: CaseResult;
+  try {
+    result = await runCase(path, values.backend === 'reference' ? 'reference' : 'wasm');
+  } catch (e) {
+    return { ...base, outcome: 'failed', reason: `crashed: ${e instanceof Error ? (e.stack ?? e.message) : String(e)}`.split('\n').slice(0, 3).join(' | ') };
+  }
+  if (result.kind === 'refused') return { ...base, outcome: 'refused', reason: result.reason };
+  let ulp = 0;
+  for (const { name, got, want } of result.outputs) {
+    const verdict = judge(got, want, exceptions[test]?.tolerance ?? onnxTolerance);
+    ulp = Math.max(ulp, verdict.ulp);
+    if (!verdict.ok) return { ...base, outcome: 'failed', ulp, kernels: result.kernels, bound: result.bound, reason: `${name}: ${verdict.reason}` };
+  }
+  const floats = result.outputs.some((o) => o.want.dtype === 'f32' || o.want.dtype === 'f64' || o.want.dtype === 'f16' || o.want.dtype === 'bf16');
+  if (floats && result.kernels === 0) return { ...base, outcome: 'failed', ulp, bound: result.bound, reason: 'no kernel executed' };
+  return { ...base, outcome: 'passed', ulp, kernels: result.kernels, bound: result.bound, reason: '' };
+}
