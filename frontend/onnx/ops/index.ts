@@ -1,0 +1,12 @@
+/** The table of all ONNX ops: op and opset -> lowering to core ops. One file per topic. */
+import type { LoweringTable } from '../lowering.ts';
+import { activationOps } from './activations.ts';
+import { generateOps } from './generate.ts';
+import { logicOps } from './logic.ts';
+import { mathOps } from './math.ts';
+import { movementOps } from './movement.ts';
+import { reduceOps } from './reduce.ts';
+
+export const lowerings: LoweringTable = {
+  ...mathOps, ...activationOps, ...logicOps, ...reduceOps, ...movementOps, ...generateOps,
+};
