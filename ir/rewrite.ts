@@ -12,8 +12,10 @@ export interface Facts {
   constant(v: Value): Tensor | undefined;
   /** How often a value is read, outputs and updates counted: exact for values of the old graph, 0 for those that the rewrite just made. */
   readers(v: Value): number;
-  /** Adds state to the new graph under a name that is not yet taken (`name`, else `name.1`, ...). */
+  /** Adds state to the new graph under a name that is not yet taken (`name`, else `name~1`, ...). Not in a region: those have no state. */
   addState(name: string, init: Tensor): Value;
+  /** Whether the graph is the region of an op. */
+  readonly region: boolean;
 }
 
 /** What an op becomes: values for its results, or undefined to keep it. Its operands are values of the new graph; new ops go through `b`. */
@@ -21,9 +23,16 @@ export type Visit = (op: Op, b: Builder, facts: Facts) => readonly Value[] | und
 
 /**
  * Rebuilds a graph in order, giving each op to `visit`. Returns the same graph where `visit` kept every op. New ops inherit the ONNX sources of the op
- * they replace, and new values its names. Regions of control flow are rebuilt too unless `regions` is false; those of `fused` never are.
+ * they replace, and new values its names. Regions of control flow are rebuilt too, by `regions` where it is given; those of `fused` never are.
  */
-export function rewriteOps(graph: Graph, visit: Visit, options: { readonly regions?: boolean } = {}): Graph {
+export function rewriteOps(graph: Graph, visit: Visit, options: { readonly regions?: (region: Graph) => Graph } = {}): Graph {
+  return rebuild(graph, visit, options.regions ?? ((region) => rebuildRegion(region, visit)), false);
+}
+
+/** Regions of control flow inside regions are rebuilt with the same visit. */
+const rebuildRegion = (region: Graph, visit: Visit): Graph => rebuild(region, visit, (inner) => rebuildRegion(inner, visit), true);
+
+function rebuild(graph: Graph, visit: Visit, onRegion: (region: Graph) => Graph, region: boolean): Graph {
   const map = new Map<Value, Value>();
   const at = (v: Value): Value => map.get(v) ?? v;
   const ops: Op[] = [];
@@ -35,6 +44,7 @@ export function rewriteOps(graph: Graph, visit: Visit, options: { readonly regio
   let changed = false;
 
   const facts: Facts = {
+    region,
     definition: (v) => defs.get(v),
     constant: (v) => {
       const op = defs.get(v);
@@ -42,8 +52,9 @@ export function rewriteOps(graph: Graph, visit: Visit, options: { readonly regio
     },
     readers: (v) => readers.get(v) ?? 0,
     addState: (wanted, init) => {
+      invariant(!region, 'a region has no state');
       let name = wanted;
-      for (let i = 1; taken.has(name); i++) name = `${wanted}.${i}`;
+      for (let i = 1; taken.has(name); i++) name = `${wanted}~${i}`;
       taken.add(name);
       const value: Value = { type: { dtype: init.dtype, shape: init.shape }, name };
       addedState.push({ value, name, init });
@@ -57,7 +68,7 @@ export function rewriteOps(graph: Graph, visit: Visit, options: { readonly regio
   };
 
   for (const old of graph.ops) {
-    const op = withOperands(old, at, options.regions === false || old.name === 'fused' ? undefined : (g) => rewriteOps(g, visit, options));
+    const op = withOperands(old, at, old.name === 'fused' ? undefined : onRegion);
     const b = new Builder('');
     b.source = op.source;
     const values = visit(op, tracked(b, defs), facts);

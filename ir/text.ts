@@ -136,7 +136,7 @@ function numberText(x: number): string {
 export function elements(t: Tensor): string {
   const { dtype, data } = t;
   if (!isFloat(dtype)) return Array.from({ length: sizeOf(t.shape) }, (_, i) => String(data[i])).join(', ');
-  return Array.from(data, (bits) => {
+  return Array.from(data as ArrayLike<number | bigint>, (bits) => {
     if (dtype === 'f64') return numberText(Number(bits));
     const x = dtype === 'f32' ? Number(bits) : decodeFloat(dtype, Number(bits));
     const round = dtype === 'f32' ? Math.fround : (y: number): number => decodeFloat(dtype, encodeFloat(dtype, y));

@@ -11,7 +11,7 @@ const comparedElements = 64;
  * Computes equal things once: a later op of the same name, operands and attributes is replaced by the earlier one. Random ops are keyed by their stream,
  * so equal ones are equal too. Ops with regions are left alone; inside regions the same happens. Returns the same graph where nothing is repeated.
  */
-export function eliminateCommonSubexpressions(graph: Graph, _target: Target): Graph {
+export function eliminateCommonSubexpressions(graph: Graph, target: Target): Graph {
   const ids = new Map<object, number>();
   const id = (x: object): number => ids.get(x) ?? (ids.set(x, ids.size), ids.size - 1);
   const attr = (a: Attr): string => (typeof a === 'object' && 'data' in a ? tensorKey(a, id) : typeof a === 'bigint' ? `${a}n` : JSON.stringify(a, (_, v: unknown) => (typeof v === 'number' ? (Object.is(v, -0) ? '-0' : String(v)) : v)));
@@ -23,7 +23,7 @@ export function eliminateCommonSubexpressions(graph: Graph, _target: Target): Gr
     if (before) return before;
     seen.set(key, op.results);
     return undefined;
-  });
+  }, { regions: (region) => eliminateCommonSubexpressions(region, target) });
 }
 
 const tensorKey = (t: Tensor, id: (x: object) => number): string => `${showType(t)}${t.data.length <= comparedElements ? `(${elements(t)})` : `@${id(t.data)}`}`;

@@ -268,7 +268,7 @@ const gatherRule = rule('gather at evenly spaced constant indices = slice', 'gat
     const shape = x(op).type.shape;
     const size = shape[axis]!;
     if (!indices || indices.data.length === 0 || size === 0) return undefined;
-    const at = Array.from(indices.data, (i) => Math.min(Math.max(Number(i) < 0 ? Number(i) + size : Number(i), 0), size - 1));
+    const at = Array.from<number | bigint, number>(indices.data as ArrayLike<number | bigint>, (i) => Math.min(Math.max(Number(i) < 0 ? Number(i) + size : Number(i), 0), size - 1));
     const step = at.length > 1 ? at[1]! - at[0]! : 1;
     if (step === 0 || at.some((p, i) => i > 0 && p - at[i - 1]! !== step)) return undefined;
     const starts = shape.map((_, i) => (i === axis ? at[0]! : 0));

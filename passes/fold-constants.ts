@@ -1,0 +1,64 @@
+import { evaluateOp } from '../ir/evaluate.ts';
+import type { Graph, Op, Value } from '../ir/graph.ts';
+import { fromRef, toRef } from '../ir/number.ts';
+import { opDef } from '../ir/ops/index.ts';
+import { rewriteOps, type Facts } from '../ir/rewrite.ts';
+import type { Target } from '../ir/tile.ts';
+import { bytesOf, type Tensor } from '../ir/type.ts';
+import { eliminateDeadCode } from './eliminate-dead-code.ts';
+import { foldDense } from './fold-dense.ts';
+
+/** Results up to this size fold whatever they grow from; above it a result must not be larger than its operands. */
+const growthLimit = 256 * 1024;
+/** Larger results of weights become state, which has a name in the artifact; smaller ones constants, which emitters embed. */
+const constantElements = 16;
+
+/**
+ * Evaluates ops whose operands are all constants, or state that is never updated. A result that comes from a weight is state named after it (`conv1.weight~1`);
+ * packed weights fold too. What would turn little data into much (a broadcast, a mask made from an iota) stays an op, and so does control flow.
+ */
+export function foldConstants(graph: Graph, target: Target): Graph {
+  const weightNames = new Map<Value, string>(graph.state.map((s) => [s.value, s.name]));
+  const folded = rewriteOps(graph, (op, b, facts) => {
+    const operands = constantOperands(op, facts);
+    if (!operands || !worthFolding(op, operands)) return undefined;
+    const tensors = evaluate(op, operands);
+    const source = largestWeight(op, weightNames);
+    return tensors.map((t, i) => {
+      if (source === undefined || facts.region || t.data.length <= constantElements) return b.constant(t, op.results[i]!.name);
+      const value = facts.addState(source.replace(/~\d+$/, ''), t);
+      weightNames.set(value, value.name!);
+      return value;
+    });
+  });
+  return folded === graph ? graph : eliminateDeadCode(folded, target);
+}
+
+function constantOperands(op: Op, facts: Facts): Tensor[] | undefined {
+  const family = opDef(op.name).family;
+  if (family === 'constant' || family === 'region' || family === 'random') return undefined;
+  const tensors: Tensor[] = [];
+  for (const v of op.operands) {
+    const t = facts.constant(v);
+    if (!t) return undefined;
+    tensors.push(t);
+  }
+  return tensors;
+}
+
+function worthFolding(op: Op, operands: readonly Tensor[]): boolean {
+  if (op.name === 'packConv' || op.name === 'packMatmul') return true;
+  const after = op.results.reduce((n, v) => n + bytesOf(v.type), 0);
+  return after <= growthLimit || after <= operands.reduce((n, t) => n + bytesOf(t), 0);
+}
+
+function evaluate(op: Op, operands: readonly Tensor[]): readonly Tensor[] {
+  const dense = foldDense(op, operands);
+  return dense ? [dense] : evaluateOp(op, operands.map(toRef)).map(fromRef);
+}
+
+/** The name of the largest weight among the operands. */
+function largestWeight(op: Op, names: ReadonlyMap<Value, string>): string | undefined {
+  const weights = op.operands.filter((v) => names.has(v)).sort((p, q) => bytesOf(q.type) - bytesOf(p.type));
+  return weights[0] && names.get(weights[0]);
+}

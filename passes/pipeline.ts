@@ -1,0 +1,83 @@
+/** The passes in order, and the loop that runs them. */
+import { InternalError, UserError } from '../ir/diagnostic.ts';
+import type { Graph } from '../ir/graph.ts';
+import type { Target } from '../ir/tile.ts';
+import { verify } from '../ir/verify.ts';
+import { eliminateCommonSubexpressions } from './eliminate-common-subexpressions.ts';
+import { eliminateDeadCode } from './eliminate-dead-code.ts';
+import { foldAffine } from './fold-affine.ts';
+import { foldConstants } from './fold-constants.ts';
+import { fuse } from './fuse.ts';
+import { simplify } from './simplify.ts';
+
+export interface Pass {
+  readonly name: string;
+  run(graph: Graph, target: Target): Graph;
+}
+
+const pass = (name: string, run: Pass['run']): Pass => ({ name, run });
+
+/** Graph to graph of fused ops. A name that stands twice is told apart by its number in dumps. */
+export const passes: readonly Pass[] = [
+  pass('eliminate-dead-code', eliminateDeadCode),
+  pass('simplify', simplify),
+  pass('fold-constants', foldConstants),
+  pass('eliminate-common-subexpressions', eliminateCommonSubexpressions),
+  pass('fold-affine', foldAffine),
+  pass('fold-constants', foldConstants),
+  pass('simplify', simplify),
+  pass('eliminate-common-subexpressions', eliminateCommonSubexpressions),
+  pass('fold-constants', foldConstants),
+  pass('fuse', fuse),
+  pass('eliminate-dead-code', eliminateDeadCode),
+];
+
+export interface PipelineOptions {
+  /** Runs other passes than the default ones. */
+  readonly passes?: readonly Pass[];
+  /** Called after each pass that changed the graph; `index` counts all passes from 1. */
+  readonly onGraph?: (graph: Graph, pass: string, index: number) => void;
+  /** Called before each pass. */
+  readonly onProgress?: (pass: string, index: number, of: number) => void;
+  /** The last pass to run, by name; its first occurrence counts. */
+  readonly stopAfter?: string;
+  /** Verifies the graph before the first pass and after each. */
+  readonly verify?: boolean;
+}
+
+/** A pass that threw, or that gave a graph which does not verify. `graph` is what went in: to be dumped. */
+export class PassError extends InternalError {
+  readonly pass: string;
+  readonly graph: Graph;
+  constructor(pass: string, graph: Graph, cause: unknown) {
+    super(`pass ${pass}: ${cause instanceof Error ? cause.message : String(cause)}`, { cause });
+    this.pass = pass;
+    this.graph = graph;
+  }
+}
+
+/** Runs the passes in order. A UserError (a feature that a pass refuses) goes through as it is; anything else becomes a PassError. */
+export function runPipeline(graph: Graph, target: Target, options: PipelineOptions = {}): Graph {
+  const list = options.passes ?? passes;
+  if (options.verify) verify(graph);
+  let current = graph;
+  for (const [i, p] of list.entries()) {
+    options.onProgress?.(p.name, i + 1, list.length);
+    const next = runPass(p, current, target, options.verify === true);
+    if (next !== current) options.onGraph?.(next, p.name, i + 1);
+    current = next;
+    if (p.name === options.stopAfter) break;
+  }
+  return current;
+}
+
+function runPass(p: Pass, graph: Graph, target: Target, check: boolean): Graph {
+  try {
+    const next = p.run(graph, target);
+    if (check && next !== graph) verify(next);
+    return next;
+  } catch (e) {
+    if (e instanceof UserError) throw e;
+    throw new PassError(p.name, graph, e);
+  }
+}
