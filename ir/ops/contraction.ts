@@ -1,3 +1,0 @@
-import type { OpDef } from '../op.ts';
-
-export const contractionOps: readonly OpDef[] = [];
