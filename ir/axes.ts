@@ -14,8 +14,8 @@ export type Index =
   | { readonly kind: 'table'; readonly dim: string; readonly inner?: string; readonly at: readonly number[] }
   /** The body sees the whole axis: sort, run-time index. */
   | { readonly kind: 'whole'; readonly dim: string }
-  /** Part of a linear address over a group of axes: reshape without a refinement. */
-  | { readonly kind: 'span'; readonly group: number };
+  /** A digit of a linear address: reshape without a refinement. The consecutive axes of a group are the digits of the row-major number of `dims`. */
+  | { readonly kind: 'span'; readonly group: number; readonly dims: readonly string[] };
 
 /** One result axis: Σ times·dim + plus. Injective over the piece's dims. */
 export interface Place { readonly terms: readonly (readonly [dim: string, times: number])[]; readonly plus: number }
@@ -30,7 +30,7 @@ export interface Piece {
   readonly indexed: readonly string[];
 }
 
-export type CombineName = 'none' | 'sum' | 'prod' | 'max' | 'min' | 'argmax' | 'moments' | 'topk' | 'softmaxSum';
+export type CombineName = 'none' | 'sum' | 'prod' | 'max' | 'min' | 'argmax' | 'argmin' | 'moments' | 'topk' | 'softmaxSum';
 /** `product`: the body multiplies its operands. */
 export interface Stage { readonly pieces: readonly Piece[]; readonly combine: CombineName; readonly product: boolean }
 /** A plain op has one stage. */
