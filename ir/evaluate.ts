@@ -1,35 +1,85 @@
-/** Runs ops by their `reference` definitions: constant folding, and shapes that are computed while a model is imported. */
-import { InternalError } from './diagnostic.ts';
+/** The interpreter: runs a graph op by op on plain loops. It is the oracle for kernels and shares no code with them. */
+import { InternalError, UserError } from './diagnostic.ts';
 import type { Graph, Op, Value } from './graph.ts';
-import { settle, toRef } from './number.ts';
-import type { RefTensor } from './op.ts';
+import { fromRef, refData, settle, toRef } from './number.ts';
+import type { RefTensor, RunRegion } from './op.ts';
 import { opDef } from './ops/index.ts';
+import { sameType, showType, type Tensor } from './type.ts';
 
-/** The results of one op, rounded to their dtypes. Regions are run too. Slow and right. */
-export function evaluateOp(op: Op, operands: readonly RefTensor[]): readonly RefTensor[] {
-  const results = opDef(op.name).reference(
-    operands,
-    op.attrs,
-    op.results.map((v) => v.type),
-    op.regions,
-    evaluateRegion,
-  );
-  return results.map(settle);
+export interface EvaluateOptions {
+  /** Values of state; where there is none, the state's initial value counts. */
+  readonly state?: ReadonlyMap<Value, Tensor>;
+  /** Sees every value as it is computed, inner ones and those of regions (once for each run of the region) too. Not to be written. */
+  watch?(value: Value, tensor: RefTensor): void;
 }
 
-/** The outputs of a region for these inputs. */
-export function evaluateRegion(region: Graph, inputs: readonly RefTensor[]): RefTensor[] {
-  const known = new Map<Value, RefTensor>();
-  region.inputs.forEach((v, i) => known.set(v, inputs[i]!));
-  for (const s of region.state) if (s.init !== 'zero') known.set(s.value, toRef(s.init));
+export interface Evaluation {
+  /** By output name. */
+  readonly outputs: ReadonlyMap<string, Tensor>;
+  /** New values of updated state. */
+  readonly state: ReadonlyMap<Value, Tensor>;
+}
+
+/** Runs a graph: float64 inside each op, every result rounded to its declared dtype. Throws a UserError where an input is missing or of another type. */
+export function evaluate(graph: Graph, inputs: ReadonlyMap<Value, Tensor> | Readonly<Record<string, Tensor>>, options: EvaluateOptions = {}): Evaluation {
+  const given = graph.inputs.map((value) => {
+    const tensor = inputs instanceof Map ? (inputs.get(value) as Tensor | undefined) : value.name === undefined ? undefined : (inputs as Readonly<Record<string, Tensor>>)[value.name];
+    return toRef(checked(`input ${value.name ?? graph.inputs.indexOf(value)}`, value, tensor));
+  });
+  const state = graph.state.map(({ value, name, init }): RefTensor => {
+    const tensor = options.state?.get(value) ?? init;
+    return tensor === 'zero' ? { ...value.type, data: refData(value.type) } : toRef(checked(`state ${name}`, value, tensor));
+  });
+  const wanted = [...graph.outputs.map((o) => o.value), ...graph.updates.map((u) => u.value)];
+  const results = runOps(graph, new Map([...zip(graph.inputs, given), ...zip(graph.state.map((s) => s.value), state)]), wanted, options);
+  const tensors = results.map(fromRef);
+  return {
+    outputs: new Map(graph.outputs.map((o, i) => [o.name, tensors[i]!])),
+    state: new Map(graph.updates.map((u, i) => [u.state, tensors[graph.outputs.length + i]!])),
+  };
+}
+
+/** Runs one op on tensors: constant folding. */
+export function evaluateOp(op: Op, operands: readonly Tensor[]): Tensor[] {
+  return runOp(op, operands.map(toRef), {}).map(fromRef);
+}
+
+/** Runs ops in order and drops each value after its last use. */
+function runOps(graph: Graph, values: Map<Value, RefTensor>, wanted: readonly Value[], options: EvaluateOptions): RefTensor[] {
+  const last = new Map<Value, Op>();
+  for (const op of graph.ops) for (const v of op.operands) last.set(v, op);
+  const keep = new Set(wanted);
   const get = (v: Value): RefTensor => {
-    const t = known.get(v);
-    if (!t) throw new InternalError(`value ${v.name ?? ''} of a region is used before it is defined`);
+    const t = values.get(v);
+    if (!t) throw new InternalError(`graph ${graph.name} reads ${v.name ?? 'a value'}: ${showType(v.type)} before it is computed`);
     return t;
   };
-  for (const op of region.ops) {
-    const results = evaluateOp(op, op.operands.map(get));
-    op.results.forEach((v, i) => known.set(v, results[i]!));
+  for (const op of graph.ops) {
+    runOp(op, op.operands.map(get), options).forEach((tensor, i) => {
+      const value = op.results[i]!;
+      options.watch?.(value, tensor);
+      if (last.has(value) || keep.has(value)) values.set(value, tensor);
+    });
+    for (const v of op.operands) if (last.get(v) === op && !keep.has(v)) values.delete(v);
   }
-  return region.outputs.map((o) => get(o.value));
+  return wanted.map(get);
 }
+
+function runOp(op: Op, operands: readonly RefTensor[], options: EvaluateOptions): RefTensor[] {
+  const def = opDef(op.name);
+  const run: RunRegion = (region, inputs) => runOps(region, new Map(zip(region.inputs, inputs)), region.outputs.map((o) => o.value), options);
+  const results = def.reference(operands, op.attrs, op.results.map((r) => r.type), op.regions, run);
+  op.results.forEach((r, i) => {
+    const found = results[i];
+    if (!found || !sameType(found, r.type)) throw new InternalError(`the reference of ${op.name} gave ${found ? showType(found) : 'nothing'} for ${showType(r.type)}`);
+  });
+  return results.map((r) => (operands.some((x) => x.data === r.data) ? r : settle(r)));
+}
+
+function checked(what: string, value: Value, tensor: Tensor | undefined): Tensor {
+  if (!tensor) throw new UserError(`${what}: ${showType(value.type)} is missing; give a tensor of that type`);
+  if (!sameType(tensor, value.type)) throw new UserError(`${what} is ${showType(tensor)}, expected ${showType(value.type)}`);
+  return tensor;
+}
+
+const zip = (values: readonly Value[], tensors: readonly RefTensor[]): [Value, RefTensor][] => values.map((v, i) => [v, tensors[i]!]);
