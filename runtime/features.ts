@@ -1,0 +1,71 @@
+/** What the engine can run, found by validating tiny modules, and small edits of module binaries. */
+import { InputError } from './error.ts';
+import type { Manifest } from './manifest.ts';
+
+export type Features = Manifest['modules'][number]['features'];
+
+const header = [0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0];
+/** A module with one function () -> () of the given body. */
+const withBody = (...body: number[]): Uint8Array<ArrayBuffer> =>
+  new Uint8Array([...header, 1, 4, 1, 0x60, 0, 0, 3, 2, 1, 0, 10, body.length + 4, 1, body.length + 2, 0, ...body, 0x0b]);
+const v128Zero = [0xfd, 12, ...new Array<number>(16).fill(0)];
+const drop = 0x1a;
+
+/** Whether 128-bit SIMD validates. */
+export const hasSimd = (): boolean => WebAssembly.validate(withBody(...v128Zero, drop));
+/** Whether `f32x4.relaxed_madd` validates. */
+export const hasRelaxedSimd = (): boolean => WebAssembly.validate(withBody(...v128Zero, ...v128Zero, ...v128Zero, 0xfd, 0x85, 0x02, drop));
+/** Whether a shared memory can be made here: the engine has it and, in a browser, the page is cross-origin isolated. */
+export function hasThreads(): boolean {
+  const isolated = (globalThis as { crossOriginIsolated?: boolean }).crossOriginIsolated;
+  return typeof SharedArrayBuffer !== 'undefined' && isolated !== false && WebAssembly.validate(new Uint8Array([...header, 5, 4, 1, 3, 1, 1]));
+}
+
+/** The first module of the manifest that this engine runs; `wide` ones only if asked for. */
+export function chooseModule(modules: Manifest['modules'], wanted: { readonly features?: Features | undefined; readonly wide: boolean }): Manifest['modules'][number] {
+  const runs: Readonly<Record<Features, () => boolean>> = {
+    wide: () => wanted.wide && hasRelaxedSimd(),
+    relaxed: hasRelaxedSimd,
+    simd: hasSimd,
+    plain: () => true,
+  };
+  const found = modules.find((m) => (wanted.features === undefined || m.features === wanted.features) && runs[m.features]());
+  if (found) return found;
+  const have = modules.map((m) => m.features).join(', ');
+  throw new InputError(`this engine runs none of the artifact's modules (${have})${wanted.features ? ` with the features asked for (${wanted.features})` : ''}; compile with --features plain`);
+}
+
+/** Turns on V8's revectorizer for modules compiled from now on; false where there is no V8 or no way to its flags. */
+export function enableRevectorizer(): boolean {
+  const v8 = globalThis.process?.getBuiltinModule?.('node:v8');
+  if (!v8 || !globalThis.process.versions['v8']) return false;
+  v8.setFlagsFromString('--experimental-wasm-revectorize');
+  return true;
+}
+
+/** Bits of a memory type's limits flag. */
+const shared = 3;
+const unshared = 1;
+
+/** A copy of the module whose memory import is not shared, for engines without threads. */
+export function unsharedModule(binary: Uint8Array, memoryFlag: number): Uint8Array {
+  if (binary[memoryFlag] !== shared) throw new InputError(`manifest.json does not fit the module: no shared memory import at byte ${memoryFlag}`);
+  const copy = binary.slice();
+  copy[memoryFlag] = unshared;
+  return copy;
+}
+
+/** Pages that the memory import asks for: read after the limits flag. */
+export function memoryLimits(binary: Uint8Array, memoryFlag: number): { readonly min: number; readonly max: number } {
+  let at = memoryFlag + 1;
+  const next = (): number => {
+    let value = 0;
+    for (let shift = 0; shift < 35; shift += 7) {
+      const byte = binary[at++] ?? 0;
+      value += (byte & 0x7f) * 2 ** shift;
+      if (byte < 0x80) break;
+    }
+    return value;
+  };
+  return { min: next(), max: next() };
+}

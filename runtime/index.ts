@@ -1,0 +1,10 @@
+/** tilewright/runtime: loads and runs artifacts in Node and in browsers. Depends on nothing and knows nothing of the compiler. */
+export { load, type LoadOptions, type MemoryReport, type Session, type StepTime } from './session.ts';
+export type { ArtifactObject, Recompile, SpecialisationRequest } from './artifact.ts';
+export { memorySource, type ByteSource } from './bytes.ts';
+export { InputError, RunError } from './error.ts';
+export type { InputValue, Numbers } from './inputs.ts';
+export type { DTypeName, IoEntry, Manifest } from './manifest.ts';
+export { readNpy, writeNpy } from './npy.ts';
+export { readSafetensors, writeSafetensors } from './safetensors.ts';
+export type { Tensor, TensorInfo, TypedArray } from './tensor.ts';

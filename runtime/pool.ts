@@ -1,0 +1,113 @@
+/** Worker threads over one shared memory, which the host reads and writes directly. */
+import { abi, control } from './control.ts';
+import type { Executor, Failure } from './executor.ts';
+import { spawn, type Thread } from './spawn.ts';
+import { sharedWorker, type Patch, type Range, type SharedInit, type SharedMessage } from './worker.ts';
+
+export interface PoolOptions {
+  readonly module: WebAssembly.Module;
+  readonly memory: WebAssembly.Memory;
+  readonly threads: number;
+  /** Thread 0 is the caller's own, through runSync. */
+  readonly sync: boolean;
+  readonly failure: Failure;
+}
+
+
+
+/** Starts the workers and waits until each has instantiated the module. */
+export async function startPool(options: PoolOptions): Promise<Executor> {
+  const { memory, threads, failure } = options;
+  const bytes = new Uint8Array(memory.buffer);
+  const cells = new Int32Array(memory.buffer);
+  const timeOrigin = performance.timeOrigin + performance.now();
+  const first = options.sync ? 1 : 0;
+  const workers: Thread<never, SharedMessage>[] = [];
+  /** Settles the run under way. */
+  let finish: { done(): void; failed(error: Error): void } | undefined;
+  let firstFailure: Error | undefined;
+
+  const close = async (): Promise<void> => {
+    await Promise.all(workers.map((w) => w.terminate()));
+  };
+  const ready = Array.from({ length: threads - first }, (_, i) => {
+    const init: SharedInit = { module: options.module, memory, thread: first + i, control, abi, epoch: Atomics.load(cells, control.epoch / 4), timeOrigin };
+    const worker = spawn<SharedInit, never, SharedMessage>(sharedWorker, init);
+    workers.push(worker);
+    return new Promise<void>((resolve, reject) => {
+      const fail = (error: Error): void => {
+        firstFailure ??= error;
+        reject(error);
+        finish?.failed(error);
+      };
+      worker.listen(
+        (message) => {
+          if (message.kind === 'ready') resolve();
+          else if (message.kind === 'failed') fail(failure(message.message, message.step));
+          // After a failure the cause comes from the worker that failed, which may be heard later.
+          else if (Atomics.load(cells, control.abort / 4) === 0) finish?.done();
+        },
+        (reason) => fail(failure(reason, Atomics.load(cells, control.step / 4))),
+      );
+    });
+  });
+  try {
+    await Promise.all(ready);
+  } catch (error) {
+    await close();
+    throw error;
+  }
+  for (const w of workers) w.hold(false);
+
+  const begin = (writes: readonly Patch[]): void => {
+    for (const w of writes) bytes.set(w.bytes, w.address);
+    for (const c of [control.barrierCount, control.chunk, control.abort, control.done, control.step]) Atomics.store(cells, c / 4, 0);
+    Atomics.store(cells, control.threads / 4, threads);
+    Atomics.add(cells, control.epoch / 4, 1);
+    Atomics.notify(cells, control.epoch / 4);
+  };
+  const collect = (reads: readonly Range[]): Uint8Array<ArrayBuffer>[] => reads.map((r) => Uint8Array.from(bytes.subarray(r.address, r.address + r.bytes)));
+
+  const executor: Executor = {
+    threads,
+    fill: (address, size, read) => read(0, bytes.subarray(address, address + size)),
+    async run(writes, reads) {
+      if (firstFailure) throw firstFailure;
+      // One worker that is held keeps the process alive until the run has ended.
+      workers[0]?.hold(true);
+      try {
+        await new Promise<void>((resolve, reject) => {
+          finish = { done: resolve, failed: reject };
+          begin(writes);
+        });
+        return collect(reads);
+      } finally {
+        finish = undefined;
+        workers[0]?.hold(false);
+      }
+    },
+    close,
+  };
+  if (!options.sync) return executor;
+
+  const own = new WebAssembly.Instance(options.module, { [abi.imports]: { [abi.memory]: memory, [abi.clock]: () => performance.timeOrigin + performance.now() - timeOrigin } });
+  const runOwn = own.exports[abi.run] as (thread: number) => void;
+  const runSync = (writes: readonly Patch[], reads: readonly Range[]): Uint8Array<ArrayBuffer>[] => {
+    begin(writes);
+    let caught: unknown;
+    try {
+      runOwn(0);
+    } catch (error) {
+      caught = error;
+      Atomics.compareExchange(cells, control.abort / 4, 0, 1);
+      Atomics.add(cells, control.barrierGeneration / 4, 1);
+      Atomics.notify(cells, control.barrierGeneration / 4);
+    }
+    Atomics.add(cells, control.done / 4, 1);
+    for (let n = Atomics.load(cells, control.done / 4); n < threads; n = Atomics.load(cells, control.done / 4)) Atomics.wait(cells, control.done / 4, n);
+    const culprit = Atomics.load(cells, control.abort / 4);
+    if (culprit !== 0) throw failure(culprit === 1 ? String(caught) : `thread ${culprit - 1} failed`, Atomics.load(cells, control.step / 4));
+    return collect(reads);
+  };
+  return { ...executor, runSync, run: async (writes, reads) => runSync(writes, reads) };
+}

@@ -1,0 +1,61 @@
+/** Starts a function in another thread, in Node and in browsers, without a file of its own, so that bundles and packages need no second entry. */
+
+/** A running worker. */
+export interface Thread<In, Out> {
+  post(message: In, transfer?: ArrayBuffer[]): void;
+  /** Receives messages; `lost` is called if the worker ends by itself (out of memory, killed). */
+  listen(receive: (message: Out) => void, lost: (reason: string) => void): void;
+  /** Whether this worker keeps the process alive (Node). New workers do. */
+  hold(alive: boolean): void;
+  terminate(): Promise<void>;
+}
+
+type Body<Init, In, Out> = (init: Init, post: (message: Out) => void, listen: (receive: (message: In) => void) => void) => void;
+
+/** Starts `body` with `init`, which is cloned (shared memory and modules are shared). `body` must not refer to anything but its parameters. */
+export function spawn<Init, In, Out>(body: Body<Init, In, Out>, init: Init): Thread<In, Out> {
+  const threads = globalThis.process?.getBuiltinModule?.('node:worker_threads');
+  return threads ? spawnNode(threads, body, init) : spawnWeb(body, init);
+}
+
+function spawnNode<Init, In, Out>(threads: typeof import('node:worker_threads'), body: Body<Init, In, Out>, init: Init): Thread<In, Out> {
+  const code = `const { parentPort, workerData } = require('node:worker_threads');
+(${body.toString()})(workerData, (m) => parentPort.postMessage(m), (receive) => parentPort.on('message', receive));`;
+  // No flags of this process: a worker would refuse some of them, and needs none.
+  const worker = new threads.Worker(code, { eval: true, workerData: init, execArgv: [] });
+  let closing = false;
+  return {
+    post: (message, transfer = []) => worker.postMessage(message, transfer),
+    listen(receive, lost) {
+      worker.on('message', receive);
+      worker.on('error', (e: unknown) => lost(String(e)));
+      worker.on('exit', (code) => {
+        if (!closing) lost(`a worker thread ended with code ${code}`);
+      });
+    },
+    hold: (alive) => (alive ? worker.ref() : worker.unref()),
+    async terminate() {
+      closing = true;
+      await worker.terminate();
+    },
+  };
+}
+
+function spawnWeb<Init, In, Out>(body: Body<Init, In, Out>, init: Init): Thread<In, Out> {
+  const code = `addEventListener('message', (first) => (${body.toString()})(first.data, (m) => postMessage(m), (receive) => addEventListener('message', (e) => receive(e.data))), { once: true });`;
+  const url = URL.createObjectURL(new Blob([code], { type: 'text/javascript' }));
+  const worker = new Worker(url);
+  worker.postMessage(init);
+  return {
+    post: (message, transfer = []) => worker.postMessage(message, transfer),
+    listen(receive, lost) {
+      worker.addEventListener('message', (e: MessageEvent<Out>) => receive(e.data));
+      worker.addEventListener('error', (e) => lost(e.message));
+    },
+    hold() {},
+    async terminate() {
+      worker.terminate();
+      URL.revokeObjectURL(url);
+    },
+  };
+}

@@ -1,0 +1,46 @@
+/** Other specialisations of a model: compiled when first asked for, kept, the least recently used closed where there are too many. */
+import type { ArtifactObject, Recompile, SpecialisationRequest } from './artifact.ts';
+import type { InputValue } from './inputs.ts';
+import type { Session } from './session.ts';
+import type { Tensor } from './tensor.ts';
+
+const limit = 8;
+
+export interface Specialisations {
+  /** Runs the inputs on the session for these shapes and bound values. */
+  run(wanted: SpecialisationRequest, inputs: Readonly<Record<string, InputValue>>): Promise<Record<string, Tensor>>;
+  close(): Promise<void>;
+}
+
+/** Keeps one session per set of shapes and bound values. `open` loads what `recompile` made. */
+export function specialisations(recompile: Recompile, open: (artifact: ArtifactObject) => Promise<Session>): Specialisations {
+  // A map keeps the order of insertion: the first is the least recently used.
+  const sessions = new Map<string, Promise<Session>>();
+  const closeSession = (session: Promise<Session>): Promise<void> => session.then((s) => s.close()).catch(() => {});
+  return {
+    async run(wanted, inputs) {
+      const key = keyOf(wanted);
+      const known = sessions.get(key);
+      // Without its own hook a specialisation that does not fit says so instead of recompiling for ever.
+      const session = known ?? recompile(wanted).then(({ manifest, modules, weights }) => open({ manifest, modules, weights }));
+      sessions.delete(key);
+      sessions.set(key, session);
+      session.catch(() => sessions.delete(key));
+      for (const [old, s] of sessions) {
+        if (sessions.size <= limit) break;
+        sessions.delete(old);
+        void closeSession(s);
+      }
+      return (await session).run(inputs);
+    },
+    async close() {
+      await Promise.all([...sessions.values()].map(closeSession));
+    },
+  };
+}
+
+const keyOf = (wanted: SpecialisationRequest): string =>
+  JSON.stringify([wanted.shapes, wanted.bound], (_, x: unknown) => {
+    if (typeof x === 'bigint') return `${x}n`;
+    return ArrayBuffer.isView(x) ? Array.from(x as Uint8Array, String) : x;
+  });

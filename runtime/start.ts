@@ -1,0 +1,114 @@
+/** From an opened artifact to running threads with the weights in memory. */
+import type { OpenArtifact } from './artifact.ts';
+import { InputError, RunError } from './error.ts';
+import type { Executor, Failure } from './executor.ts';
+import { chooseModule, enableRevectorizer, hasThreads, memoryLimits, unsharedModule, type Features } from './features.ts';
+import type { Manifest } from './manifest.ts';
+import { startOwned } from './owned.ts';
+import { startPool } from './pool.ts';
+import { readHeader } from './safetensors.ts';
+import { sampleInputs, worstDifference } from './selfcheck.ts';
+import type { LoadOptions } from './session.ts';
+import { byteLength } from './tensor.ts';
+
+const pageSize = 65536;
+
+/** Picks the module, starts the threads and fills the memory. Adds to `notices` what the caller should know. */
+export async function start(artifact: OpenArtifact, options: LoadOptions, notices: string[]): Promise<{ executor: Executor; features: Features }> {
+  const { manifest } = artifact;
+  const wide = (options.wide ?? false) && manifest.modules.some((m) => m.features === 'wide') && enableRevectorizer();
+  if (options.wide && !wide) notices.push('wide vectors: not available here or not compiled into this artifact; the ordinary module is used');
+  const chosen = chooseModule(manifest.modules, { features: options.features, wide });
+  const binary = await artifact.module(chosen.file);
+  const failure = failureOf(manifest);
+  const threads = threadCount(manifest, options);
+  const limits = memoryLimits(binary, chosen.memoryFlag);
+  const pagesFor = (n: number): number => Math.max(limits.min, Math.ceil((manifest.memory.scratch + manifest.memory.scratchPerThread * n) / pageSize));
+
+  if (!hasThreads()) {
+    notices.push('one thread: this page is not cross-origin isolated, so memory cannot be shared (send the headers Cross-Origin-Opener-Policy: same-origin and Cross-Origin-Embedder-Policy: require-corp)');
+    console.warn(`tilewright: ${notices.at(-1)}`);
+    const executor = await startOwned(await compileModule(unsharedModule(binary, chosen.memoryFlag), chosen.file), pagesFor(1), failure);
+    await readWeights(artifact, executor);
+    return { executor, features: chosen.features };
+  }
+
+  const memory = sharedMemory(pagesFor(threads));
+  const pool = async (file: string, bytes: Uint8Array): Promise<Executor> => startPool({ module: await compileModule(bytes, file), memory, threads, sync: options.sync ?? false, failure });
+  if (chosen.features !== 'wide') {
+    const executor = await pool(chosen.file, binary);
+    await readWeights(artifact, executor);
+    return { executor, features: chosen.features };
+  }
+  // Pools over one memory wake together, so one ends before the next starts.
+  const ordinary = chooseModule(manifest.modules, { wide: false });
+  const ordinaryBinary = await artifact.module(ordinary.file);
+  const reference = await pool(ordinary.file, ordinaryBinary);
+  await readWeights(artifact, reference);
+  const expected = await runSample(manifest, reference).finally(() => reference.close());
+  const executor = await pool(chosen.file, binary);
+  const difference = await runSample(manifest, executor).then((got) => worstDifference(manifest.outputs, expected, got), () => Infinity);
+  if (difference <= wideTolerance) return { executor, features: 'wide' };
+  notices.push(`wide vectors: results differ from the ordinary module by ${difference.toPrecision(2)} of their magnitude; the ordinary module is used`);
+  await executor.close();
+  return { executor: await pool(ordinary.file, ordinaryBinary), features: ordinary.features };
+}
+
+/** Both modules add in nearly the same order; a wrong one is off by far more. */
+const wideTolerance = 1e-3;
+
+const runSample = (manifest: Manifest, executor: Executor): Promise<Uint8Array<ArrayBuffer>[]> =>
+  executor.run(sampleInputs(manifest.inputs), manifest.outputs.map((o) => ({ address: o.address, bytes: byteLength(o) })));
+
+function sharedMemory(pages: number): WebAssembly.Memory {
+  try {
+    return new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
+  } catch (error) {
+    throw new InputError(`cannot allocate the ${Math.ceil((pages * pageSize) / 2 ** 20)} MiB that the model needs: ${String(error)}`);
+  }
+}
+
+async function compileModule(binary: Uint8Array, file: string): Promise<WebAssembly.Module> {
+  try {
+    return await WebAssembly.compile(binary as Uint8Array<ArrayBuffer>);
+  } catch (error) {
+    throw new InputError(`${file} is not a WebAssembly module that this engine accepts: ${String(error)}`);
+  }
+}
+
+function threadCount(manifest: Manifest, options: LoadOptions): number {
+  if (options.threads !== undefined && (!Number.isInteger(options.threads) || options.threads < 1)) throw new InputError(`threads is ${options.threads}, expected a whole number of at least 1`);
+  const os = globalThis.process?.getBuiltinModule?.('node:os');
+  const cores = os ? os.availableParallelism() : navigator.hardwareConcurrency;
+  return Math.min(options.threads ?? cores, manifest.memory.maxThreads);
+}
+
+/** Streams the weights into memory in file order, after checking that the file holds what the manifest says. */
+async function readWeights(artifact: OpenArtifact, executor: Executor): Promise<void> {
+  const { manifest } = artifact;
+  if (manifest.weights.length === 0) return;
+  const source = await artifact.weights();
+  try {
+    const header = await readHeader(source);
+    const places = manifest.weights.map((w) => {
+      const stored = header.get(w.name);
+      if (!stored) throw new InputError(`${source.name} lacks the tensor ${JSON.stringify(w.name)}; it does not belong to this manifest`);
+      if (stored.bytes !== w.bytes) throw new InputError(`${source.name}: tensor ${JSON.stringify(w.name)} has ${stored.bytes} bytes, the manifest expects ${w.bytes}`);
+      return { ...w, offset: stored.offset };
+    });
+    places.sort((a, b) => a.offset - b.offset);
+    for (const p of places) await executor.fill(p.address, p.bytes, (at, into) => source.read(p.offset + at, into));
+  } catch (error) {
+    await executor.close();
+    throw error;
+  } finally {
+    await source.close();
+  }
+}
+
+const failureOf = (manifest: Manifest): Failure => (message, index) => {
+  const step = manifest.steps[index];
+  if (!step) return new RunError(`the module failed: ${message}`);
+  const from = step.source.length > 0 ? `, from ${step.source.join(', ')}` : '';
+  return new RunError(`step ${index} (${step.name}${from}) failed: ${message}`);
+};
