@@ -5,10 +5,11 @@ import binaryen from 'binaryen';
 export type E = number;
 /** Four f32 (or i32) lanes: one v128 expression, or four scalar expressions where the module has no SIMD. */
 export type Vec = readonly E[];
-export type Ty = 'i32' | 'i64' | 'f32' | 'f64';
+export type Ty = 'i32' | 'i64' | 'f32' | 'f64' | 'v128';
 export type LaneTy = 'f32' | 'i32';
 
-const types: Record<Ty | 'v128', number> = { i32: binaryen.i32, i64: binaryen.i64, f32: binaryen.f32, f64: binaryen.f64, v128: binaryen.v128 };
+/** Binaryen's value types. */
+export const types: Readonly<Record<Ty, number>> = { i32: binaryen.i32, i64: binaryen.i64, f32: binaryen.f32, f64: binaryen.f64, v128: binaryen.v128 };
 
 /** `plain`: no SIMD; `simd`: 128-bit; `relaxed`: with relaxed madd; `wide`: relaxed, shaped for V8's revectorizer. */
 export type Features = 'plain' | 'simd' | 'relaxed' | 'wide';
@@ -30,9 +31,16 @@ export class Asm {
   readonly features: Features;
   readonly #functions = new Map<string, string>();
   #count = 0;
+  readonly #data: Uint8Array[] = [];
+  readonly #dataAt = new Map<string, number>();
+  readonly #dataBase: number;
+  #dataEnd: number;
 
-  constructor(features: Features) {
+  /** `dataBase`: address (a multiple of 16) where constant tables of the code start. */
+  constructor(features: Features, dataBase = 0) {
     this.features = features;
+    this.#dataBase = dataBase;
+    this.#dataEnd = dataBase;
     this.m = new binaryen.Module();
     this.m.setFeatures(binaryen.Features.All);
   }
@@ -53,8 +61,33 @@ export class Asm {
     const f = new Fn(this, params);
     const body = build(f, params.map((type, index) => ({ index, type })));
     const resultType = result === undefined ? binaryen.none : types[result];
-    this.m.addFunction(name, binaryen.createType(params.map((p) => types[p])), resultType, [...f.locals], this.m.block(null, [...body], resultType));
+    const all = [...f.prologue, ...body];
+    this.m.addFunction(name, binaryen.createType(params.map((p) => types[p])), resultType, [...f.locals], this.m.block(null, all, resultType));
     return name;
+  }
+
+  /** Places a constant table in memory (equal tables share a place) and returns its address. */
+  data(bytes: Uint8Array): number {
+    const key = Buffer.from(bytes).toString('latin1');
+    const known = this.#dataAt.get(key);
+    if (known !== undefined) return known;
+    const at = this.#dataEnd;
+    this.#dataAt.set(key, at);
+    const padded = new Uint8Array(Math.ceil(bytes.length / 16) * 16);
+    padded.set(bytes);
+    this.#data.push(padded);
+    this.#dataEnd += padded.length;
+    return at;
+  }
+  /** The tables placed so far: bytes to put at `base`. */
+  get tables(): { readonly base: number; readonly bytes: Uint8Array } {
+    const bytes = new Uint8Array(this.#dataEnd - this.#dataBase);
+    let at = 0;
+    for (const d of this.#data) {
+      bytes.set(d, at);
+      at += d.length;
+    }
+    return { base: this.#dataBase, bytes };
   }
 
   call(fn: string, args: readonly E[], result?: Ty): E {
@@ -116,7 +149,10 @@ export class Asm {
 export class Fn {
   readonly asm: Asm;
   readonly locals: number[] = [];
+  /** Statements that run before the body: hoisted constants. */
+  readonly prologue: E[] = [];
   readonly #params: number;
+  readonly #constants = new Map<number, VLocal>();
   #label = 0;
   constructor(asm: Asm, params: readonly Ty[]) {
     this.asm = asm;
@@ -141,6 +177,24 @@ export class Fn {
   vset(l: VLocal, v: Vec): E {
     const sets = l.indices.map((i, k) => this.asm.m.local.set(i, v[k]!));
     return sets.length === 1 ? sets[0]! : this.asm.m.block(null, sets);
+  }
+  /** A vector of a constant, splatted once at the start of the function where the module has SIMD. */
+  vconst(x: number): Vec {
+    if (!this.asm.simd) return this.asm.vsplat(x);
+    // -0 and 0 are one key of a Map: -0 is not hoisted.
+    if (Object.is(x, -0)) return this.asm.vsplat(x);
+    let local = this.#constants.get(x);
+    if (!local) {
+      local = this.vlocal();
+      this.#constants.set(x, local);
+      this.prologue.push(this.vset(local, this.asm.vsplat(x)));
+    }
+    return this.vget(local);
+  }
+  /** Evaluates e once; `use` may read it any number of times. */
+  bind(type: Ty, e: E, use: (get: () => E) => E, result: Ty = type): E {
+    const t = this.local(type);
+    return this.asm.m.block(null, [this.set(t, e), use(() => this.get(t))], types[result]);
   }
   inc(l: Local, by: number): E { return this.set(l, this.asm.plus(this.get(l), by)); }
   label(prefix: string): string { return `${prefix}${this.#label++}`; }

@@ -1,0 +1,141 @@
+/**
+ * The micro-kernel of every contraction: a tile of rows x columns kept in registers while the reduction runs.
+ *
+ * Rows of A are read in place through a table of row pointers (one per tap and row), so that a convolution needs no copy of its input and a matrix
+ * product is the case of one tap. B is packed in panels of the tile's columns. The epilogue runs on the registers before the only store.
+ */
+import type { Asm, E, Fn, Local, Ty, VLocal, Vec } from '../asm.ts';
+import type { Epilogue } from './epilogue.ts';
+
+/** A tile: rows, vectors of 4 columns, and how many columns of the last vector exist (1..4). */
+export interface TileShape {
+  readonly rows: number;
+  readonly vectors: number;
+  readonly lastLanes: number;
+}
+
+/** What a call of the micro-kernel passes; all sizes in bytes. */
+export interface MicroArgs {
+  /** Address of the row pointers of the tile's first tap. */
+  readonly table: E;
+  readonly taps: E;
+  /** From the row pointers of one tap to those of the next. */
+  readonly tapStride: E;
+  /** Bytes of one row that one tap reads: 4 x the channels of a group. */
+  readonly run: E;
+  /** Added to every row pointer: the offset of a group, a block of the reduction, a Winograd position. */
+  readonly rowOffset: E;
+  /** The packed panel. */
+  readonly b: E;
+  /** The tile's first result, and from one of its rows to the next. */
+  readonly c: E;
+  readonly rowStride: E;
+  /** Pointers (and row strides) of the epilogue's operands at the tile, as `Epilogue.params` lists them. */
+  readonly extra: readonly E[];
+}
+
+/** Steps of the reduction per round of the inner loop. */
+const unroll = 4;
+
+/** Rows of the largest tile that keeps its accumulators in registers. */
+export const maxRows = (asm: Asm): number => (asm.wide ? 8 : asm.simd ? 6 : 2);
+
+/** A call of the micro-kernel for a tile shape, which is emitted once per module and epilogue. */
+export function callMicro(asm: Asm, tile: TileShape, epilogue: Epilogue, a: MicroArgs): E {
+  return asm.call(microKernel(asm, tile, epilogue), [a.table, a.taps, a.tapStride, a.run, a.rowOffset, a.b, a.c, a.rowStride, ...a.extra]);
+}
+
+function microKernel(asm: Asm, tile: TileShape, epilogue: Epilogue): string {
+  const key = `micro ${tile.rows}x${tile.vectors} last ${tile.lastLanes} ${epilogue.key}`;
+  const params: Ty[] = ['i32', 'i32', 'i32', 'i32', 'i32', 'i32', 'i32', 'i32', ...epilogue.params.map((): Ty => 'i32')];
+  return asm.fn(key, params, undefined, (f, [table, taps, tapStride, run, rowOffset, b, c, rowStride, ...extra]) => {
+    const { rows, vectors } = tile;
+    const acc = grid(rows, vectors, () => f.vlocal());
+    const pointers = Array.from({ length: rows }, () => f.local('i32'));
+    const m = asm.m;
+    const zero = acc.flatMap((row) => row.map((l) => f.vset(l, asm.vsplat(0))));
+    const tapLoop = f.label('tap');
+    const reduce = m.loop(tapLoop, m.block(null, [
+      ...pointers.map((p, i) => f.set(p, asm.add(m.i32.load(4 * i, 4, f.get(table!)), f.get(rowOffset!)))),
+      runLoop(f, acc, pointers, b!, run!),
+      f.set(table!, asm.add(f.get(table!), f.get(tapStride!))),
+      m.br(tapLoop, f.tee(taps!, asm.sub(f.get(taps!), asm.i32(1)))),
+    ]));
+    return [...zero, reduce, ...storeTile(f, tile, epilogue, acc, c!, rowStride!, extra)];
+  });
+}
+
+/** acc += rows[run] · panel[run]; advances the panel. */
+function runLoop(f: Fn, acc: readonly (readonly VLocal[])[], pointers: readonly Local[], b: Local, run: Local): E {
+  const { asm } = f;
+  const { m } = asm;
+  const end = f.local('i32');
+  const lead = pointers[0]!;
+  const bytes = 4 * unroll;
+  const loopWhile = (step: number, limit: () => E): E => {
+    const label = f.label('k');
+    return f.if(m.i32.lt_u(f.get(lead), limit()), [
+      m.loop(label, m.block(null, [
+        ...steps(f, acc, pointers, b, step),
+        ...[...pointers].reverse().map((p) => f.inc(p, 4 * step)),
+        m.br(label, m.i32.lt_u(f.get(lead), limit())),
+      ])),
+    ]);
+  };
+  const whole = f.local('i32');
+  return m.block(null, [
+    f.set(end, asm.add(f.get(lead), f.get(run))),
+    f.set(whole, asm.add(f.get(lead), m.i32.and(f.get(run), asm.i32(-bytes)))),
+    loopWhile(unroll, () => f.get(whole)),
+    loopWhile(1, () => f.get(end)),
+  ]);
+}
+
+function steps(f: Fn, acc: readonly (readonly VLocal[])[], pointers: readonly Local[], b: Local, count: number): E[] {
+  const { asm } = f;
+  const vectors = acc[0]!.length;
+  const panel = Array.from({ length: vectors }, () => f.vlocal());
+  const a = f.vlocal();
+  const out: E[] = [];
+  for (let k = 0; k < count; k++) {
+    panel.forEach((l, j) => out.push(f.vset(l, asm.vload(b, 16 * (k * vectors + j)))));
+    acc.forEach((row, i) => {
+      out.push(f.vset(a, asm.vload1(pointers[i]!, 4 * k, f)));
+      row.forEach((l, j) => out.push(f.vset(l, asm.vmadd(f.vget(a), f.vget(panel[j]!), f.vget(l)))));
+    });
+  }
+  out.push(f.inc(b, 16 * vectors * count));
+  return out;
+}
+
+function storeTile(f: Fn, tile: TileShape, epilogue: Epilogue, acc: readonly (readonly VLocal[])[], c: Local, rowStride: Local, extra: readonly Local[]): E[] {
+  const { asm } = f;
+  const out: E[] = [];
+  acc.forEach((row, i) => {
+    row.forEach((l, j) => {
+      const lanes = j === tile.vectors - 1 ? tile.lastLanes : 4;
+      out.push(...storeLanes(f, c, 16 * j, epilogue.apply(f, f.vget(l), extra, j), lanes));
+    });
+    if (i < tile.rows - 1) {
+      out.push(f.set(c, asm.add(f.get(c), f.get(rowStride))));
+      out.push(...epilogue.nextRow(f, extra));
+    }
+  });
+  return out;
+}
+
+/** Stores the first lanes of a vector. */
+export function storeLanes(f: Fn, ptr: Local, offset: number, v: Vec, lanes: number): E[] {
+  const { asm } = f;
+  if (lanes === 4) return [asm.vstore(ptr, offset, v)];
+  if (!asm.simd) {
+    const unused = v.slice(lanes).map((x) => asm.m.drop(x));
+    return [...v.slice(0, lanes).map((x, i) => asm.m.f32.store(offset + 4 * i, 4, f.get(ptr), x)), ...unused];
+  }
+  const t = f.vlocal();
+  return [f.vset(t, v), ...Array.from({ length: lanes }, (_, i) => asm.m.f32.store(offset + 4 * i, 4, f.get(ptr), asm.m.f32x4.extract_lane(f.vget(t)[0]!, i)))];
+}
+
+function grid<T>(rows: number, columns: number, make: () => T): T[][] {
+  return Array.from({ length: rows }, () => Array.from({ length: columns }, make));
+}
