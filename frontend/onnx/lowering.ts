@@ -8,6 +8,7 @@
  * lowering checks only what the core ops would not notice.
  */
 import type { Builder } from '../../ir/builder.ts';
+import { UserError } from '../../ir/diagnostic.ts';
 import type { Graph, Value } from '../../ir/graph.ts';
 import type { DType, Tensor, TensorType } from '../../ir/type.ts';
 
@@ -90,14 +91,29 @@ export interface Node {
   readonly outputNames: readonly string[];
 }
 
-/** A constant was asked for and is not one. The driver turns it into a UserError that names the inputs and says how to bind them. */
+/**
+ * A constant was asked for and is not one. Lowerings may catch it around `cx.regions` and unroll with `cx.inline` instead; uncaught, it becomes
+ * an UnboundInputs error that names the inputs and says how to bind them.
+ */
 export class NeedsValue extends Error {
-  /** Graph inputs that the value depends on. Empty inside a loop body, where the value depends on the iteration. */
-  readonly inputs: readonly string[];
   readonly what: string;
-  constructor(what: string, inputs: readonly string[]) {
-    super(`${what} is not known at compile time`);
+  /** Graph inputs that the value depends on. Empty where it depends on the iteration of a loop alone. */
+  readonly inputs: readonly string[];
+  /** The node that asked, as errors call it. */
+  readonly at: string | undefined;
+  constructor(what: string, inputs: readonly string[], at?: string) {
+    super(`${at ? `${at}: ` : ''}${what} is not known at compile time`);
     this.what = what;
+    this.inputs = inputs;
+    this.at = at;
+  }
+}
+
+/** The model needs the values of inputs at compile time: they decide shapes. A caller that has them binds them and imports again. */
+export class UnboundInputs extends UserError {
+  readonly inputs: readonly string[];
+  constructor(message: string, inputs: readonly string[]) {
+    super(message);
     this.inputs = inputs;
   }
 }

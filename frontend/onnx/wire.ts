@@ -90,8 +90,8 @@ export function scan(bytes: Uint8Array, root = 'ModelProto'): { readonly newer: 
   return { newer, ignored: [...ignored] };
 }
 
-/** The path of the innermost message; '' for the root. */
-const where = (stack: readonly Frame[]): string => stack.slice(1).map((f) => f.step).join('.') || 'the model';
+/** The path of the innermost message; 'the top level' for the root. */
+const where = (stack: readonly Frame[]): string => stack.slice(1).map((f) => f.step).join('.') || 'the top level';
 const join = (path: string, step: string): string => `${path}.${step}`;
 
 function fits(kind: FieldKind, wire: number): boolean {

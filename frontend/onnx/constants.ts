@@ -1,0 +1,105 @@
+/** Values known at compile time: evaluates the ops that define them, lazily and once, from constants, initializers and bound inputs. */
+import { UserError } from '../../ir/diagnostic.ts';
+import { evaluateOp } from '../../ir/evaluate.ts';
+import type { Value } from '../../ir/graph.ts';
+import { showType, sizeOf, type Tensor } from '../../ir/type.ts';
+import { NeedsValue } from './lowering.ts';
+import { definitionIn, type Frame, type Session } from './scope.ts';
+
+/** Largest tensor that is computed while importing. */
+const maxElements = 2 ** 26;
+
+/** The tensors of compile-time values. */
+export interface Constants {
+  /** The value's tensor; throws NeedsValue where it depends on inputs. */
+  tensor(frame: Frame, v: Value, what: string): Tensor;
+  isConstant(frame: Frame, v: Value): boolean;
+}
+
+export function newConstants(session: Session): Constants {
+  const known = new Map<Value, Tensor>();
+  const verdicts = new Map<Value, boolean>();
+
+  /** A value that no op of its frame defines: state, an input, or captured from outside. */
+  const leafIsConstant = (frame: Frame, v: Value): boolean => {
+    const outer = frame.outer.get(v);
+    return outer && frame.parent ? isConstant(frame.parent, outer) : session.stateInit.has(v);
+  };
+  const isConstant = (frame: Frame, v: Value): boolean => {
+    // Depth first without recursion: chains of shape arithmetic get long.
+    const stack = [v];
+    while (stack.length > 0) {
+      const top = stack.at(-1)!;
+      if (verdicts.has(top)) {
+        stack.pop();
+        continue;
+      }
+      const op = definitionIn(frame, top);
+      if (!op) {
+        verdicts.set(top, leafIsConstant(frame, top));
+        continue;
+      }
+      const pending = op.operands.filter((x) => !verdicts.has(x));
+      if (pending.length > 0) stack.push(...pending);
+      else for (const r of op.results) verdicts.set(r, op.operands.every((x) => verdicts.get(x)));
+    }
+    return verdicts.get(v)!;
+  };
+
+  const leaf = (frame: Frame, v: Value): Tensor => {
+    const outer = frame.outer.get(v);
+    return outer && frame.parent ? evaluate(frame.parent, outer) : session.stateInit.get(v)!;
+  };
+  const evaluate = (frame: Frame, v: Value): Tensor => {
+    const stack = [v];
+    while (stack.length > 0) {
+      const top = stack.at(-1)!;
+      if (known.has(top)) {
+        stack.pop();
+        continue;
+      }
+      const op = definitionIn(frame, top);
+      if (!op) {
+        known.set(top, leaf(frame, top));
+        continue;
+      }
+      const pending = op.operands.filter((x) => !known.has(x));
+      if (pending.length > 0) {
+        stack.push(...pending);
+        continue;
+      }
+      for (const r of op.results) {
+        if (sizeOf(r.type.shape) > maxElements) throw new UserError(`${op.source.join(', ')}: ${showType(r.type)} would have to be computed at compile time, which is limited to ${maxElements} elements`);
+      }
+      const results = evaluateOp(op, op.operands.map((x) => known.get(x)!));
+      op.results.forEach((r, i) => known.set(r, results[i]!));
+    }
+    return known.get(v)!;
+  };
+
+  return {
+    isConstant,
+    tensor(frame, v, what) {
+      if (!isConstant(frame, v)) throw new NeedsValue(what, [...inputsOf(frame, v, session)].sort());
+      return evaluate(frame, v);
+    },
+  };
+}
+
+/** Names of the model's inputs that a value depends on. */
+function inputsOf(frame: Frame, v: Value, session: Session): Set<string> {
+  const names = new Set<string>();
+  const seen = new Set<Value>();
+  const stack: { frame: Frame; v: Value }[] = [{ frame, v }];
+  while (stack.length > 0) {
+    const at = stack.pop()!;
+    if (seen.has(at.v)) continue;
+    seen.add(at.v);
+    const name = session.inputNames.get(at.v);
+    const outer = at.frame.outer.get(at.v);
+    if (name !== undefined) names.add(name);
+    if (outer && at.frame.parent) stack.push({ frame: at.frame.parent, v: outer });
+    for (const operand of definitionIn(at.frame, at.v)?.operands ?? []) stack.push({ frame: at.frame, v: operand });
+  }
+  return names;
+}
