@@ -5,7 +5,7 @@ import { elementwiseOps } from './elementwise.ts';
 import { movementOps } from './movement.ts';
 import { reductionOps } from './reduction.ts';
 import { indexingOps } from './indexing.ts';
-import { contractionOps } from './contraction/index.ts';
+import { contractionOps } from './contraction.ts';
 import { windowOps } from './window.ts';
 import { sequenceOps } from './sequence.ts';
 import { controlOps } from './control.ts';
