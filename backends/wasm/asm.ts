@@ -43,6 +43,19 @@ export class Asm {
     this.#dataEnd = dataBase;
     this.m = new binaryen.Module();
     this.m.setFeatures(binaryen.Features.All);
+    // Loads and stores look their memory up when they are made; `finish` sets its real size.
+    this.#setMemory(1, 1, []);
+  }
+
+  /** Sets the memory's limits (pages of 64 KiB), adds the constant tables, and returns the binary. The module imports a shared memory `env.memory`. */
+  finish(initialPages: number, maximumPages: number): Uint8Array {
+    const { base, bytes } = this.tables;
+    this.#setMemory(initialPages, maximumPages, bytes.length > 0 ? [{ offset: this.i32(base), data: bytes }] : []);
+    return this.m.emitBinary();
+  }
+  #setMemory(initial: number, maximum: number, segments: { offset: E; data: Uint8Array }[]): void {
+    this.m.setMemory(initial, maximum, null, segments, true);
+    this.m.addMemoryImport('0', 'env', 'memory', true);
   }
 
   get simd(): boolean { return this.features !== 'plain'; }

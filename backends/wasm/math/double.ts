@@ -114,7 +114,7 @@ const formulas: Readonly<Record<string, string>> = {
     copysign(a > 268435456 ? log(a) + 0.6931471805599453 : log1p(a + a * a / (1 + sqrt(1 + a * a))), x)`,
   acosh: `
     t = x - 1
-    x > 268435456 ? log(x) + 0.6931471805599453 : log1p(t + sqrt(2 * t + t * t))`,
+    x < 1 ? nan : x > 268435456 ? log(x) + 0.6931471805599453 : log1p(t + sqrt(2 * t + t * t))`,
   atanh: `
     a = abs(x)
     copysign(0.5 * log1p(2 * a / (1 - a)), x)`,
