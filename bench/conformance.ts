@@ -4,7 +4,7 @@
  * A test passes (all values right), fails (wrong value, crash, wrong shape or type), or is refused (Unsupported, naming the op or type and why).
  * Inputs are bound at compile time only where the compiler says that their values decide shapes; all others reach run().
  */
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { exceptions } from './conformance-exceptions.ts';

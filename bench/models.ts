@@ -1,0 +1,88 @@
+/**
+ * Judges real models by their recorded outputs: npm run models -- FOLDER [--filter TEXT] [--threads 1,2]
+ *
+ * FOLDER holds NAME.onnx beside NAME.safetensors with `input/…` and `output/…`. Every output element has to lie within 1e-3 of the output's largest
+ * magnitude (one quantum for quantised models), on each number of threads, and all thread counts have to give the same bits.
+ */
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { compile } from '../index.ts';
+import { isFloat, sameShape, showType, type Tensor } from '../ir/type.ts';
+import { load, readSafetensors } from '../runtime/index.ts';
+import { numbersOf } from './judge.ts';
+
+const { values, positionals } = parseArgs({ allowPositionals: true, options: { filter: { type: 'string' }, threads: { type: 'string', default: '1,2' } } });
+const folder = positionals[0];
+if (folder === undefined || !existsSync(folder)) {
+  console.error('usage: npm run models -- FOLDER [--filter TEXT] [--threads 1,2]');
+  process.exit(2);
+}
+
+let passed = 0;
+let failed = 0;
+for (const file of readdirSync(folder).sort()) {
+  const name = file.replace(/\.onnx$/, '');
+  const data = join(folder, `${name}.safetensors`);
+  if (name === file || !existsSync(data) || (values.filter !== undefined && !name.includes(values.filter))) continue;
+  const problem = await judgeModel(join(folder, file), data).catch((e: unknown) => (e instanceof Error ? e.message : String(e)));
+  if (problem === undefined) passed++;
+  else failed++;
+  console.log(`${problem === undefined ? 'passed' : 'FAILED'}  ${name}${problem === undefined ? '' : `: ${problem}`}`);
+}
+console.log(`${passed} passed, ${failed} failed`);
+process.exitCode = failed === 0 && passed > 0 ? 0 : 1;
+
+/** Undefined where the model passes, else what is wrong. */
+async function judgeModel(model: string, data: string): Promise<string | undefined> {
+  const tensors = await readSafetensors(readFileSync(data));
+  const pick = (prefix: string): Record<string, Tensor> =>
+    Object.fromEntries([...tensors].flatMap(([key, t]) => (key.startsWith(prefix) ? [[key.slice(prefix.length), t as Tensor]] : [])));
+  const inputs = pick('input/');
+  const wanted = pick('output/');
+  if (Object.keys(wanted).length === 0) return `${data} holds no output`;
+  const artifact = await compile(model, { shapes: Object.fromEntries(Object.entries(inputs).map(([k, t]) => [k, t.shape])) });
+  let first: Record<string, Tensor> | undefined;
+  for (const threads of values.threads.split(',').map(Number)) {
+    await using session = await load(artifact, { threads });
+    const got = (await session.run(inputs)) as Record<string, Tensor>;
+    for (const [name, want] of Object.entries(wanted)) {
+      const tensor = got[name];
+      if (!tensor) return `output ${name} is missing`;
+      const tolerance = toleranceOf(want, artifact.manifest.steps.some((s) => s.source.some((n) => n.startsWith('QuantizeLinear'))));
+      const problem = differs(tensor, want, tolerance);
+      if (problem !== undefined) return `${threads} threads, output ${name}: ${problem}`;
+      const shuffled = { ...want, data: want.data.slice().reverse() } as Tensor;
+      const zeros = { ...want, data: want.data.slice().fill(0 as never) } as Tensor;
+      for (const [what, wrong] of [['zeros', zeros], ['reversed outputs', shuffled]] as const) {
+        if (new Set(want.data).size > 1 && differs(wrong, want, tolerance) === undefined) return `the check is blind: ${what} pass for ${name}`;
+      }
+    }
+    first ??= got;
+    for (const [name, t] of Object.entries(first)) if (!sameBits(t, got[name]!)) return `output ${name} differs between thread counts`;
+  }
+  return undefined;
+}
+
+/** Absolute tolerance: a thousandth of the largest magnitude; for quantised models the smallest step between two different expected values. */
+function toleranceOf(want: Tensor, quantised: boolean): number {
+  const numbers = numbersOf(want);
+  const relative = 1e-3 * numbers.reduce((m, x) => Math.max(m, Math.abs(x)), 0);
+  if (!quantised || !isFloat(want.dtype)) return isFloat(want.dtype) ? relative : 0;
+  const sorted = [...new Set(numbers)].sort((a, b) => a - b);
+  const quantum = sorted.slice(1).reduce((q, x, i) => Math.min(q, x - sorted[i]!), Infinity);
+  return Math.max(relative, Number.isFinite(quantum) ? quantum * 1.001 : 0);
+}
+
+function differs(got: Tensor, want: Tensor, tolerance: number): string | undefined {
+  if (got.dtype !== want.dtype || !sameShape(got.shape, want.shape)) return `got ${showType(got)}, expected ${showType(want)}`;
+  const g = numbersOf(got);
+  const w = numbersOf(want);
+  let worst = -1;
+  for (let i = 0; i < w.length; i++) if (!(Math.abs(g[i]! - w[i]!) <= tolerance) && (worst < 0 || Math.abs(g[i]! - w[i]!) > Math.abs(g[worst]! - w[worst]!))) worst = i;
+  return worst < 0 ? undefined : `element ${worst} is ${g[worst]}, expected ${w[worst]} (tolerance ${tolerance.toExponential(1)})`;
+}
+
+function sameBits(a: Tensor, b: Tensor): boolean {
+  return Buffer.from(a.data.buffer, a.data.byteOffset, a.data.byteLength).equals(Buffer.from(b.data.buffer, b.data.byteOffset, b.data.byteLength));
+}

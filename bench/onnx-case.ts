@@ -1,0 +1,87 @@
+/** Runs one official ONNX backend test: a folder with model.onnx and test_data_set_0. */
+import { existsSync, readdirSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { decodeModel } from '../frontend/onnx/decode.ts';
+import { readModelFile } from '../frontend/onnx/external.ts';
+import { importModel, readTensorFile, UnboundInputs, type ImportOptions } from '../frontend/index.ts';
+import { compile } from '../index.ts';
+import { Unsupported } from '../ir/diagnostic.ts';
+import { evaluate } from '../ir/evaluate.ts';
+import type { Tensor } from '../ir/type.ts';
+import { load } from '../runtime/index.ts';
+
+export type CaseResult =
+  | { readonly kind: 'ran'; readonly kernels: number; readonly bound: readonly string[]; readonly outputs: readonly { readonly name: string; readonly got: Tensor; readonly want: Tensor }[] }
+  | { readonly kind: 'refused'; readonly reason: string };
+
+/**
+ * Compiles and runs the test. Inputs reach run(), but for those that the compiler asks for by name because their values decide shapes. A refusal
+ * (Unsupported) is a result; anything else that is thrown is the caller's to report.
+ */
+export async function runCase(folder: string, backend: 'wasm' | 'reference'): Promise<CaseResult> {
+  try {
+    const data = join(folder, 'test_data_set_0');
+    const given = readAll(data, 'input');
+    const wanted = readAll(data, 'output');
+    const model = join(folder, 'model.onnx');
+    return await runModel(model, given, wanted, backend);
+  } catch (e) {
+    if (e instanceof Unsupported) return { kind: 'refused', reason: e.message };
+    throw e;
+  }
+}
+
+async function runModel(model: string, given: readonly Tensor[], wanted: readonly Tensor[], backend: 'wasm' | 'reference'): Promise<CaseResult> {
+  const names = declaredInputs(model, given);
+  const inputs = Object.fromEntries(names.map((name, i) => [name, given[i]!]));
+  const bound = new Set<string>();
+  for (;;) {
+    const options: ImportOptions = {
+      shapes: Object.fromEntries(names.map((name, i) => [name, given[i]!.shape])),
+      values: Object.fromEntries(Object.entries(inputs).filter(([name]) => bound.has(name))),
+    };
+    try {
+      const { kernels, outputs } = backend === 'wasm' ? await throughWasm(model, options, inputs) : throughReference(model, options, inputs);
+      return { kind: 'ran', kernels, bound: [...bound], outputs: outputs.map(([name, got], i) => ({ name, got, want: wanted[i]! })).slice(0, wanted.length) };
+    } catch (e) {
+      // The compiler names the inputs whose values it needs; each is bound once.
+      const news = e instanceof UnboundInputs ? e.inputs.filter((n) => n in inputs && !bound.has(n)) : [];
+      if (news.length === 0) throw e;
+      for (const n of news) bound.add(n);
+    }
+  }
+}
+
+async function throughWasm(model: string, options: ImportOptions, inputs: Readonly<Record<string, Tensor>>): Promise<Ran> {
+  const artifact = await compile(model, options);
+  await using session = await load(artifact, { threads: 1, sync: true });
+  const given = Object.fromEntries(session.inputs.map((i) => [i.name, inputs[i.name]!]));
+  const outputs = session.runSync(given);
+  return { kernels: artifact.manifest.steps.length, outputs: session.outputs.map((o) => [o.name, outputs[o.name]!]) };
+}
+
+function throughReference(model: string, options: ImportOptions, inputs: Readonly<Record<string, Tensor>>): Ran {
+  const { graph } = importModel(model, options);
+  const { outputs } = evaluate(graph, inputs);
+  return { kernels: graph.ops.length, outputs: [...outputs] };
+}
+
+interface Ran {
+  readonly kernels: number;
+  readonly outputs: readonly (readonly [string, Tensor])[];
+}
+
+/** Names of the inputs that the test gives, in the order of its files. */
+function declaredInputs(model: string, given: readonly Tensor[]): string[] {
+  const { graph } = decodeModel(readModelFile(model), model, dirname(model));
+  const initialized = new Set(graph.initializers.map((t) => t.name));
+  const names = graph.inputNames.filter((name) => !initialized.has(name));
+  if (names.length < given.length) throw new Error(`${model} declares ${names.length} inputs, the test gives ${given.length}`);
+  return names.slice(0, given.length);
+}
+
+function readAll(folder: string, prefix: 'input' | 'output'): Tensor[] {
+  if (!existsSync(folder)) throw new Error(`${folder} is absent`);
+  const count = readdirSync(folder).filter((f) => f.startsWith(`${prefix}_`)).length;
+  return Array.from({ length: count }, (_, i) => readTensorFile(join(folder, `${prefix}_${i}.pb`)).tensor);
+}
