@@ -1,6 +1,5 @@
 import { evaluateOp } from '../ir/evaluate.ts';
 import type { Graph, Op, Value } from '../ir/graph.ts';
-import { fromRef, toRef } from '../ir/number.ts';
 import { opDef } from '../ir/ops/index.ts';
 import { rewriteOps, type Facts } from '../ir/rewrite.ts';
 import type { Target } from '../ir/tile.ts';
@@ -54,7 +53,7 @@ function worthFolding(op: Op, operands: readonly Tensor[]): boolean {
 
 function evaluate(op: Op, operands: readonly Tensor[]): readonly Tensor[] {
   const dense = foldDense(op, operands);
-  return dense ? [dense] : evaluateOp(op, operands.map(toRef)).map(fromRef);
+  return dense ? [dense] : evaluateOp(op, operands);
 }
 
 /** The name of the largest weight among the operands. */
