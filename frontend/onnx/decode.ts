@@ -15,7 +15,7 @@ interface Source {
 /** Decodes a model. `file` names it in messages; `folder` is where its external data may lie. Throws UserError for everything that is wrong with it. */
 export function decodeModel(bytes: Uint8Array, file: string, folder: string | undefined): ModelView {
   const { newer, ignored } = check(bytes, file);
-  const model: ModelProto = messages.ModelProto.decode(bytes);
+  const model = parse(bytes, file);
   if (!model.graph) throw new UserError(`${file} has no graph: it is not an ONNX model, or it was cut off`);
   const opsets = readOpsets(model.opsetImport ?? [], file);
   if (opsets.size === 0) throw new UserError(`${file} imports no opset (ModelProto.opset_import is empty): it is not an ONNX model, or it was cut off`);
@@ -60,6 +60,15 @@ function check(bytes: Uint8Array, file: string): { newer: NewerFields; ignored: 
       case 'unknown field':
         throw new Unsupported('unknown model field', `${file}: ${e.message}; it was written for a newer ONNX, and ignoring the field could change what the model computes`);
     }
+  }
+}
+
+/** protobufjs finds what the wire reader leaves to it: numbers that end wrongly inside packed lists. */
+function parse(bytes: Uint8Array, file: string): ModelProto {
+  try {
+    return messages.ModelProto.decode(bytes);
+  } catch (e) {
+    throw new UserError(`${file} is truncated or damaged: ${e instanceof Error ? e.message : String(e)}`);
   }
 }
 

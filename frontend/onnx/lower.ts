@@ -48,16 +48,16 @@ export function newLowerer(session: Session): Lowerer {
       const result = results[i];
       if (result === undefined) throw new Unsupported(`${node.opType} output ${i}`, `${where}: output ${i} ("${name}") is not supported`);
       scope.names.set(name, result);
-      if (isTensorValue(result)) nameResult(result, name, scope);
+      if (isTensorValue(result)) nameResult(result, name, scope, where);
     });
   }
 
-  function nameResult(v: Value, name: string, scope: Scope): void {
+  function nameResult(v: Value, name: string, scope: Scope, where: string): void {
     const depth = scope.calls.length;
     const known = scope.frame.names.get(v);
     if (!known || depth < known.depth) scope.frame.names.set(v, { name: [...scope.calls.map((c) => c.node), name].join('/'), depth });
     const declared = scope.parent === undefined && depth === 0 ? session.model.graph.valueInfo.get(name) : undefined;
-    if (declared) checkDeclared(name, v.type, declared, `${file}: ${scope.frame.b.source.join(', ')}`);
+    if (declared) checkDeclared(name, v.type, declared, where);
   }
 
   function applyRow(node: NodeView, attributes: ReadonlyMap<string, BoundAttribute<Scope>>, scope: Scope, where: string): readonly (Bound | undefined)[] {
@@ -154,8 +154,9 @@ export function newLowerer(session: Session): Lowerer {
     const outer = bring(v, from, to.parent);
     const before = to.inner.get(outer);
     if (before) return before;
+    const name = nameOf(outer, to.parent);
     const repeat = sizeOf(outer.type.shape) <= maxRepeated && !session.stateInit.has(outer) && constants.isConstant(to.parent, outer);
-    const value: Value = repeat ? to.b.constant(constants.tensor(to.parent, outer, outer.name ?? 'a captured value'), outer.name) : { type: outer.type, name: outer.name };
+    const value: Value = repeat ? to.b.constant(constants.tensor(to.parent, outer, name ?? 'a captured value'), name) : { type: outer.type, name };
     to.inner.set(outer, value);
     if (!repeat) to.outer.set(value, outer);
     return value;
@@ -224,7 +225,7 @@ export function newLowerer(session: Session): Lowerer {
     });
     const regions = lowered.map(({ frame, outputs }): Graph => {
       const graph = frame.b.finish(outputs);
-      const more = [...captured].map((outer) => frame.inner.get(outer) ?? { type: outer.type, name: outer.name });
+      const more = [...captured].map((outer) => frame.inner.get(outer) ?? { type: outer.type, name: nameOf(outer, scope.frame) });
       return nameValues({ ...graph, inputs: [...graph.inputs, ...more] }, frame);
     });
     return { regions, captured: [...captured] };
@@ -238,6 +239,9 @@ export function newLowerer(session: Session): Lowerer {
 
 /** Initializers of a graph by name; a name that stands twice is an error of the model, reported by the importer for its own graph. */
 export const initializersOf = (graph: GraphView): ReadonlyMap<string, InitializerView> => new Map(graph.initializers.map((t) => [t.name, t]));
+
+/** The ONNX name that a value of a frame has or will get. */
+const nameOf = (v: Value, frame: Frame): string | undefined => frame.names.get(v)?.name ?? v.name;
 
 /** A tensor as a value of the model's graph. */
 function makeInitializer(name: string, tensor: Tensor, session: Session): Value {
