@@ -4,11 +4,15 @@ import { Builder } from '../ir/builder.ts';
 import { evaluate } from '../ir/evaluate.ts';
 import { opDef, ops } from '../ir/ops/index.ts';
 import { checkGradient, tensor, type GradientCase } from './gradient-harness.ts';
+import { contractionGradients } from './gradient-cases/contraction.ts';
 import { elementwiseGradients } from './gradient-cases/elementwise.ts';
+import { indexingGradients } from './gradient-cases/indexing.ts';
 import { movementGradients } from './gradient-cases/movement.ts';
 import { reductionGradients } from './gradient-cases/reduction.ts';
+import { sequenceGradients } from './gradient-cases/sequence.ts';
+import { windowGradients } from './gradient-cases/window.ts';
 
-const cases: readonly GradientCase[] = [...elementwiseGradients, ...movementGradients, ...reductionGradients];
+const cases: readonly GradientCase[] = [...elementwiseGradients, ...movementGradients, ...reductionGradients, ...contractionGradients, ...windowGradients, ...indexingGradients, ...sequenceGradients];
 
 describe('gradients equal central differences', () => {
   for (const c of cases) it(c.note ? `${c.op}, ${c.note}` : c.op, () => checkGradient(c));

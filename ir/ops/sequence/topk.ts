@@ -30,7 +30,7 @@ export const topK: OpDef = {
     const whole: Dim = { name: 't', size: x!.shape[axis]!, role: 'whole' };
     const space = [...dims, whole];
     const reads = dims.map((d, i): Index => (i === axis ? { kind: 'whole', dim: 't' } : plain(d.name)));
-    const piece = { dims: namesOf(space), reads: [reads], writes: dims.map((d) => put(d.name)), indexed: [namesOf(dims)[axis]!, 't'] };
+    const piece = { dims: namesOf(space), reads: [reads], writes: dims.map((d) => put(d.name)), indexed: [namesOf(dims)[axis]!] };
     return { space, stages: [{ pieces: [piece], combine: 'none', product: false }] };
   },
   reference([x], a, [values, indices]) {
