@@ -46,7 +46,8 @@ class Planner {
   /** Concat operands that are computed in place, and the concat they belong to. */
   readonly #parts = new Map<Value, { concat: Op; offset: number }>();
   readonly #readers = new Map<Value, Op[]>();
-  readonly #outputs: ReadonlySet<Value>;
+  /** Values that are read at the end of the graph or of their region. */
+  readonly #outputs = new Set<Value>();
   #position = 0;
   /** Ops whose step is planned. */
   readonly #done = new Set<Op>();
@@ -57,7 +58,6 @@ class Planner {
 
   constructor(graph: Graph, _target: Target) {
     this.#graph = graph;
-    this.#outputs = new Set([...graph.outputs.map((o) => o.value), ...graph.updates.map((u) => u.value)]);
   }
 
   program(liveBytes: number): TileProgram {
@@ -102,10 +102,9 @@ class Planner {
   }
 
   #note(graph: Graph): void {
-    const used = new Set<Value>(graph.outputs.map((o) => o.value));
+    for (const o of [...graph.outputs, ...graph.updates]) this.#outputs.add(o.value);
     for (const op of graph.ops) {
       for (const v of op.operands) {
-        used.add(v);
         const list = this.#readers.get(v);
         if (list) list.push(op);
         else this.#readers.set(v, [op]);
