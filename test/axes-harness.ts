@@ -74,7 +74,7 @@ export function runAxes(axes: Axes, operands: readonly Tensor[], attrs: Attrs, r
       covered[target] = 1;
       const state = combine(stage, attrs);
       let position = 0;
-      for (const past of scanned(scans, outer)) {
+      for (const past of scanned(scans, outer, attrs['exclusive'] === true)) {
         for (const point of points(inner)) {
           const at = { ...outer, ...past, ...point };
           const seen = operands.map((x, k) => see(piece.reads[k] ?? null, x.shape, values[k]!, at, dims));
@@ -113,8 +113,8 @@ function* points(dims: readonly Dim[]): Generator<Point> {
   }
 }
 
-/** The points of scan dims up to and including the current one, in the order of the scan. */
-function* scanned(scans: readonly Dim[], outer: Point): Generator<Point> {
+/** The points of scan dims up to and including the current one (an exclusive scan leaves that out), in the order of the scan. */
+function* scanned(scans: readonly Dim[], outer: Point, exclusive: boolean): Generator<Point> {
   const [d, ...more] = scans;
   if (!d) {
     yield {};
@@ -122,8 +122,9 @@ function* scanned(scans: readonly Dim[], outer: Point): Generator<Point> {
   }
   if (more.length > 0) throw new Error('at most one dim scans');
   const now = outer[d.name]!;
-  if (d.reverse) for (let t = d.size - 1; t >= now; t--) yield { [d.name]: t };
-  else for (let t = 0; t <= now; t++) yield { [d.name]: t };
+  const skip = exclusive ? 1 : 0;
+  if (d.reverse) for (let t = d.size - 1; t >= now + skip; t--) yield { [d.name]: t };
+  else for (let t = 0; t <= now - skip; t++) yield { [d.name]: t };
 }
 
 function place(writes: readonly Place[], point: Point, shape: readonly number[]): number {
@@ -208,7 +209,7 @@ function combine(stage: Stage, attrs: Attrs): Combining {
   const all: (number | readonly number[])[] = [];
   const add = (x: number | readonly number[]): void => void all.push(x);
   const xs = (): number[] => all.map(Number);
-  const reduce = (f: (a: number, b: number) => number, from: number): Combining => ({ add, done: () => [xs().reduce(f, from)] });
+  const reduce = (f: (a: number, b: number) => number, from: number): Combining => ({ add, done: () => [xs().reduce((a, b) => f(a, b), from)] });
   switch (stage.combine) {
     case 'none':
       return { add, done: () => {
