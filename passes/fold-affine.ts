@@ -15,6 +15,19 @@ import { eliminateDeadCode } from './eliminate-dead-code.ts';
  * to integers afterwards (quantised models) keep their order of operations.
  */
 export function foldAffine(graph: Graph, target: Target): Graph {
+  let current = graph;
+  // What moves into one op can let the next one move: a scale and then a shift before a convolution.
+  for (let sweep = 0; sweep < maxSweeps; sweep++) {
+    const next = sweepAffine(current, target);
+    if (next === current) break;
+    current = next;
+  }
+  return current;
+}
+
+const maxSweeps = 8;
+
+function sweepAffine(graph: Graph, target: Target): Graph {
   const rounded = valuesThatRound(graph);
   const fixed = new Map<Value, boolean>();
   const folded = rewriteOps(graph, (op, b, facts) => {

@@ -41,6 +41,26 @@ const reshapeRules: readonly Rule[] = [
   }),
 ];
 
+/** Reshapes move towards the outputs, so that a contraction or reduction meets the arithmetic that follows it. */
+const reshapeBehindMap: Rule = {
+  name: 'f(reshape(x)) = reshape(f(x)) where f has one tensor operand',
+  roots: ['*'],
+  exactness: 'exact',
+  apply: (op, b, facts) => {
+    if (!isMap(op)) return undefined;
+    const at = op.operands.findIndex((v) => sizeOf(v.type.shape) !== 1);
+    const inner = at < 0 ? undefined : facts.definition(op.operands[at]!);
+    if (inner?.name !== 'reshape' || facts.readers(op.operands[at]!) > 1 || facts.constant(x(inner)) || x(inner).type.shape.length === 0) return undefined;
+    if (!sameShape(shapeOf(op), shapeOf(inner)) || op.operands.some((v, i) => i !== at && sizeOf(v.type.shape) !== 1)) return undefined;
+    const operands = op.operands.map((v, i) => (i === at ? x(inner) : b.reshape(v, [])));
+    return [b.reshape(b.one(op.name, operands, op.attrs), shapeOf(op))];
+  },
+  cases: [
+    'graph @m(%x: f32[2,6], %s: f32[1,1]) { %0 = reshape %x {shape=[2,3,2]} : f32[2,3,2] %1 = sub %s, %0 : f32[2,3,2] return %1 }',
+    'graph @m(%x: f32[2,6]) { %0 = reshape %x {shape=[2,3,2]} : f32[2,3,2] %1 = cast %0 {to="i32"} : i32[2,3,2] return %1 }',
+  ],
+};
+
 const transposeRules: readonly Rule[] = [
   rule('transpose(x) that keeps the order = x', 'transpose', {
     apply: (op) => (nums(op.attrs, 'perm').every((p, i) => p === i) ? [x(op)] : undefined),
@@ -282,5 +302,5 @@ const gatherRule = rule('gather at evenly spaced constant indices = slice', 'gat
 });
 
 export const moveRules: readonly Rule[] = [
-  ...reshapeRules, ...transposeRules, ...broadcastRules, broadcastIntoMap, ...sliceRules, ...concatRules, ...padRules, ...contractRules, ...reduceRules, gatherRule,
+  ...reshapeRules, ...transposeRules, ...broadcastRules, broadcastIntoMap, reshapeBehindMap, ...sliceRules, ...concatRules, ...padRules, ...contractRules, ...reduceRules, gatherRule,
 ];
