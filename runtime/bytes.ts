@@ -27,6 +27,31 @@ export function memorySource(bytes: Uint8Array, name = 'weights'): ByteSource {
   };
 }
 
+/** Bytes in pieces that follow each other, read without joining them. */
+export function chunkSource(chunks: readonly Uint8Array[], name: string): ByteSource {
+  const starts: number[] = [];
+  let size = 0;
+  for (const c of chunks) {
+    starts.push(size);
+    size += c.byteLength;
+  }
+  return {
+    name,
+    size,
+    async read(offset, into) {
+      if (offset + into.byteLength > size) throw short(name, offset + into.byteLength, size);
+      let piece = starts.findLastIndex((s) => s <= offset);
+      for (let at = 0; at < into.byteLength; piece++) {
+        const from = offset + at - starts[piece]!;
+        const part = chunks[piece]!.subarray(from, from + into.byteLength - at);
+        into.set(part, at);
+        at += part.byteLength;
+      }
+    },
+    async close() {},
+  };
+}
+
 export async function fileSource(path: string): Promise<ByteSource> {
   const fs = nodeFs();
   if (!fs) throw new InputError(`cannot read ${path}: no file system here; pass a URL`);

@@ -3,8 +3,8 @@ export { load, type LoadOptions, type MemoryReport, type Session, type StepTime 
 export type { ArtifactObject, Recompile, SpecialisationRequest } from './artifact.ts';
 export { memorySource, type ByteSource } from './bytes.ts';
 export { InputError, RunError } from './error.ts';
-export type { InputValue, Numbers } from './inputs.ts';
+export type { InputOf, InputValue, Numbers } from './inputs.ts';
 export type { DTypeName, IoEntry, Manifest } from './manifest.ts';
 export { readNpy, writeNpy } from './npy.ts';
 export { readSafetensors, writeSafetensors } from './safetensors.ts';
-export type { Tensor, TensorInfo, TypedArray } from './tensor.ts';
+export type { Tensor, TensorInfo, TensorOf, TypedArray } from './tensor.ts';

@@ -1,13 +1,16 @@
 /** Checks what a caller passes to run() and turns it into bytes. */
 import { InputError } from './error.ts';
-import type { Manifest } from './manifest.ts';
-import { bytesOf, describe, dtypeFacts, elementCount, toBFloat16, toFloat16, type Tensor, type TensorInfo, type TypedArray } from './tensor.ts';
+import type { DTypeName, Manifest } from './manifest.ts';
+import { bytesOf, describe, dtypeFacts, elementCount, tensorFromBytes, toBFloat16, toFloat16, type Tensor, type TensorInfo, type TensorOf, type TypedArray } from './tensor.ts';
 
 /** Numbers, possibly nested; nested ones must have the input's shape. */
 export type Numbers = number | bigint | boolean | readonly Numbers[];
 
 /** What run() takes for one input: a tensor, the typed array of its dtype in row-major order, or plain numbers. */
 export type InputValue = Tensor | TypedArray | Numbers;
+
+/** What run() takes for an input of a known dtype. */
+export type InputOf<D extends DTypeName> = TensorOf<D> | TensorOf<D>['data'] | Numbers;
 
 /** Says which inputs are missing or unknown. Bound inputs may be left out. */
 export function checkNames(manifest: Pick<Manifest, 'inputs' | 'bound'>, given: Readonly<Record<string, InputValue>>): void {
@@ -46,12 +49,20 @@ export function inputBytes(info: TensorInfo, value: InputValue): Uint8Array {
   return bytesOf(fromNumbers(info, flat));
 }
 
+/** The value as a tensor. A value without a shape of its own has that of `info` where the count fits, else it is a vector (or a scalar) of what it has. */
+export function tensorOf(info: TensorInfo, value: InputValue): Tensor {
+  const stated = statedShape(value);
+  const count = ArrayBuffer.isView(value) ? (value as TypedArray).length : Array.isArray(value) ? value.length : 1;
+  const shape = stated ?? (count === elementCount(info.shape) ? info.shape : [count]);
+  return tensorFromBytes({ dtype: info.dtype, shape }, inputBytes({ ...info, shape }, value));
+}
+
 /** Whether a value given for a bound input equals the one that the artifact was compiled for. */
 export function equalsBound(bound: Manifest['bound'][number], value: InputValue): boolean {
-  const shape = statedShape(value);
-  if (shape && (shape.length !== bound.shape.length || shape.some((d, i) => d !== bound.shape[i]))) return false;
+  const given = tensorOf(bound, value);
+  if (given.shape.length !== bound.shape.length || given.shape.some((d, i) => d !== bound.shape[i])) return false;
   const want = inputBytes(bound, bound.value.map((x) => (typeof x === 'string' ? parseNumber(bound, x) : x)));
-  const got = inputBytes(bound, value);
+  const got = bytesOf(given.data);
   return want.length === got.length && want.every((b, i) => b === got[i]);
 }
 

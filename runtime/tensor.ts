@@ -16,6 +16,19 @@ export interface Tensor {
   readonly data: TypedArray;
 }
 
+type ArrayOf<D extends DTypeName> =
+  D extends 'f64' ? Float64Array : D extends 'f32' ? Float32Array
+  : D extends 'i64' ? BigInt64Array : D extends 'u64' ? BigUint64Array
+  : D extends 'i32' ? Int32Array : D extends 'u32' ? Uint32Array
+  : D extends 'i16' ? Int16Array : D extends 'u16' | 'f16' | 'bf16' ? Uint16Array
+  : D extends 'i8' | 'i4' | 'i2' ? Int8Array : Uint8Array;
+
+/** A tensor of a known dtype, with the typed array that goes with it. */
+export interface TensorOf<D extends DTypeName> extends Tensor {
+  readonly dtype: D;
+  readonly data: ArrayOf<D>;
+}
+
 /** Type of an input or output. */
 export interface TensorInfo {
   readonly name: string;

@@ -1,0 +1,150 @@
+/** tilewright bench: the time of a model, alone or beside other runtimes. */
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { availableParallelism, cpus, tmpdir, totalmem } from 'node:os';
+import { join } from 'node:path';
+import { Option, type Command } from 'commander';
+import { version } from '../driver/compile.ts';
+import { UserError } from '../ir/diagnostic.ts';
+import { load, type Tensor } from '../runtime/index.ts';
+import { sampleTensors, worstDifference } from '../runtime/selfcheck.ts';
+import { readInputs, readTensor } from './inputs.ts';
+import { bestFeatures, compileFor, isArtifact, modelInputs, readModelGraph } from './model.ts';
+import { dims, inputPairs, pairs, positive, positives } from './options.ts';
+import { openPeer, peerNames, type Contender, type PeerName } from './peers.ts';
+import { bytes, ms, note, say, sayJson, table } from './print.ts';
+import { median } from './statistics.ts';
+
+interface Options {
+  readonly threads: number[];
+  readonly against?: PeerName[];
+  readonly runs: number;
+  readonly input?: Record<string, string>;
+  readonly dim?: Record<string, number>;
+  readonly bind?: Record<string, string>;
+  readonly wide?: boolean;
+  readonly json?: boolean;
+}
+
+/** One runtime on one number of threads. Times in milliseconds. */
+interface Result {
+  readonly runtime: string;
+  readonly version: string;
+  readonly threads: number;
+  /** Median over the measured runs, and the fastest of them. */
+  readonly median: number;
+  readonly fastest: number;
+  /** From opening the file to the first result. */
+  readonly firstResult: number;
+  /** The runtime's median over ours. */
+  readonly ratio: number;
+  /** Largest difference to our outputs, relative to the largest magnitude. */
+  readonly difference: number;
+}
+
+/** Adds the command. */
+export function benchCommand(program: Command): void {
+  program
+    .command('bench')
+    .description('measure a model, interleaved with other runtimes, and compare outputs')
+    .argument('<model>', 'an .onnx file')
+    .option('--threads <list>', 'numbers of threads', positives, [1])
+    .addOption(new Option('--against <list>', `runtimes to compare with: ${peerNames.join(', ')}`).argParser(peerList))
+    .option('--runs <n>', 'measured runs of each', positive, 20)
+    .option('-i, --input <name=file>', 'an input (.npy, .pb); pseudo-random numbers otherwise', inputPairs)
+    .option('--dim <symbol=size>', 'size of a symbolic dimension', dims)
+    .option('--bind <input=file>', 'value of an input that decides shapes', pairs)
+    .option('--wide', 'use 256-bit vectors where V8 has them (experimental)')
+    .option('--json', 'print facts as JSON')
+    .action(run);
+}
+
+function peerList(text: string): PeerName[] {
+  return text.split(',').map((name) => {
+    const known = peerNames.find((p) => p === name.trim());
+    if (!known) throw new UserError(`--against ${name}: unknown runtime; known are ${peerNames.join(', ')}`);
+    return known;
+  });
+}
+
+async function run(model: string, options: Options): Promise<void> {
+  if (isArtifact(model)) throw new UserError('bench needs the .onnx model, so that other runtimes can run it too');
+  const machine = { cpu: cpus()[0]?.model.trim() ?? 'unknown', cores: availableParallelism(), memory: totalmem(), node: process.version, v8: process.versions.v8 };
+  // onnxruntime-web fixes its threads when it starts, so each number of threads has a process of its own.
+  const results = options.threads.length === 1 ? await measure(model, options, options.threads[0]!) : options.threads.flatMap(inOwnProcess);
+  if (options.json) {
+    sayJson({ model, machine, runs: options.runs, results });
+    return;
+  }
+  say(`${model} on ${machine.cpu}, ${machine.cores} cores, ${bytes(machine.memory)}, Node ${machine.node}; median of ${options.runs} interleaved runs`);
+  const rows = results.map((r) => [r.runtime, r.version, String(r.threads), ms(r.median), ms(r.fastest), `${r.ratio.toFixed(2)}x`, ms(r.firstResult), r.difference.toExponential(1)]);
+  for (const line of table(['runtime', 'version', 'threads', 'median', 'fastest', 'ratio', 'first result', 'difference'], rows, [2, 3, 4, 5, 6, 7])) say(line);
+}
+
+function inOwnProcess(threads: number): Result[] {
+  const args: string[] = [];
+  const given = process.argv.slice(1);
+  for (let i = 0; i < given.length; i++) {
+    if (given[i] === '--threads') i++;
+    else if (!given[i]!.startsWith('--threads=') && given[i] !== '--json') args.push(given[i]!);
+  }
+  note(`${threads} ${threads === 1 ? 'thread' : 'threads'} …`);
+  const text = execFileSync(process.execPath, [...process.execArgv, ...args, '--threads', String(threads), '--json'], { encoding: 'utf8', maxBuffer: 1 << 26, stdio: ['ignore', 'pipe', 'inherit'] });
+  return (JSON.parse(text) as { results: Result[] }).results;
+}
+
+async function measure(model: string, options: Options, threads: number): Promise<Result[]> {
+  const images = { size: undefined, layout: undefined, scale: undefined, mean: [], std: [], gray: false };
+  const given = await readInputs(options.input ?? {}, modelInputs(readModelGraph(model)), images);
+  const values = Object.fromEntries(Object.entries(options.bind ?? {}).map(([name, file]) => [name, readTensor(file)]));
+  const artifact = await compileFor(model, { ...(options.dim && { dims: options.dim }), values, features: options.wide ? ['wide', bestFeatures()] : [bestFeatures()] }, given);
+  // Bound inputs are no inputs of the artifact, but other runtimes want them.
+  const inputs = { ...sampleTensors(artifact.manifest.inputs), ...given, ...values };
+  const folder = mkdtempSync(join(tmpdir(), 'tilewright-bench-'));
+  const contenders: (Contender & { readonly firstResult: number; readonly outputs: Record<string, Tensor> })[] = [];
+  const start = async (open: () => Promise<Contender>): Promise<void> => {
+    const begun = performance.now();
+    const contender = await open();
+    const outputs = await contender.run(inputs);
+    contenders.push({ ...contender, firstResult: performance.now() - begun, outputs });
+  };
+  try {
+    await artifact.save(join(folder, 'model'));
+    for (const peer of options.against ?? []) await start(() => openPeer(peer, model, threads));
+    // Ours comes last: --wide changes a flag of V8 for modules that are compiled after it.
+    await start(async () => {
+      const session = await load(join(folder, 'model'), { threads, wide: options.wide ?? false });
+      for (const notice of session.notices) note(notice);
+      return { name: session.features === 'wide' ? 'tilewright --wide' : 'tilewright', version: version(), run: (x) => session.run(x), close: () => session.close() };
+    });
+    const times = await interleave(contenders.map((c) => () => c.run(inputs)), options.runs);
+    const last = contenders.length - 1;
+    const outputNames = artifact.manifest.outputs.map((o) => o.name);
+    const listed = contenders.map((c, i): Result => ({
+      runtime: c.name, version: c.version, threads,
+      median: median(times[i]!), fastest: Math.min(...times[i]!), firstResult: c.firstResult, ratio: median(times[i]!) / median(times[last]!),
+      difference: worstDifference(outputNames.map((n) => contenders[last]!.outputs[n]!), outputNames.map((n) => c.outputs[n]!)),
+    }));
+    return [listed[last]!, ...listed.slice(0, last)];
+  } finally {
+    for (const c of contenders) await c.close();
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** Warms each up for a second or two hundred runs, then takes turns, so that noise of the machine meets all alike. */
+async function interleave(runs: readonly (() => Promise<unknown>)[], rounds: number): Promise<number[][]> {
+  for (const f of runs) {
+    const end = performance.now() + 1000;
+    for (let i = 0; i < 3 || (i < 200 && performance.now() < end); i++) await f();
+  }
+  const times: number[][] = runs.map(() => []);
+  for (let round = 0; round < rounds; round++) {
+    for (const [i, f] of runs.entries()) {
+      const begun = performance.now();
+      await f();
+      times[i]!.push(performance.now() - begun);
+    }
+  }
+  return times;
+}

@@ -1,0 +1,90 @@
+/** tilewright compile: from a model to an artifact's folder. */
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { basename, extname, join } from 'node:path';
+import { Option, type Command } from 'commander';
+import { compile, compileGraph, type CompileOptions } from '../driver/compile.ts';
+import { checkFolder } from '../driver/folder.ts';
+import { UserError } from '../ir/diagnostic.ts';
+import type { Graph } from '../ir/graph.ts';
+import { graphText } from '../ir/text.ts';
+import { passes } from '../passes/pipeline.ts';
+import { reason } from '../runtime/bytes.ts';
+import type { Features } from '../runtime/features.ts';
+import { readTensor } from './inputs.ts';
+import { dims, featureSets, pairs } from './options.ts';
+import { bytes, ms, note, say, sayJson, withProgress } from './print.ts';
+
+interface Options {
+  readonly output?: string;
+  readonly dim?: Record<string, number>;
+  readonly bind?: Record<string, string>;
+  readonly features?: Features[];
+  readonly profile?: boolean;
+  readonly dumpIr?: string;
+  readonly printAfter?: string[];
+  readonly stopAfter?: string;
+  readonly locations?: boolean;
+  readonly json?: boolean;
+}
+
+/** Adds the command. */
+export function compileCommand(program: Command): void {
+  const passNames = ['import', ...new Set(passes.map((p) => p.name))];
+  program
+    .command('compile')
+    .description('compile an ONNX model to a folder: model.wasm, manifest.json, weights.safetensors, model.js, model.d.ts')
+    .argument('<model>', 'an .onnx file')
+    .option('-o, --output <folder>', 'where to write; a folder with another artifact is replaced (default: the model’s name)')
+    .option('--dim <symbol=size>', 'size of a symbolic dimension; may be repeated', dims)
+    .option('--bind <input=file>', 'value (.npy, .pb) of an input that decides shapes; may be repeated', pairs)
+    .option('--features <list>', 'feature sets to emit modules for, best first: wide, relaxed, simd, plain', featureSets)
+    .option('--profile', 'note the time of every step when the artifact runs')
+    .option('--dump-ir <folder>', 'write the IR after the import and after each pass that changed it, one numbered file each')
+    .addOption(new Option('--print-after <pass...>', 'print the IR after these passes').choices(passNames))
+    .addOption(new Option('--stop-after <pass>', 'stop there and print the IR; writes no artifact').choices(passNames))
+    .option('--locations', 'print the ONNX nodes that each op came from')
+    .option('--json', 'print facts as JSON')
+    .action(run);
+}
+
+async function run(model: string, options: Options): Promise<void> {
+  const folder = options.output ?? basename(model, extname(model));
+  if (options.stopAfter === undefined) await checkFolder(folder);
+  const started = performance.now();
+  const base: CompileOptions = {
+    ...(options.dim && { dims: options.dim }),
+    ...(options.bind && { values: Object.fromEntries(Object.entries(options.bind).map(([name, file]) => [name, readTensor(file)])) }),
+    ...(options.features && { features: options.features }),
+    ...(options.profile && { profile: true }),
+    ...((options.dumpIr !== undefined || options.printAfter) && { onGraph: (graph, pass, index) => observe(graph, pass, index, options) }),
+  };
+  if (options.stopAfter !== undefined) {
+    say(graphText(compileGraph(model, { ...base, stopAfter: options.stopAfter }).graph, { locations: options.locations ?? false }));
+    return;
+  }
+  const artifact = await withProgress(basename(model), (onProgress) => compile(model, { ...base, onProgress }));
+  await artifact.save(folder);
+  const time = performance.now() - started;
+  for (const w of artifact.warnings) note(`warning: ${w}`);
+  const { manifest } = artifact;
+  const modules = Object.entries(artifact.modules).map(([file, binary]) => ({ file, bytes: binary.byteLength }));
+  const weights = manifest.weights.reduce((n, w) => n + w.bytes, 0);
+  if (options.json) {
+    sayJson({ folder, ms: time, inputs: manifest.inputs, outputs: manifest.outputs, dims: manifest.dims, modules, weights, memory: manifest.memory, steps: manifest.steps.length, warnings: artifact.warnings });
+    return;
+  }
+  say(`${folder}: ${modules.map((m) => `${m.file} ${bytes(m.bytes)}`).join(', ')}, weights ${bytes(weights)}, ${manifest.steps.length} steps, in ${ms(time)}`);
+  say(`memory: ${bytes(manifest.memory.weights)} weights, ${bytes(manifest.memory.activations)} activations, ${bytes(manifest.memory.io)} inputs and outputs, ${bytes(manifest.memory.scratchPerThread)} scratch a thread`);
+}
+
+function observe(graph: Graph, pass: string, index: number, options: Options): void {
+  const text = graphText(graph, { locations: options.locations ?? false });
+  if (options.printAfter?.includes(pass)) say(`// after ${pass}\n${text}`);
+  if (options.dumpIr === undefined) return;
+  try {
+    mkdirSync(options.dumpIr, { recursive: true });
+    writeFileSync(join(options.dumpIr, `${String(index).padStart(2, '0')}-${pass}.ir`), text);
+  } catch (e) {
+    throw new UserError(`cannot write the IR to ${options.dumpIr}: ${reason(e)}`);
+  }
+}

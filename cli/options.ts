@@ -1,0 +1,64 @@
+/** Options that several commands share, parsed. */
+import { InvalidArgumentError } from 'commander';
+import { UserError } from '../ir/diagnostic.ts';
+import type { Features } from '../runtime/features.ts';
+
+const invalid = (message: string): never => {
+  throw new InvalidArgumentError(message);
+};
+
+/** Collects `name=value` options that may be repeated. */
+export const pairs = (text: string, before: Readonly<Record<string, string>> = {}): Record<string, string> => {
+  const at = text.indexOf('=');
+  if (at < 1) invalid('expected name=value');
+  return { ...before, [text.slice(0, at)]: text.slice(at + 1) };
+};
+
+/** Like `pairs`; a value without a name is kept under the empty one, for models with one input. */
+export const inputPairs = (text: string, before: Readonly<Record<string, string>> = {}): Record<string, string> =>
+  /^[^=]+=/.test(text) ? pairs(text, before) : { ...before, '': text };
+
+/** Collects `symbol=size` options. */
+export const dims = (text: string, before: Readonly<Record<string, number>> = {}): Record<string, number> => {
+  const [name, value] = Object.entries(pairs(text))[0]!;
+  return { ...before, [name]: wholeNumber(value) };
+};
+
+export const wholeNumber = (text: string): number => {
+  if (!/^\d+$/.test(text) || !Number.isSafeInteger(Number(text))) return invalid('expected a whole number');
+  return Number(text);
+};
+
+export const positive = (text: string): number => {
+  const n = wholeNumber(text);
+  return n >= 1 ? n : invalid('expected a whole number of at least 1');
+};
+
+export const number = (text: string): number => (text.trim() !== '' && Number.isFinite(Number(text)) ? Number(text) : invalid('expected a number'));
+
+export const numbers = (text: string): number[] => text.split(',').map(number);
+
+export const positives = (text: string): number[] => text.split(',').map(positive);
+
+/** `224` or `480x640` (height x width). */
+export const imageSize = (text: string): [number, number] => {
+  const parts = text.split('x').map(positive);
+  if (parts.length > 2) return invalid('expected SIZE or HEIGHTxWIDTH');
+  return [parts[0]!, parts[1] ?? parts[0]!];
+};
+
+const known: readonly Features[] = ['wide', 'relaxed', 'simd', 'plain'];
+
+/** `relaxed,simd`: feature sets, best first. */
+export const featureSets = (text: string): Features[] =>
+  text.split(',').map((f) => known.find((k) => k === f) ?? invalid(`unknown feature set ${f}; known are ${known.join(', ')}`));
+
+export const layout = (text: string): 'nchw' | 'nhwc' => {
+  const lower = text.toLowerCase();
+  return lower === 'nchw' || lower === 'nhwc' ? lower : invalid('expected nchw or nhwc');
+};
+
+/** Reports an option that does not go with what the command was given. */
+export function refuseOption(given: boolean, option: string, why: string): void {
+  if (given) throw new UserError(`${option} ${why}`);
+}

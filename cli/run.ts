@@ -1,0 +1,145 @@
+/** tilewright run: runs an artifact or a model on files. */
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Command } from 'commander';
+import { UserError } from '../ir/diagnostic.ts';
+import { openArtifact } from '../runtime/artifact.ts';
+import { reason } from '../runtime/bytes.ts';
+import { load, writeNpy, type LoadOptions, type Session, type Tensor } from '../runtime/index.ts';
+import { describe } from '../runtime/tensor.ts';
+import type { ImageOptions } from './image.ts';
+import { readInputs, readTensor } from './inputs.ts';
+import { artifactInputs, bestFeatures, compileFor, isArtifact, modelInputs, readModelGraph } from './model.ts';
+import { dims, imageSize, inputPairs, layout, number, numbers, pairs, positive, refuseOption } from './options.ts';
+import { ms, note, numbersOf, preview, say, sayJson, table, withProgress } from './print.ts';
+
+interface Options {
+  readonly input?: Record<string, string>;
+  readonly dim?: Record<string, number>;
+  readonly bind?: Record<string, string>;
+  readonly imageSize?: [number, number];
+  readonly layout?: 'nchw' | 'nhwc';
+  readonly scale?: number;
+  readonly mean?: number[];
+  readonly std?: number[];
+  readonly gray?: boolean;
+  readonly top?: number;
+  readonly labels?: string;
+  readonly output?: string;
+  readonly threads?: number;
+  readonly wide?: boolean;
+  readonly json?: boolean;
+}
+
+/** Adds the command. */
+export function runCommand(program: Command): void {
+  program
+    .command('run')
+    .description('run a model on files and print its outputs')
+    .argument('<model>', 'an .onnx file, or the folder that compile wrote')
+    .option('-i, --input <name=file>', 'an input: .npy, .pb, .png, .jpg; the name may be left out if there is one input', inputPairs)
+    .option('--dim <symbol=size>', 'size of a symbolic dimension (.onnx only; follows from the inputs)', dims)
+    .option('--bind <input=file>', 'value of an input that decides shapes (.onnx only; found by itself for given inputs)', pairs)
+    .option('--image-size <size>', 'SIZE or HEIGHTxWIDTH of pictures, where the model leaves it open', imageSize)
+    .option('--layout <layout>', 'nchw or nhwc, for pictures (default: what the shape suggests)', layout)
+    .option('--scale <max>', 'samples of pictures go from 0 to this (default: 1, or 255 for u8)', number)
+    .option('--mean <list>', 'subtracted from scaled samples: one number or one a channel', numbers)
+    .option('--std <list>', 'divides what is left: one number or one a channel', numbers)
+    .option('--gray', 'turn pictures to one channel (follows from a shape with one)')
+    .option('--top <k>', 'print the k largest elements of each output', positive)
+    .option('--labels <file>', 'names for --top: one a line')
+    .option('--output <folder>', 'write each output as NAME.npy')
+    .option('--threads <n>', 'worker threads (default: the cores of this machine)', positive)
+    .option('--wide', 'use 256-bit vectors where the artifact and V8 have them (experimental)')
+    .option('--json', 'print outputs and times as JSON')
+    .action(run);
+}
+
+async function run(model: string, options: Options): Promise<void> {
+  const { session, tensors, compiled, loaded } = await open(model, options);
+  try {
+    for (const notice of session.notices) note(notice);
+    const started = performance.now();
+    const outputs = await session.run(tensors);
+    const time = performance.now() - started;
+    if (options.output !== undefined) writeOutputs(options.output, outputs);
+    if (options.json) {
+      const facts = Object.fromEntries(Object.entries(outputs).map(([name, t]) => [name, { dtype: t.dtype, shape: t.shape, data: Array.from(t.data as ArrayLike<number | bigint>) }]));
+      sayJson({ outputs: facts, compileMs: compiled, loadMs: loaded, runMs: time, threads: session.threads, features: session.features });
+      return;
+    }
+    printOutputs(outputs, options);
+    const times = [...(compiled === undefined ? [] : [`compiled in ${ms(compiled)}`]), `loaded in ${ms(loaded)}`, `ran in ${ms(time)} on ${session.threads} ${session.threads === 1 ? 'thread' : 'threads'} (${session.features})`];
+    say(times.join(', '));
+  } finally {
+    await session.close();
+  }
+}
+
+async function open(model: string, options: Options): Promise<{ session: Session; tensors: Record<string, Tensor>; compiled: number | undefined; loaded: number }> {
+  const images: ImageOptions = { size: options.imageSize, layout: options.layout, scale: options.scale, mean: options.mean ?? [], std: options.std ?? [], gray: options.gray ?? false };
+  const loading: LoadOptions = { ...(options.threads !== undefined && { threads: options.threads }), ...(options.wide && { wide: true }) };
+  if (isArtifact(model)) {
+    refuseOption(options.dim !== undefined, '--dim', 'goes with an .onnx model: an artifact has its shapes already; compile it again with --dim');
+    refuseOption(options.bind !== undefined, '--bind', 'goes with an .onnx model: an artifact has its bound inputs already; compile it again with --bind');
+    const tensors = await readInputs(options.input ?? {}, artifactInputs((await openArtifact(model)).manifest), images);
+    const started = performance.now();
+    const session = await load(model, loading);
+    return { session, tensors, compiled: undefined, loaded: performance.now() - started };
+  }
+  const declared = modelInputs(readModelGraph(model));
+  const tensors = await readInputs(options.input ?? {}, declared, images);
+  const missing = declared.filter((d) => !tensors[d.name] && options.bind?.[d.name] === undefined);
+  if (missing.length > 0) throw new UserError(`${model}: missing ${missing.map((d) => `--input ${d.name}=FILE (${d.dtype ?? '?'}[${d.dims?.map((x) => x ?? '?').join(',') ?? '...'}])`).join(', ')}`);
+  const values = Object.fromEntries(Object.entries(options.bind ?? {}).map(([name, file]) => [name, readTensor(file)]));
+  const started = performance.now();
+  const artifact = await withProgress(model, (onProgress) =>
+    compileFor(model, { ...(options.dim && { dims: options.dim }), values, features: options.wide ? ['wide', bestFeatures()] : [bestFeatures()], onProgress }, tensors));
+  for (const w of artifact.warnings) note(`warning: ${w}`);
+  const compiled = performance.now() - started;
+  const session = await load(artifact, loading);
+  return { session, tensors, compiled, loaded: performance.now() - started - compiled };
+}
+
+function writeOutputs(folder: string, outputs: Readonly<Record<string, Tensor>>): void {
+  try {
+    mkdirSync(folder, { recursive: true });
+    // A name may hold what a file name cannot.
+    for (const [name, t] of Object.entries(outputs)) writeFileSync(join(folder, `${name.replace(/[^\w.-]+/g, '_')}.npy`), writeNpy(t));
+  } catch (e) {
+    throw new UserError(`cannot write outputs to ${folder}: ${reason(e)}`);
+  }
+}
+
+function printOutputs(outputs: Readonly<Record<string, Tensor>>, options: Options): void {
+  const labels = options.labels === undefined ? undefined : readLabels(options.labels);
+  for (const [name, t] of Object.entries(outputs)) {
+    if (options.top === undefined) {
+      say(`${name} ${describe(t)}  ${preview(t)}`);
+      continue;
+    }
+    say(`${name} ${describe(t)}`);
+    for (const line of best(t, options.top, labels)) say(`  ${line}`);
+  }
+}
+
+function readLabels(path: string): string[] {
+  try {
+    return readFileSync(path, 'utf8').split(/\r?\n/);
+  } catch (e) {
+    throw new UserError(`cannot read ${path}: ${reason(e)}`);
+  }
+}
+
+/** The k largest elements with their probabilities: as they are where they add up to 1, else their softmax. */
+function best(t: Tensor, k: number, labels: readonly string[] | undefined): string[] {
+  const scores = numbersOf(t);
+  const sum = scores.reduce((a, b) => a + b, 0);
+  const areProbabilities = scores.every((x) => x >= 0) && Math.abs(sum - 1) < 1e-3;
+  const largest = scores.reduce((a, b) => Math.max(a, b), -Infinity);
+  const total = areProbabilities ? 1 : scores.reduce((a, b) => a + Math.exp(b - largest), 0);
+  const chance = (x: number): number => (areProbabilities ? x : Math.exp(x - largest) / total);
+  const order = scores.map((x, i) => ({ x, i })).sort((a, b) => b.x - a.x || a.i - b.i).slice(0, k);
+  const rows = order.map(({ x, i }) => [labels?.[i] ?? String(i), `${(100 * chance(x)).toFixed(1)} %`, x.toPrecision(5)]);
+  return table(['class', 'probability', 'score'], rows, [1, 2]);
+}

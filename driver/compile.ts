@@ -1,0 +1,154 @@
+/** Drives a compilation from an ONNX model to an artifact. */
+import { readFileSync } from 'node:fs';
+import { emitWasm, type WasmModule } from '../backends/wasm/module.ts';
+import { importModel, type ImportedModel } from '../frontend/index.ts';
+import type { Graph } from '../ir/graph.ts';
+import type { TileProgram } from '../ir/tile.ts';
+import type { Tensor } from '../ir/type.ts';
+import { plan } from '../passes/plan.ts';
+import { runPipeline } from '../passes/pipeline.ts';
+import type { ArtifactObject, SpecialisationRequest } from '../runtime/artifact.ts';
+import { chunkSource } from '../runtime/bytes.ts';
+import type { Features } from '../runtime/features.ts';
+import { tensorOf, type InputValue } from '../runtime/inputs.ts';
+import type { Manifest } from '../runtime/manifest.ts';
+import { safetensorsChunks } from '../runtime/safetensors.ts';
+import { bindings } from './bindings.ts';
+import { writeFolder } from './folder.ts';
+import { makeManifest, weightsOf } from './manifest.ts';
+import { wasmTarget } from './target.ts';
+
+export interface CompileOptions {
+  /** Sizes of symbolic dimensions; 1 unless given. */
+  readonly dims?: Readonly<Record<string, number>>;
+  /** Values of inputs that decide shapes: bound now, checked when the artifact runs. */
+  readonly values?: Readonly<Record<string, Tensor>>;
+  /** Shapes of inputs, from which symbolic dimensions follow. */
+  readonly shapes?: Readonly<Record<string, readonly number[]>>;
+  /** A module is emitted for each feature set, best first; the runtime takes the first that runs. */
+  readonly features?: readonly Features[];
+  /** Most threads that the artifact may use. */
+  readonly maxThreads?: number;
+  /** Emits a profiling build, which notes the time of every step. */
+  readonly profile?: boolean;
+  /** How messages call a model that is given as bytes. */
+  readonly file?: string;
+  /** Called after each pass that changed the graph. */
+  readonly onGraph?: (graph: Graph, pass: string, index: number) => void;
+  /** Called before each stage of the compilation. */
+  readonly onProgress?: (stage: string, done: number, of: number) => void;
+  /** The last pass to run; for `compileGraph`. */
+  readonly stopAfter?: string;
+}
+
+/** An artifact in memory, to load or to save. */
+export interface Artifact extends ArtifactObject {
+  /** The tile program that the modules were emitted from. */
+  readonly program: TileProgram;
+  /** What the importer had to say. */
+  readonly warnings: readonly string[];
+  /** Writes model.wasm (one file per feature set), manifest.json, weights.safetensors, model.js and model.d.ts; all or nothing. */
+  save(folder: string): Promise<void>;
+}
+
+/** Relaxed SIMD where the engine has it, else SIMD, else none. */
+export const defaultFeatures: readonly Features[] = ['relaxed', 'simd', 'plain'];
+const defaultMaxThreads = 64;
+
+/** A model after its import and the passes. */
+export interface CompiledGraph {
+  readonly imported: ImportedModel;
+  readonly graph: Graph;
+}
+
+/** Imports a model and runs the passes, up to `stopAfter` if given. */
+export function compileGraph(model: string | Uint8Array, options: CompileOptions = {}): CompiledGraph {
+  const { onGraph, onProgress, stopAfter } = options;
+  onProgress?.('import', 0, 1);
+  const imported = importModel(model, {
+    ...(options.dims && { dims: options.dims }),
+    ...(options.values && { values: options.values }),
+    ...(options.shapes && { shapes: options.shapes }),
+    ...(options.file !== undefined && { file: options.file }),
+  });
+  onGraph?.(imported.graph, 'import', 0);
+  const graph = runPipeline(imported.graph, wasmTarget, { ...(onGraph && { onGraph }), ...(onProgress && { onProgress }), ...(stopAfter !== undefined && { stopAfter }) });
+  return { imported, graph };
+}
+
+/**
+ * Compiles an ONNX model, from its path or its bytes (external data needs the path), to an artifact in memory. What is wrong with the model, and what is not
+ * supported, is a UserError that names file, node and cause. Loaded in this process, the artifact compiles other specialisations when they are asked for.
+ */
+export async function compile(model: string | Uint8Array, options: CompileOptions = {}): Promise<Artifact> {
+  const { imported, graph } = compileGraph(model, options);
+  options.onProgress?.('plan', 0, 1);
+  const program = plan(graph, wasmTarget);
+  const features = options.features ?? defaultFeatures;
+  const emitted: { features: Features; file: string; module: WasmModule }[] = [];
+  for (const [i, f] of features.entries()) {
+    options.onProgress?.(`emit ${f}`, i, features.length);
+    emitted.push({ features: f, file: i === 0 ? 'model.wasm' : `model.${f}.wasm`, module: emitWasm(program, f, { profile: options.profile ?? false }) });
+  }
+  const [first] = emitted;
+  if (!first) throw new TypeError('compile needs at least one feature set');
+  const manifest = makeManifest(
+    imported,
+    program,
+    {
+      modules: emitted.map((e) => ({ features: e.features, file: e.file, memoryFlag: e.module.memoryFlag })),
+      steps: first.module.steps,
+      scratch: first.module.scratch,
+      scratchPerThread: Math.max(...emitted.map((e) => e.module.scratchPerThread)),
+      maxThreads: options.maxThreads ?? defaultMaxThreads,
+      profile: first.module.profile,
+    },
+    `tilewright ${version()}`,
+  );
+  const chunks = safetensorsChunks(weightsOf(program));
+  const modules = Object.fromEntries(emitted.map((e) => [e.file, e.module.binary]));
+  return {
+    manifest,
+    modules,
+    weights: chunkSource(chunks, 'weights.safetensors'),
+    recompile: (wanted) => compile(model, specialised(options, manifest, wanted)),
+    program,
+    warnings: imported.warnings,
+    save: (folder) => save(folder, manifest, modules, chunks),
+  };
+}
+
+/** Options for other shapes and values: they replace the dimensions that were given by name. */
+function specialised(options: CompileOptions, manifest: Manifest, wanted: SpecialisationRequest): CompileOptions {
+  const { dims: _, ...rest } = options;
+  const value = (name: string, given: InputValue): Tensor => {
+    const bound = manifest.bound.find((b) => b.name === name)!;
+    return tensorOf(bound, given);
+  };
+  return { ...rest, shapes: wanted.shapes, values: { ...options.values, ...Object.fromEntries(Object.entries(wanted.bound).map(([k, v]) => [k, value(k, v)])) } };
+}
+
+async function save(folder: string, manifest: Manifest, modules: Readonly<Record<string, Uint8Array>>, weights: readonly Uint8Array[]): Promise<void> {
+  const { js, declarations } = await bindings(manifest);
+  const text = (s: string): Uint8Array[] => [new TextEncoder().encode(s)];
+  await writeFolder(folder, {
+    ...Object.fromEntries(Object.entries(modules).map(([file, binary]) => [file, [binary]])),
+    'manifest.json': text(`${JSON.stringify(manifest, null, 1)}\n`),
+    'weights.safetensors': weights,
+    'model.js': text(js),
+    'model.d.ts': text(declarations),
+  });
+}
+
+let known: string | undefined;
+/** The package's version: beside this folder in a checkout, one folder up in the package. */
+export function version(): string {
+  known ??= ['../package.json', '../../package.json'].flatMap((path) => {
+    try {
+      return [(JSON.parse(readFileSync(new URL(path, import.meta.url), 'utf8')) as { version: string }).version];
+    } catch {
+      return [];
+    }
+  })[0] ?? 'unknown';
+  return known;
+}

@@ -1,0 +1,79 @@
+/** Writes an artifact's folder: all of it, or nothing. */
+import { randomBytes } from 'node:crypto';
+import { mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
+import { basename, dirname, join, resolve } from 'node:path';
+import { UserError } from '../ir/diagnostic.ts';
+import { reason } from '../runtime/bytes.ts';
+
+/** Contents of the files of a folder, by name, in pieces. */
+export type Files = Readonly<Record<string, readonly Uint8Array[]>>;
+
+const ours = (file: string): boolean => ['manifest.json', 'weights.safetensors', 'model.js', 'model.d.ts'].includes(file) || file.endsWith('.wasm');
+
+/**
+ * Checks that an artifact may be written to a folder: it does not exist, is empty, or holds an artifact and nothing else. Everything else is a
+ * UserError, so that no work of somebody is replaced.
+ */
+export async function checkFolder(folder: string): Promise<void> {
+  const target = resolve(folder);
+  const found = await stat(target).catch(() => undefined);
+  if (!found) return;
+  if (!found.isDirectory()) throw new UserError(`cannot write the artifact to ${folder}: it exists and is not a folder; choose another with -o`);
+  const files = await readdir(target).catch((e: unknown) => {
+    throw new UserError(`cannot write the artifact to ${folder}: ${reason(e)}`);
+  });
+  if (files.length === 0) return;
+  const foreign = files.find((f) => !ours(f));
+  if (foreign !== undefined) throw new UserError(`cannot write the artifact to ${folder}: it exists and holds other files (${foreign}); choose an empty folder with -o`);
+  const manifest = await readFile(join(target, 'manifest.json'), 'utf8').catch(() => '');
+  if (!/"format":\s*"tilewright"/.test(manifest)) throw new UserError(`cannot write the artifact to ${folder}: it exists and is not an artifact of tilewright; choose an empty folder with -o`);
+}
+
+/** Writes all files to a new folder beside the target, makes them durable, then puts that folder in the target's place. */
+export async function writeFolder(folder: string, files: Files): Promise<void> {
+  await checkFolder(folder);
+  const target = resolve(folder);
+  const mark = randomBytes(6).toString('hex');
+  const beside = (kind: string): string => join(dirname(target), `.${basename(target)}.${kind}-${mark}`);
+  const fresh = beside('new');
+  const old = beside('old');
+  let made: string | undefined;
+  try {
+    made = await mkdir(dirname(target), { recursive: true });
+    await mkdir(fresh);
+    for (const [file, chunks] of Object.entries(files)) await writeDurably(join(fresh, file), chunks);
+    await syncFolder(fresh);
+    const existed = await rename(target, old).then(() => true, (e: unknown) => {
+      if ((e as { code?: unknown }).code === 'ENOENT') return false;
+      throw e;
+    });
+    try {
+      await rename(fresh, target);
+    } catch (e) {
+      if (existed) await rename(old, target);
+      throw e;
+    }
+    await syncFolder(dirname(target));
+  } catch (e) {
+    await rm(made ?? fresh, { recursive: true, force: true }).catch(() => {});
+    throw new UserError(`cannot write the artifact to ${folder}: ${reason(e)}`);
+  }
+  await rm(old, { recursive: true, force: true });
+}
+
+async function writeDurably(path: string, chunks: readonly Uint8Array[]): Promise<void> {
+  const file = await open(path, 'wx');
+  try {
+    await file.writeFile(chunks);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}
+
+/** Makes a folder's entries durable. Not every system can open a folder; the files themselves are safe then. */
+async function syncFolder(path: string): Promise<void> {
+  const handle = await open(path, 'r').catch(() => undefined);
+  await handle?.sync().catch(() => {});
+  await handle?.close();
+}
