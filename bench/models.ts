@@ -5,12 +5,20 @@
  * magnitude (one quantum for quantised models), on each number of threads, and all thread counts have to give the same bits.
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { compile } from '../index.ts';
 import { isFloat, sameShape, showType, type Tensor } from '../ir/type.ts';
 import { load, readSafetensors } from '../runtime/index.ts';
 import { numbersOf } from './judge.ts';
+
+/**
+ * Added absolute tolerance by model and output. yunet's objectness is a sigmoid whose values lie below 1e-4; its recorded outputs come from a logistic
+ * computed as 0.5 + r(x) in float32, so they are multiples of 2^-24 (one is exactly 0 where e^-17.3 is right): the record itself is off by up to 2^-23.
+ */
+const exceptions: Readonly<Record<string, Readonly<Record<string, number>>>> = {
+  yunet_n_320: { obj_8: 2 ** -23, obj_16: 2 ** -23, obj_32: 2 ** -23 },
+};
 
 const { values, positionals } = parseArgs({ allowPositionals: true, options: { filter: { type: 'string' }, threads: { type: 'string', default: '1,2' } } });
 const folder = positionals[0];
@@ -49,13 +57,13 @@ async function judgeModel(model: string, data: string): Promise<string | undefin
     for (const [name, want] of Object.entries(wanted)) {
       const tensor = got[name];
       if (!tensor) return `output ${name} is missing`;
-      const tolerance = toleranceOf(want, artifact.manifest.steps.some((s) => s.source.some((n) => n.startsWith('QuantizeLinear'))));
+      const tolerance = (exceptions[basename(model, '.onnx')]?.[name] ?? 0) + toleranceOf(want, artifact.manifest.steps.some((s) => s.source.some((n) => n.startsWith('QuantizeLinear'))));
       const problem = differs(tensor, want, tolerance);
       if (problem !== undefined) return `${threads} threads, output ${name}: ${problem}`;
       const shuffled = { ...want, data: want.data.slice().reverse() } as Tensor;
       const zeros = { ...want, data: want.data.slice().fill(0 as never) } as Tensor;
       for (const [what, wrong] of [['zeros', zeros], ['reversed outputs', shuffled]] as const) {
-        if (new Set(want.data).size > 1 && differs(wrong, want, tolerance) === undefined) return `the check is blind: ${what} pass for ${name}`;
+        if (new Set<number | bigint>(want.data).size > 1 && differs(wrong, want, tolerance) === undefined) return `the check is blind: ${what} pass for ${name}`;
       }
     }
     first ??= got;
