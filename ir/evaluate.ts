@@ -4,7 +4,8 @@ import type { Graph, Op, Value } from './graph.ts';
 import { fromRef, refData, settle, toRef } from './number.ts';
 import type { RefTensor, RunRegion } from './op.ts';
 import { opDef } from './ops/index.ts';
-import { sameType, showType, type Tensor } from './type.ts';
+import { nth } from './ops/helpers.ts';
+import { dtypes, sameType, showType, sizeOf, type Tensor, type TensorType } from './type.ts';
 
 export interface EvaluateOptions {
   /** Values of state; where there is none, the state's initial value counts. */
@@ -41,8 +42,44 @@ export function evaluate(graph: Graph, inputs: ReadonlyMap<Value, Tensor> | Read
 
 /** Runs one op on tensors: constant folding. */
 export function evaluateOp(op: Op, operands: readonly Tensor[]): Tensor[] {
+  const def = opDef(op.name);
+  const [result] = op.results;
+  if (def.family === 'map' && result) return [inBlocks(operands, result.type, (xs, type) => nth(def.reference(xs, op.attrs, [type], [], noRegions), 0))];
   return runOp(op, operands.map(toRef), {}).map(fromRef);
 }
+
+/** Elements of one block: its float64 copies stay in a core's cache. */
+const blockSize = 8192;
+
+/** Computes an elementwise result a block of its first axis at a time, so that weights of many megabytes need no float64 copy of themselves. */
+function inBlocks(operands: readonly Tensor[], type: TensorType, compute: (operands: readonly RefTensor[], type: TensorType) => RefTensor): Tensor {
+  const axis = type.shape.findIndex((d) => d > 1);
+  if (axis < 0 || sizeOf(type.shape) <= blockSize) return fromRef(compute(operands.map(toRef), type));
+  const whole = sizeOf(type.shape) / type.shape[axis]!;
+  const rows = Math.max(1, Math.floor(blockSize / whole));
+  const out = new dtypes[type.dtype].array(sizeOf(type.shape));
+  // An operand that repeats along the axis is the same for every block.
+  const cut = operands.map((x) => {
+    const own = axis - (type.shape.length - x.shape.length);
+    return own >= 0 && x.shape[own]! > 1 ? { own, row: sizeOf(x.shape) / x.shape[own]! } : toRef(x);
+  });
+  for (let from = 0; from < type.shape[axis]!; from += rows) {
+    const n = Math.min(rows, type.shape[axis]! - from);
+    const block = cut.map((c, k) => {
+      if ('data' in c) return c;
+      const { dtype, shape, data } = operands[k]!;
+      return toRef({ dtype, shape: shape.with(c.own, n), data: data.subarray(from * c.row, (from + n) * c.row) as typeof data });
+    });
+    const { data } = fromRef(compute(block, { dtype: type.dtype, shape: type.shape.with(axis, n) }));
+    (out as Float32Array).set(data as Float32Array, from * whole);
+  }
+  return { ...type, data: out };
+}
+
+/** Elementwise ops hold no regions. */
+const noRegions: RunRegion = () => {
+  throw new InternalError('an elementwise op ran a region');
+};
 
 /** Runs ops in order and drops each value after its last use. */
 function runOps(graph: Graph, values: Map<Value, RefTensor>, wanted: readonly Value[], options: EvaluateOptions): RefTensor[] {

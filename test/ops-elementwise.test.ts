@@ -166,6 +166,22 @@ it('operands broadcast as numpy says', () => {
   }), { numRuns: 200, seed: 5 });
 });
 
+it('large operands, computed block by block, give the same as small ones', () => {
+  const wave = (n: number): number[] => Array.from({ length: n }, (_, i) => Math.fround(Math.sin(i)));
+  for (const [s, t] of [[[300, 7, 11], [300, 7, 11]], [[1, 300, 7, 11], [300, 1, 1]], [[300, 7, 11], [7, 1]], [[300, 77], []], [[3, 1, 4000], [2, 1]]] as const) {
+    const count = (shape: readonly number[]): number => shape.reduce((n, d) => n * d, 1);
+    const [x, y] = [tensor('f32', s, wave(count(s))), tensor('f32', t, wave(count(t)))];
+    const [z] = run('sub', [x, y]);
+    const rank = z!.shape.length;
+    const at = (own: readonly number[], k: number): number => own.reduce((n, d, i) => {
+      const axis = rank - own.length + i;
+      return n * d + (d === 1 ? 0 : Math.floor(k / count(z!.shape.slice(axis + 1))) % z!.shape[axis]!);
+    }, 0);
+    const want = Float32Array.from({ length: z!.data.length }, (_, k) => (x.data[at(s, k)] as number) - (y.data[at(t, k)] as number));
+    expect(z!.data).toEqual(want);
+  }
+});
+
 it.each([
   ['exp', [as('i32', 1)], 'takes float tensors, found i32[1]'],
   ['add', [as('f32', 1), f(1)], 'f32[1] and f64[1] differ in element type'],

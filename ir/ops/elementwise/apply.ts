@@ -9,7 +9,8 @@ import { broadcastStrides, walk, type Walk } from '../strided.ts';
 export function apply1(f: (x: number) => number, x: RefTensor, result: TensorType): RefTensor {
   const from = numbers(x);
   const to = new Float64Array(from.length);
-  for (let i = 0; i < to.length; i++) to[i] = f(from[i]!);
+  const n = from.length;
+  for (let i = 0; i < n; i++) to[i] = f(from[i]!);
   return { ...result, data: to };
 }
 

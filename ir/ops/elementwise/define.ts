@@ -24,9 +24,9 @@ export interface UnaryRow {
   readonly doc: string;
   readonly on: Accepts;
   /** Floats, bool, and integers of up to 32 bits. */
-  f(x: number): number;
+  readonly f: (x: number) => number;
   /** i64 and u64; needed where the op takes integers. */
-  big?(x: bigint): bigint;
+  readonly big?: (x: bigint) => bigint;
   /** Cotangent of x, from that of y = f(x). */
   readonly grad: string | ((b: Builder, g: Value, x: Value, y: Value) => Value);
 }
@@ -47,7 +47,7 @@ export function unary(row: UnaryRow): OpDef {
     },
     axes: elementwiseAxes(false),
     reference([x], _attrs, [y]) {
-      return [isBig(x!.dtype) ? applyBig(need(row.big?.bind(row), row.name), [x!], y!) : apply1(row.f.bind(row), x!, y!)];
+      return [isBig(x!.dtype) ? applyBig(need(row.big, row.name), [x!], y!) : apply1(row.f, x!, y!)];
     },
     grad: typeof grad === 'string' ? { none: grad } : { build: (b, op, [g]) => [g && grad(b, g, nth(op.operands, 0), nth(op.results, 0))] },
   };
@@ -58,9 +58,9 @@ export interface BinaryRow {
   readonly doc: string;
   readonly on: Accepts;
   /** Floats and bool; integers of up to 32 bits too where there is no `int`. Integer results are wrapped afterwards, so they must be exact. */
-  f(x: number, y: number): number;
-  int?(x: number, y: number): number;
-  big?(x: bigint, y: bigint): bigint | boolean;
+  readonly f: (x: number, y: number) => number;
+  readonly int?: (x: number, y: number) => number;
+  readonly big?: (x: bigint, y: bigint) => bigint | boolean;
   /** The result is bool. */
   readonly test?: true;
   /** The body multiplies its operands. */
@@ -86,9 +86,8 @@ export function binary(row: BinaryRow): OpDef {
     },
     axes: elementwiseAxes(row.product === true),
     reference([x, y], _attrs, [z]) {
-      if (isBig(x!.dtype)) return [applyBig(need(row.big?.bind(row), row.name), [x!, y!], z!)];
-      const f = isInteger(x!.dtype) && row.int ? row.int.bind(row) : row.f.bind(row);
-      return [apply2(f, x!, y!, z!)];
+      if (isBig(x!.dtype)) return [applyBig(need(row.big, row.name), [x!, y!], z!)];
+      return [apply2((isInteger(x!.dtype) && row.int) || row.f, x!, y!, z!)];
     },
     grad: typeof grad === 'string' ? { none: grad } : broadcastGrad((b, op, g) => grad(b, g, nth(op.operands, 0), nth(op.operands, 1), nth(op.results, 0))),
   };
