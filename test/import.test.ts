@@ -106,6 +106,16 @@ test('shape arithmetic folds: a Reshape to computed sizes needs no input value',
   expect(importModel(encodeModel(model), { dims: { n: 4 } }).graph.outputs[0]!.value.type.shape).toEqual([4, 6]);
 });
 
+test('float weights can decide shapes too', () => {
+  const model: TestModel = {
+    nodes: [node('Mul', ['limit', 'limit'], ['square']), node('Range', ['zero', 'square', 'one'], ['r']), node('Add', ['x', 'r'], ['y'])],
+    inputs: [value('x', 'f32', [1])],
+    outputs: [value('y', 'f32')],
+    initializers: [floats('zero', [], [0]), floats('limit', [], [2]), floats('one', [], [1])],
+  };
+  expect(run(model, { x: f32([1], [5]) })).toEqual({ y: [5, 6, 7, 8] });
+});
+
 test('an input whose value decides a shape is named; bound, it leaves the graph', () => {
   const model: TestModel = {
     nodes: [node('Add', ['s', 'one'], ['target']), node('Reshape', ['x', 'target'], ['y'])],

@@ -11,7 +11,7 @@ import { functionKey, showNode, type FunctionView, type GraphView, type Initiali
 import { orderNodes } from './order.ts';
 import { mapBound, nameValues, newFrame, type Frame, type Scope, type Session } from './scope.ts';
 import { checkDeclared } from './shapes.ts';
-import { isWeight } from './tensor.ts';
+import { isWeight, maxElements } from './tensor.ts';
 
 /** Most nodes that a model may come to after its functions are inlined and its loops unrolled. */
 const maxNodes = 500_000;
@@ -53,6 +53,8 @@ export function newLowerer(session: Session): Lowerer {
   }
 
   function nameResult(v: Value, name: string, scope: Scope, where: string): void {
+    const size = sizeOf(v.type.shape);
+    if (size > maxElements) throw new UserError(`${where}: its output "${name}" would be ${showType(v.type)}, ${size} elements; a tensor may have at most ${maxElements}`);
     const depth = scope.calls.length;
     const known = scope.frame.names.get(v);
     if (!known || depth < known.depth) scope.frame.names.set(v, { name: [...scope.calls.map((c) => c.node), name].join('/'), depth });
@@ -64,8 +66,8 @@ export function newLowerer(session: Session): Lowerer {
     const opset = scope.opsets.get(node.domain);
     const row = pickRow(node, opset, session, where);
     const inputs = trimmed(node.inputs);
-    checkCount(where, opset!, 'input', inputs.length, row.inputs);
-    checkCount(where, opset!, 'output', trimmed(node.outputs).length, [Math.min(row.outputs[0], node.outputs.length), row.outputs[1]]);
+    checkCount(where, opset!, 'input', node.inputs, row.inputs);
+    checkCount(where, opset!, 'output', node.outputs, row.outputs);
     const label = `${where} (opset ${opset})`;
     if (typeof row.lower !== 'function') throw new Unsupported(node.opType, `${label}: ${row.lower.refused}`);
     const view: Node = {
@@ -92,6 +94,8 @@ export function newLowerer(session: Session): Lowerer {
         const types = node.inputs.map((x) => (x === undefined ? 'none' : isTensorValue(x) ? showType(x.type) : x.kind));
         throw new UserError(`${label}: its inputs (${types.join(', ')}) and attributes do not fit: ${e.message}`);
       }
+      // An attribute or operand asked for more elements than an array can have.
+      if (e instanceof RangeError && /array length|array buffer/i.test(e.message)) throw new UserError(`${label}: its attributes or inputs ask for a tensor too large to make (${e.message})`);
       if (e instanceof NeedsValue && e.at === undefined) throw new NeedsValue(e.what, e.inputs, label);
       throw e;
     } finally {
@@ -280,7 +284,9 @@ function pickRow(node: NodeView, opset: number | undefined, session: Session, wh
   return row;
 }
 
-function checkCount(where: string, opset: number, what: string, found: number, [least, most]: readonly [number, number]): void {
+/** Checks how many names a node lists: empty ones count as given, but too many of them at the end do no harm. */
+function checkCount(where: string, opset: number, what: string, names: readonly string[], [least, most]: readonly [number, number]): void {
+  const found = Math.max(trimmed(names).length, Math.min(names.length, least));
   if (found >= least && found <= most) return;
   const wanted = least === most ? `${least}` : most === Infinity ? `at least ${least}` : `${least} to ${most}`;
   throw new UserError(`${where} has ${found} ${what}${found === 1 ? '' : 's'}; in opset ${opset} it takes ${wanted}`);

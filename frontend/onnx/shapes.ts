@@ -2,6 +2,7 @@
 import { Unsupported, UserError } from '../../ir/diagnostic.ts';
 import { sameShape, sizeOf, type DType, type TensorType } from '../../ir/type.ts';
 import type { DeclaredType, ValueView } from './model.ts';
+import { maxElements } from './tensor.ts';
 
 export interface InputTypes {
   readonly types: ReadonlyMap<string, TensorType>;
@@ -68,7 +69,7 @@ function concrete(v: ValueView, given: GivenInput | undefined, size: (d: number 
   if (given?.dtype && given.dtype !== dtype) throw new UserError(`${what} has element type ${dtype}, but a value of ${given.dtype} was given`);
   const shape = type?.dims?.map(size) ?? given?.shape;
   if (!shape) throw new UserError(`${what} does not declare a shape, not even its rank; give the shape of this input`);
-  if (sizeOf(shape) > 2 ** 32) throw new UserError(`${what} has shape [${shape.join(',')}], ${sizeOf(shape)} elements; a tensor may have at most ${2 ** 32}`);
+  if (sizeOf(shape) > maxElements) throw new UserError(`${what} has shape [${shape.join(',')}], ${sizeOf(shape)} elements; a tensor may have at most ${maxElements}`);
   return { dtype, shape };
 }
 

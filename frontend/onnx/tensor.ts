@@ -7,7 +7,7 @@ import type { StringTensor } from './lowering.ts';
 import { toBigInt, toSafeInt, type Long, type SparseTensorProto, type TensorProto } from './proto.ts';
 
 /** Most elements that a tensor of a model may have. */
-const maxElements = 2 ** 32;
+export const maxElements = 2 ** 32;
 
 /**
  * Decodes a tensor. Raw data is viewed, not copied, where its offset allows it. `where` begins error messages; `folder` is where external data
