@@ -54,7 +54,7 @@ function convTranspose(cx: LowerContext): Value {
     const n = wanted ? wanted[i]! : inputs[i]! * strides[i]!;
     const total = f + extra[i]! - n;
     // An odd padding has its larger half at the end for SAME_UPPER, at the start otherwise.
-    const half = Math.trunc(total / 2);
+    const half = Math.floor(total / 2);
     lo.push(auto === 'SAME_UPPER' ? half : total - half);
     return n;
   });
