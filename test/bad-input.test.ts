@@ -142,6 +142,15 @@ test.each<[string, Partial<TestModel>, RegExp]>([
   expect(messageOf(encodeModel({ ...good, ...change }), Unsupported)).toMatch(message);
 });
 
+test('functions that call each other tenfold are stopped before they fill the memory', () => {
+  const call = (from: string, to: string, op: string, domain: string) => node(op, [from], [to], {}, { domain });
+  const functions = Array.from({ length: 12 }, (_, k) => {
+    const nodes = Array.from({ length: 10 }, (_, i) => call(`v${i}`, `v${i + 1}`, k === 11 ? 'Relu' : `F${k + 1}`, k === 11 ? '' : 'bomb'));
+    return { name: `F${k}`, domain: 'bomb', inputs: ['v0'], outputs: ['v10'], nodes };
+  });
+  expect(messageOf(encodeModel({ ...good, nodes: [call('x', 'y', 'F0', 'bomb')], functions, opsets: { '': 21, bomb: 1 } }))).toMatch(/comes to more than \d+ nodes when its functions are inlined/);
+});
+
 const bytes = (n: number): Uint8Array => new Uint8Array(n);
 test.each<[string, Partial<TestModel>, RegExp]>([
   ['shorter than its shape', { initializers: [raw('w', 'f32', [3], bytes(8))] }, /initializer "w" has type f32\[3\], which takes 12 bytes, but its data has 8/],

@@ -217,6 +217,13 @@ test('subgraphs become regions whose captures are operands, the same for every b
   expect(runGraph(graph, { x, cond: bool(false) })).toEqual({ y: [21, 32] });
 });
 
+test('a subgraph may reuse the name of a weight around it', () => {
+  const model: TestModel = { ...ifModel, nodes: [...ifModel.nodes, node('Add', ['y', 'w'], ['z'])], outputs: [value('z', 'f32')], initializers: [floats('w', [2], [100, 200])] };
+  const graph = lowerWith(model);
+  expect(graph.state.map((s) => s.name).sort()).toEqual(['w', 'w.1']);
+  expect(runGraph(graph, { x: f32([2], [3, 4]), cond: bool(false) })).toEqual({ z: [121, 232] });
+});
+
 test('a subgraph inside a subgraph captures through both', () => {
   const inner = branch('Add', 'square');
   const outer: TestGraph = { nodes: [node('If', ['cond'], ['z'], { then_branch: { graph: inner }, else_branch: { graph: branch('Sub', 'square') } }), node('Neg', ['z'], ['r'])], outputs: [value('r', 'f32')] };

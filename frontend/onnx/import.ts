@@ -5,7 +5,8 @@ import type { Graph, Value } from '../../ir/graph.ts';
 import { sameShape, showType, type DType, type Tensor } from '../../ir/type.ts';
 import { decodeModel } from './decode.ts';
 import { readModelFile } from './external.ts';
-import { initializersOf, newLowerer } from './lower.ts';
+import { initializersOf } from './initializers.ts';
+import { newLowerer } from './lower.ts';
 import { isTensorValue, NeedsValue, UnboundInputs, type LoweringTable } from './lowering.ts';
 import type { Dim, ModelView } from './model.ts';
 import { lowerings } from './ops/index.ts';
@@ -72,7 +73,7 @@ export function lowerModel(model: ModelView, folder: string | undefined, options
   const resolved = resolveInputs(asked, given, options.dims ?? {}, file);
   const root = newFrame(view.name || 'main', undefined);
   const session: Session = {
-    model, folder, table, root, stateInit: new Map(), initialized: new Map(), stateNames: new Set(), inputNames: new Map(),
+    model, folder, table, root, stateInit: new Map(), initialized: new Map(), ownInitializers: initializers, stateNames: new Set(initializers.keys()), inputNames: new Map(),
     warnings: new Set([...model.warnings, ...resolved.warnings]), lowered: 0,
   };
   const scope: Scope = { parent: undefined, frame: root, names: new Map(), initializers: without(initializers, given), opsets: model.opsets, attributes: new Map(), calls: [] };

@@ -5,24 +5,24 @@ import type { Graph, Value } from '../../ir/graph.ts';
 import { decodeFloat } from '../../ir/number.ts';
 import { dtypes, isFloat, showType, sizeOf, type Tensor } from '../../ir/type.ts';
 import { attributesOf, type BoundAttribute, type BoundSubgraph } from './attributes.ts';
-import { newConstants, type Constants } from './constants.ts';
-import { isTensorValue, NeedsValue, type Bound, type LowerContext, type Lowering, type Node, type Row, type Subgraph } from './lowering.ts';
-import { functionKey, showNode, type FunctionView, type GraphView, type InitializerView, type NodeView } from './model.ts';
+import { newConstants } from './constants.ts';
+import { initialized, initializersOf } from './initializers.ts';
+import { isTensorValue, NeedsValue, type Bound, type LowerContext, type Lowering, type Node, type Subgraph } from './lowering.ts';
+import { functionKey, showNode, type FunctionView, type NodeView } from './model.ts';
 import { orderNodes } from './order.ts';
 import { mapBound, nameValues, newFrame, type Frame, type Scope, type Session } from './scope.ts';
 import { checkDeclared } from './shapes.ts';
-import { isWeight, maxElements } from './tensor.ts';
+import { rowFor, trimmed } from './table.ts';
+import { maxElements } from './tensor.ts';
 
 /** Most nodes that a model may come to after its functions are inlined and its loops unrolled. */
-const maxNodes = 500_000;
+const maxNodes = 100_000;
 /** Largest constant that is repeated inside a region instead of being captured. */
 const maxRepeated = 4096;
 
-/** Lowers the nodes of a scope, in order. */
-export type LowerNodes = (nodes: readonly NodeView[], scope: Scope, where: string) => void;
-
 export interface Lowerer {
-  readonly nodes: LowerNodes;
+  /** Lowers the nodes of a scope, in order. `where` begins errors about the nodes as a whole. */
+  nodes(nodes: readonly NodeView[], scope: Scope, where: string): void;
   /** What a name stands for in a scope, brought into the scope's frame. `where` begins the error if there is no such name. */
   lookup(scope: Scope, name: string, where: string): Bound;
 }
@@ -63,20 +63,16 @@ export function newLowerer(session: Session): Lowerer {
   }
 
   function applyRow(node: NodeView, attributes: ReadonlyMap<string, BoundAttribute<Scope>>, scope: Scope, where: string): readonly (Bound | undefined)[] {
-    const opset = scope.opsets.get(node.domain);
-    const row = pickRow(node, opset, session, where);
-    const inputs = trimmed(node.inputs);
-    checkCount(where, opset!, 'input', node.inputs, row.inputs);
-    checkCount(where, opset!, 'output', node.outputs, row.outputs);
+    const { row, opset } = rowFor(node, scope.opsets, session.table, where);
     const label = `${where} (opset ${opset})`;
     if (typeof row.lower !== 'function') throw new Unsupported(node.opType, `${label}: ${row.lower.refused}`);
     const view: Node = {
       name: node.name,
       opType: node.opType,
       domain: node.domain,
-      opset: opset!,
+      opset,
       attrs: attributesOf(attributes, label, session.folder),
-      inputs: inputs.map((name) => (name === '' ? undefined : resolve(scope, name, where))),
+      inputs: trimmed(node.inputs).map((name) => (name === '' ? undefined : resolve(scope, name, where))),
       outputNames: node.outputs,
     };
     return guarded(row.lower, newContext(view, scope, label), label);
@@ -132,7 +128,7 @@ export function newLowerer(session: Session): Lowerer {
     for (let s: Scope | undefined = scope; s; s = s.parent) {
       if (s.names.has(name)) return { bound: s.names.get(name), frame: s.frame };
       const initializer = s.initializers.get(name);
-      if (initializer) return { bound: initialized(initializer), frame: session.root };
+      if (initializer) return { bound: initialized(initializer, session), frame: session.root };
     }
     return undefined;
   }
@@ -141,15 +137,6 @@ export function newLowerer(session: Session): Lowerer {
     const found = find(scope, name);
     if (!found) throw new UserError(`${where}: "${name}" is read, but no input, initializer or node defines it`);
     return found.bound && mapBound(found.bound, (v) => bring(v, found.frame, scope.frame));
-  }
-
-  /** An initializer as a value of the model's graph: floats are weights (state), others constants. Made when it is first used. */
-  function initialized(view: InitializerView): Bound {
-    const before = session.initialized.get(view);
-    if (before) return before;
-    const bound = 'kind' in view.tensor ? view.tensor : makeInitializer(view.name, view.tensor, session);
-    session.initialized.set(view, bound);
-    return bound;
   }
 
   /** A value of an outer frame as seen in `to`: small constants are repeated there, others captured, through every frame in between. */
@@ -241,25 +228,6 @@ export function newLowerer(session: Session): Lowerer {
   };
 }
 
-/** Initializers of a graph by name; a name that stands twice is an error of the model, reported by the importer for its own graph. */
-export const initializersOf = (graph: GraphView): ReadonlyMap<string, InitializerView> => new Map(graph.initializers.map((t) => [t.name, t]));
-
-/** The ONNX name that a value of a frame has or will get. */
-const nameOf = (v: Value, frame: Frame): string | undefined => frame.names.get(v)?.name ?? v.name;
-
-/** A tensor as a value of the model's graph. */
-function makeInitializer(name: string, tensor: Tensor, session: Session): Value {
-  const { b } = session.root;
-  if (!isWeight(tensor)) return b.constant(tensor, name);
-  // Subgraphs may reuse the names of the graphs around them or beside them.
-  let unique = name;
-  for (let i = 1; session.stateNames.has(unique); i++) unique = `${name}.${i}`;
-  session.stateNames.add(unique);
-  const value = b.state(unique, { dtype: tensor.dtype, shape: tensor.shape }, tensor);
-  session.stateInit.set(value, tensor);
-  return value;
-}
-
 /** The node's attributes; those that refer to attributes of the function around it stand for what its caller gave, or are absent. */
 function bindAttributes(node: NodeView, scope: Scope): Map<string, BoundAttribute<Scope>> {
   const bound = new Map<string, BoundAttribute<Scope>>();
@@ -270,30 +238,8 @@ function bindAttributes(node: NodeView, scope: Scope): Map<string, BoundAttribut
   return bound;
 }
 
-function pickRow(node: NodeView, opset: number | undefined, session: Session, where: string): Row {
-  const key = node.domain === '' ? node.opType : `${node.domain}:${node.opType}`;
-  const rows = Object.hasOwn(session.table, key) ? session.table[key]! : undefined;
-  if (!rows) {
-    const domains = new Set(Object.keys(session.table).map((k) => (k.includes(':') ? k.slice(0, k.lastIndexOf(':')) : '')));
-    if (!domains.has(node.domain)) throw new Unsupported(`domain ${node.domain}`, `${where}: the domain "${node.domain}" is not known, and the model has no local function ${node.domain}.${node.opType}`);
-    throw new Unsupported(node.opType, `${where}: the op ${key} is not known, and the model has no local function of that name`);
-  }
-  if (opset === undefined) throw new UserError(`${where}: the model imports no opset for the domain "${node.domain}"`);
-  const row = rows.findLast((r) => r.since <= opset);
-  if (!row) throw new UserError(`${where}: ${node.opType} exists from opset ${rows[0]!.since} on, but the model imports opset ${opset}`);
-  return row;
-}
-
-/** Checks how many names a node lists: empty ones count as given, but too many of them at the end do no harm. */
-function checkCount(where: string, opset: number, what: string, names: readonly string[], [least, most]: readonly [number, number]): void {
-  const found = Math.max(trimmed(names).length, Math.min(names.length, least));
-  if (found >= least && found <= most) return;
-  const wanted = least === most ? `${least}` : most === Infinity ? `at least ${least}` : `${least} to ${most}`;
-  throw new UserError(`${where} has ${found} ${what}${found === 1 ? '' : 's'}; in opset ${opset} it takes ${wanted}`);
-}
-
-/** Names without the empty ones at the end, which stand for nothing. */
-const trimmed = (names: readonly string[]): readonly string[] => names.slice(0, names.findLastIndex((n) => n !== '') + 1);
+/** The ONNX name that a value of a frame has or will get. */
+const nameOf = (v: Value, frame: Frame): string | undefined => frame.names.get(v)?.name ?? v.name;
 
 const showCalls = (scope: Scope): string => scope.calls.map((c) => ` in the function called by "${c.node}"`).reverse().join('');
 

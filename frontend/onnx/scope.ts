@@ -45,6 +45,8 @@ export interface Session {
   readonly root: Frame;
   readonly stateInit: Map<Value, Tensor>;
   readonly initialized: Map<InitializerView, Bound>;
+  /** Initializers of the model's graph, whose names are taken from the start. */
+  readonly ownInitializers: ReadonlyMap<string, InitializerView>;
   readonly stateNames: Set<string>;
   /** Input names of the model's graph, by value. */
   readonly inputNames: Map<Value, string>;

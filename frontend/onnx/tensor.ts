@@ -1,6 +1,6 @@
 /** TensorProto to Tensor: raw and typed data of every element type, sizes checked before anything is allocated. */
 import { Unsupported, UserError } from '../../ir/diagnostic.ts';
-import { dtypes, isFloat, sizeOf, type DType, type Tensor, type TypedArray } from '../../ir/type.ts';
+import { dtypes, sizeOf, type DType, type Tensor, type TypedArray } from '../../ir/type.ts';
 import { elementType } from './data-type.ts';
 import { readExternal } from './external.ts';
 import type { StringTensor } from './lowering.ts';
@@ -133,6 +133,3 @@ function readStrings(proto: TensorProto, shape: readonly number[], count: number
   const decoder = new TextDecoder();
   return { kind: 'strings', shape, data: source.map((s) => decoder.decode(s)) };
 }
-
-/** Whether an initializer is a weight (state) rather than a constant. */
-export const isWeight = (t: Tensor): boolean => isFloat(t.dtype);
