@@ -4,8 +4,8 @@
  * Rows of A are read in place through a table of row pointers (one per tap and row), so that a convolution needs no copy of its input and a matrix
  * product is the case of one tap. B is packed in panels of the tile's columns. The epilogue runs on the registers before the only store.
  */
-import type { Asm, E, Fn, Local, Ty, VLocal, Vec } from '../asm.ts';
-import type { Epilogue } from './epilogue.ts';
+import type { Asm, E, Fn, Local, Ty, VLocal } from '../asm.ts';
+import { applyEpilogue, epilogueParams, nextRow, plainStore, epiloguePass, storeResult, type Epilogue } from './epilogue.ts';
 
 /** A tile: rows, vectors of 4 columns, and how many columns of the last vector exist (1..4). */
 export interface TileShape {
@@ -28,10 +28,10 @@ export interface MicroArgs {
   /** The packed panel. */
   readonly b: E;
   /** The tile's first result, and from one of its rows to the next. */
-  readonly c: E;
-  readonly rowStride: E;
-  /** Pointers (and row strides) of the epilogue's operands at the tile, as `Epilogue.params` lists them. */
-  readonly extra: readonly E[];
+  readonly c: () => E;
+  readonly rowStride: () => E;
+  /** Pointers (and row strides) of the epilogue's operands at the tile, as `epilogueParams` lists them; a new expression each time. */
+  readonly extra: () => readonly E[];
 }
 
 /** Steps of the reduction per round of the inner loop. */
@@ -40,14 +40,20 @@ const unroll = 4;
 /** Rows of the largest tile that keeps its accumulators in registers. */
 export const maxRows = (asm: Asm): number => (asm.wide ? 8 : asm.simd ? 6 : 2);
 
-/** A call of the micro-kernel for a tile shape, which is emitted once per module and epilogue. */
-export function callMicro(asm: Asm, tile: TileShape, epilogue: Epilogue, a: MicroArgs): E {
-  return asm.call(microKernel(asm, tile, epilogue), [a.table, a.taps, a.tapStride, a.run, a.rowOffset, a.b, a.c, a.rowStride, ...a.extra]);
+/** Computes one tile: a call of the micro-kernel, which is emitted once per module, tile shape and epilogue, and of the pass of a heavy epilogue. */
+export function callMicro(asm: Asm, tile: TileShape, epilogue: Epilogue, a: MicroArgs): E[] {
+  const args = (): E[] => [a.table, a.taps, a.tapStride, a.run, a.rowOffset, a.b, a.c(), a.rowStride()];
+  if (!epilogue.heavy) return [asm.call(microKernel(asm, tile, epilogue), [...args(), ...a.extra()])];
+  const pass = epiloguePass(asm, epilogue, tile.vectors, tile.lastLanes);
+  return [
+    asm.call(microKernel(asm, tile, plainStore()), args()),
+    asm.call(pass, [a.c(), a.rowStride(), asm.i32(tile.rows), ...a.extra()]),
+  ];
 }
 
 function microKernel(asm: Asm, tile: TileShape, epilogue: Epilogue): string {
   const key = `micro ${tile.rows}x${tile.vectors} last ${tile.lastLanes} ${epilogue.key}`;
-  const params: Ty[] = ['i32', 'i32', 'i32', 'i32', 'i32', 'i32', 'i32', 'i32', ...epilogue.params.map((): Ty => 'i32')];
+  const params: Ty[] = ['i32', 'i32', 'i32', 'i32', 'i32', 'i32', 'i32', 'i32', ...epilogueParams(epilogue)];
   return asm.fn(key, params, undefined, (f, [table, taps, tapStride, run, rowOffset, b, c, rowStride, ...extra]) => {
     const { rows, vectors } = tile;
     const acc = grid(rows, vectors, () => f.vlocal());
@@ -113,27 +119,12 @@ function storeTile(f: Fn, tile: TileShape, epilogue: Epilogue, acc: readonly (re
   const out: E[] = [];
   acc.forEach((row, i) => {
     row.forEach((l, j) => {
-      const lanes = j === tile.vectors - 1 ? tile.lastLanes : 4;
-      out.push(...storeLanes(f, c, 16 * j, epilogue.apply(f, f.vget(l), extra, j), lanes));
+      const { steps, value } = applyEpilogue(f, epilogue, l, extra, j);
+      out.push(...steps, ...storeResult(f, epilogue, c, j, value, j === tile.vectors - 1 ? tile.lastLanes : 4));
     });
-    if (i < tile.rows - 1) {
-      out.push(f.set(c, asm.add(f.get(c), f.get(rowStride))));
-      out.push(...epilogue.nextRow(f, extra));
-    }
+    if (i < tile.rows - 1) out.push(f.set(c, asm.add(f.get(c), f.get(rowStride))), ...nextRow(f, epilogue, extra));
   });
   return out;
-}
-
-/** Stores the first lanes of a vector. */
-export function storeLanes(f: Fn, ptr: Local, offset: number, v: Vec, lanes: number): E[] {
-  const { asm } = f;
-  if (lanes === 4) return [asm.vstore(ptr, offset, v)];
-  if (!asm.simd) {
-    const unused = v.slice(lanes).map((x) => asm.m.drop(x));
-    return [...v.slice(0, lanes).map((x, i) => asm.m.f32.store(offset + 4 * i, 4, f.get(ptr), x)), ...unused];
-  }
-  const t = f.vlocal();
-  return [f.vset(t, v), ...Array.from({ length: lanes }, (_, i) => asm.m.f32.store(offset + 4 * i, 4, f.get(ptr), asm.m.f32x4.extract_lane(f.vget(t)[0]!, i)))];
 }
 
 function grid<T>(rows: number, columns: number, make: () => T): T[][] {

@@ -1,0 +1,104 @@
+/** Kernels made of row blocks and panels: the frame that packed matrix products and direct convolutions share. */
+import { dtypes } from '../../../ir/type.ts';
+import { panelColumns, storedColumns } from '../../../ir/ops/packing/panels.ts';
+import type { Asm, E, Fn, Local, Ty } from '../asm.ts';
+import type { KernelCode } from '../kernel.ts';
+import type { Cut } from './cut.ts';
+import type { Epilogue } from './epilogue.ts';
+import { outerOffset, type TileSpace } from './space.ts';
+import { tileLoops } from './tiles.ts';
+
+/** What fills the table of row pointers of a block. */
+export interface Fill {
+  readonly table: Local;
+  /** First row of the block, counted over all outer blocks. */
+  readonly first: Local;
+  readonly count: number;
+  /** Thread-private memory of `fillBytes` beside the table. */
+  readonly area: Local;
+}
+
+export interface Blocked {
+  readonly key: string;
+  /** Kernel operands; the result's pointer follows them. */
+  readonly operands: number;
+  readonly space: TileSpace;
+  readonly epilogue: Epilogue;
+  readonly groups: number;
+  /** Columns of one group. */
+  readonly columns: number;
+  readonly taps: number;
+  /** Bytes of a row that one tap reads. */
+  readonly run: number;
+  readonly cut: Cut;
+  readonly fillBytes: number;
+  fill(f: Fn, pointers: readonly Local[], fill: Fill): E[];
+  /** Address of the packed matrix of group 0. */
+  panels(f: Fn, pointers: readonly Local[]): E;
+}
+
+/** Emits the kernel. Scratch: the table of row pointers, then the area of `fill`. */
+export function blockedKernel(asm: Asm, k: Blocked): KernelCode {
+  const { cut, space } = k;
+  const tableBytes = Math.ceil((cut.rowBlock * k.taps * 4) / 64) * 64;
+  const fn = asm.fn(`blocked ${k.key}`, Array.from({ length: k.operands + 3 }, (): Ty => 'i32'), undefined, (f, [chunk, scratch, ...pointers]) => {
+    const { m } = asm;
+    const local = (): Local => f.local('i32');
+    const [panelBlock, groupBlock, rowBlock, outer, first, from, to, group, groupEnd, table, area, b, c] = Array.from({ length: 13 }, local) as [Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local];
+    const digit = (to: Local, size: number): E[] => (size === 1
+      ? [f.set(to, asm.i32(0))]
+      : [f.set(to, m.i32.rem_u(f.get(chunk!), asm.i32(size))), f.set(chunk!, m.i32.div_u(f.get(chunk!), asm.i32(size)))]);
+    const wholePanels = Math.floor(k.columns / panelColumns);
+    const lastColumns = k.columns % panelColumns;
+    const kTotal = (k.taps * k.run) / 4;
+    const groupBytes = 4 * kTotal * storedColumns(k.columns);
+    const elementBytes = dtypes[k.epilogue.dtype].bytes;
+    const view = space.tensors[0]!;
+    const columnBytes = view.columnStride * elementBytes;
+    const operandBase = k.epilogue.operands.map(() => local());
+
+    /** Everything for row blocks of one size; `rows` is static so that the tiles are. */
+    const block = (rows: number): E[] => [
+      ...k.fill(f, pointers, { table, first, count: rows, area }),
+      f.loop(group, f.get(group), () => f.get(groupEnd), 1, [
+        f.set(b, asm.add(k.panels(f, pointers), asm.times(f.get(group), groupBytes))),
+        ...tileLoops(f, {
+          rows, from, to, panelsPerPass: cut.panelsPerPass, lastColumns, wholePanels,
+          hasLast: () => m.i32.eq(f.get(panelBlock), asm.i32(cut.panelBlocks - 1)),
+          table: () => f.get(table), taps: k.taps, tapStride: () => asm.i32(4 * rows), run: k.run,
+          rowOffset: () => asm.times(f.get(group), k.run),
+          b: () => f.get(b), panelBytes: kTotal * panelColumns * 4,
+          c: () => asm.add(f.get(c), asm.times(f.get(group), k.columns * columnBytes)), rowStride: view.rowStride,
+          extra: k.epilogue.operands.map((o, i) => {
+            const bytes = o.columnStride * dtypes[o.dtype].bytes;
+            const base = operandBase[i]!;
+            return { pointer: () => (bytes === 0 || k.groups === 1 ? f.get(base) : asm.add(f.get(base), asm.times(f.get(group), k.columns * bytes))), rowStride: space.tensors[1 + i]!.rowStride, columnBytes: bytes };
+          }),
+          columnBytes, epilogue: k.epilogue,
+        }),
+      ]),
+    ];
+    const lastRows = space.rows - (cut.rowBlocks - 1) * cut.rowBlock;
+    const at = (tensor: number, pointer: Local): E => {
+      const v = space.tensors[tensor]!;
+      return asm.add(asm.add(f.get(pointer), outerOffset(f, space, v.outerStrides, outer)), asm.mul(asm.mul(f.get(rowBlock), asm.i32(cut.rowBlock)), asm.i32(v.rowStride)));
+    };
+    return [
+      ...digit(panelBlock, cut.panelBlocks), ...digit(groupBlock, cut.groupBlocks), ...digit(rowBlock, cut.rowBlocks), f.set(outer, f.get(chunk!)),
+      f.set(table, f.get(scratch!)), f.set(area, asm.plus(f.get(scratch!), tableBytes)),
+      f.set(first, asm.add(asm.mul(f.get(outer), asm.i32(space.rows)), asm.mul(f.get(rowBlock), asm.i32(cut.rowBlock)))),
+      f.set(from, asm.times(f.get(panelBlock), cut.panelBlock)),
+      f.set(to, asm.plus(f.get(from), cut.panelBlock)),
+      f.if(m.i32.gt_u(f.get(to), asm.i32(wholePanels)), [f.set(to, asm.i32(wholePanels))]),
+      f.set(group, asm.times(f.get(groupBlock), cut.groupBlock)),
+      f.set(groupEnd, asm.plus(f.get(group), cut.groupBlock)),
+      f.if(m.i32.gt_u(f.get(groupEnd), asm.i32(k.groups)), [f.set(groupEnd, asm.i32(k.groups))]),
+      f.set(c, at(0, pointers[k.operands]!)),
+      ...k.epilogue.operands.map((o, i) => f.set(operandBase[i]!, at(1 + i, pointers[o.operand]!))),
+      ...(lastRows === cut.rowBlock
+        ? block(cut.rowBlock)
+        : [f.if(m.i32.eq(f.get(rowBlock), asm.i32(cut.rowBlocks - 1)), block(lastRows), cut.rowBlocks > 1 ? block(cut.rowBlock) : undefined)]),
+    ];
+  });
+  return { fn, chunks: space.outer * cut.rowBlocks * cut.groupBlocks * cut.panelBlocks, scratchBytes: tableBytes + k.fillBytes };
+}

@@ -1,0 +1,44 @@
+/** How the work of a contraction is cut into chunks: by its sizes alone, never by the number of threads. */
+import { panelColumns } from '../../../ir/ops/packing/panels.ts';
+
+export interface Cut {
+  /** Rows of a block (the last may have fewer) and the number of blocks. */
+  readonly rowBlock: number;
+  readonly rowBlocks: number;
+  /** Whole panels of a block; the last block also has the narrower last panel. */
+  readonly panelBlock: number;
+  readonly panelBlocks: number;
+  readonly groupBlock: number;
+  readonly groupBlocks: number;
+  /** Whole panels that stay in cache while the rows of a block pass by. */
+  readonly panelsPerPass: number;
+}
+
+/** Most chunks of one kernel, unless its outer blocks are more: 4 threads take 8 each. */
+const mostChunks = 32;
+/** Work below which a chunk costs more to hand out than it is worth, in multiply-adds. */
+const leastWork = 500_000;
+/** Rows that pay for reading a panel. */
+const leastRows = 48;
+/** Bytes of packed weights, and of operand rows, that a core's second-level cache holds while they are read again. */
+const panelCache = 256 * 1024;
+const rowCache = 256 * 1024;
+
+/** Cuts `outer` blocks of rows x (groups x columns) with a reduction of `k`; `rowBytes`: bytes of the operand that one row adds. */
+export function cutWork(o: { readonly outer: number; readonly rows: number; readonly groups: number; readonly columns: number; readonly k: number; readonly rowBytes: number; readonly rowMultiple?: number }): Cut {
+  const work = o.outer * o.rows * o.groups * o.columns * o.k;
+  const wanted = Math.ceil(Math.min(mostChunks, Math.max(1, work / leastWork)) / o.outer);
+  const multiple = o.rowMultiple ?? 6;
+  const fewest = Math.ceil((o.rows * o.rowBytes) / rowCache);
+  const rowParts = Math.max(fewest, Math.min(wanted, Math.floor(o.rows / leastRows)), 1);
+  const rowBlock = Math.min(o.rows, Math.ceil(Math.ceil(o.rows / rowParts) / multiple) * multiple);
+  const rowBlocks = Math.ceil(o.rows / rowBlock);
+  const rest = Math.ceil(wanted / rowBlocks);
+  const groupBlock = Math.ceil(o.groups / Math.min(o.groups, rest));
+  const groupBlocks = Math.ceil(o.groups / groupBlock);
+  const panels = Math.max(1, Math.floor(o.columns / panelColumns));
+  const panelBlock = Math.ceil(panels / Math.min(panels, Math.ceil(rest / groupBlocks)));
+  const panelBlocks = Math.ceil(panels / panelBlock);
+  const panelsPerPass = Math.max(1, Math.floor(panelCache / (4 * panelColumns * o.k)));
+  return { rowBlock, rowBlocks, panelBlock, panelBlocks, groupBlock, groupBlocks, panelsPerPass };
+}

@@ -1,0 +1,74 @@
+/**
+ * Speed of the contraction kernels against the register-only peak, one thread: `npx node bench/gemm.ts [features] [filter]`.
+ * Peak and kernels are measured in turns; each line is the best of its rounds.
+ */
+import { contraction } from '../backends/wasm/contract/index.ts';
+import type { Features } from '../backends/wasm/asm.ts';
+import { Builder } from '../ir/builder.ts';
+import { tensorType } from '../ir/type.ts';
+import { channelsLast, instantiate, rows, type Kernel } from './kernel.ts';
+import { peakLoop } from './peak.ts';
+
+interface Case { readonly name: string; readonly flops: number; readonly kernel: Kernel }
+
+const features = (process.argv[2] ?? 'relaxed') as Features;
+const filter = process.argv[3] ?? '';
+
+function gemm(m: number, n: number, k: number): Case | undefined {
+  const name = `gemm ${m}x${n}x${k}`;
+  if (!name.includes(filter)) return undefined;
+  const b = new Builder('bench');
+  const a = b.input(tensorType('f32', [m, k]));
+  const w = b.one('packMatmul', [b.input(tensorType('f32', [k, n]))], { spec: 'mk,kn->mn' });
+  const y = b.one('contractPacked', [a, w], { spec: 'mk,kn->mn', bShape: [k, n] });
+  return { name, flops: 2 * m * n * k, kernel: instantiate(features, contraction, b.ops.at(-1)!, [rows(a.type), rows(w.type)], [rows(y.type)]) };
+}
+
+function conv(label: string, algorithm: string, c: number, o: number, size: number, kernel: number, stride: number, groups = 1): Case | undefined {
+  const name = `${label} ${algorithm} ${c}->${o} ${kernel}x${kernel}/${stride} on ${size}x${size}${groups > 1 ? ` groups ${groups}` : ''}`;
+  if (!name.includes(filter)) return undefined;
+  const pad = (kernel - 1) >> 1;
+  const b = new Builder('bench');
+  const x = b.input(tensorType('f32', [1, c, size, size]));
+  const weightShape = [o, c / groups, kernel, kernel];
+  const w = b.one('packConv', [b.input(tensorType('f32', weightShape))], { algorithm, groups });
+  const y = b.one('convPacked', [x, w], { algorithm, groups, weightShape, strides: [stride, stride], pads: [pad, pad, pad, pad], dilations: [1, 1] });
+  const flops = (2 * y.type.shape.reduce((n, d) => n * d, 1) * c * kernel * kernel) / groups;
+  return { name, flops, kernel: instantiate(features, contraction, b.ops.at(-1)!, [channelsLast(x.type), rows(w.type)], [channelsLast(y.type)]) };
+}
+
+const cases = [
+  gemm(512, 512, 512),
+  gemm(3136, 64, 64), gemm(3136, 256, 64), gemm(3136, 64, 256), gemm(784, 128, 512), gemm(784, 512, 128), gemm(196, 256, 1024), gemm(196, 1024, 256), gemm(49, 512, 2048), gemm(49, 2048, 512),
+  gemm(197, 768, 768), gemm(197, 3072, 768), gemm(197, 768, 3072), gemm(1, 1000, 2048),
+  conv('stem', 'direct', 3, 64, 224, 7, 2),
+  conv('resnet', 'direct', 64, 64, 56, 3, 1), conv('resnet', 'direct', 128, 128, 56, 3, 2), conv('resnet', 'direct', 128, 128, 28, 3, 1), conv('resnet', 'direct', 256, 256, 28, 3, 2),
+  conv('resnet', 'direct', 256, 256, 14, 3, 1), conv('resnet', 'direct', 512, 512, 14, 3, 2), conv('resnet', 'direct', 512, 512, 7, 3, 1),
+  conv('resnet', 'direct', 256, 512, 56, 1, 2), conv('resnet', 'direct', 1024, 2048, 14, 1, 2),
+].filter((c) => c !== undefined);
+
+const peak = peakLoop(features);
+for (const c of cases) {
+  for (let i = 0; i < 2; i++) {
+    const t = c.kernel.memory(i);
+    for (let j = 0; j < t.length; j++) t[j] = Math.sin(j);
+  }
+}
+for (let i = 0; i < 20; i++) peak();
+let bestPeak = 0;
+console.log(`${'kernel'.padEnd(48)} GFLOP/s  of peak  chunks  module`);
+for (const c of cases) {
+  const repeats = Math.max(1, Math.ceil(2e8 / c.flops));
+  let best = Infinity;
+  let near = 0;
+  for (let round = 0; round < 10; round++) {
+    near = Math.max(near, peak());
+    const start = performance.now();
+    for (let i = 0; i < repeats; i++) c.kernel.run();
+    best = Math.min(best, (performance.now() - start) / repeats);
+  }
+  bestPeak = Math.max(bestPeak, near);
+  const speed = c.flops / best / 1e6;
+  console.log(`${c.name.padEnd(48)} ${speed.toFixed(1).padStart(7)}  ${((100 * speed) / near).toFixed(0).padStart(6)}%  ${String(c.kernel.code.chunks).padStart(6)}  ${c.kernel.size}  ${best.toFixed(3)} ms`);
+}
+console.log(`peak ${bestPeak.toFixed(1)} GFLOP/s (${features})`);
