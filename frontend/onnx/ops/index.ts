@@ -19,6 +19,8 @@ import { randomOps } from './random.ts';
 import { recurrentOps } from './recurrent.ts';
 import { reduceOps } from './reduce.ts';
 import { resizeOps } from './resize.ts';
+import { samplingOps } from './sampling.ts';
+import { searchOps } from './search.ts';
 import { sequenceOps } from './sequence.ts';
 import { signalOps } from './signal.ts';
 import { trainingOps } from './training.ts';
@@ -27,5 +29,5 @@ export const lowerings: LoweringTable = {
   ...mathOps, ...activationOps, ...logicOps, ...reduceOps, ...movementOps, ...generateOps, ...gatherScatterOps,
   ...matmulOps, ...convOps, ...poolOps, ...normOps, ...quantOps, ...recurrentOps, ...lossOps, ...trainingOps,
   ...attentionOps, ...linearAttentionOps, ...resizeOps,
-  ...controlFlowOps, ...sequenceOps, ...randomOps, ...signalOps,
+  ...controlFlowOps, ...sequenceOps, ...randomOps, ...signalOps, ...samplingOps, ...searchOps,
 };
