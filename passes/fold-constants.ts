@@ -14,13 +14,14 @@ const constantElements = 16;
 
 /**
  * Evaluates ops whose operands are all constants, or state that is never updated. A result that comes from a weight is state named after it (`conv1.weight~1`);
- * packed weights fold too. What would turn little data into much (a broadcast, a mask made from an iota) stays an op, and so does control flow.
+ * packed weights fold too, and so does whatever a convolution or contraction reads as its weight. What else would turn little data into much (a broadcast, a mask made from an iota) stays an op, and so does control flow.
  */
 export function foldConstants(graph: Graph, target: Target): Graph {
+  const weights = valuesOfWeights(graph);
   const weightNames = new Map<Value, string>(graph.state.map((s) => [s.value, s.name]));
   const folded = rewriteOps(graph, (op, b, facts) => {
     const operands = constantOperands(op, facts);
-    if (!operands || !worthFolding(op, operands)) return undefined;
+    if (!operands || !(worthFolding(op, operands) || op.results.some((r) => weights.has(r)))) return undefined;
     const tensors = evaluate(op, operands);
     const source = largestWeight(op, weightNames);
     return tensors.map((t, i) => {
@@ -45,8 +46,19 @@ function constantOperands(op: Op, facts: Facts): Tensor[] | undefined {
   return tensors;
 }
 
+/** Values that convolutions and contractions read and that depend on no input: algorithms pack them while compiling. */
+function valuesOfWeights(graph: Graph): Set<Value> {
+  const varying = new Set<Value>([...graph.inputs, ...graph.updates.map((u) => u.state)]);
+  for (const op of graph.ops) if (opDef(op.name).family === 'random' || op.operands.some((v) => varying.has(v))) op.results.forEach((r) => varying.add(r));
+  const weights = new Set<Value>();
+  for (const op of graph.ops.toReversed()) {
+    const product = ['conv', 'contract'].includes(opDef(op.name).family);
+    if (product || op.results.some((r) => weights.has(r))) for (const v of op.operands) if (!varying.has(v)) weights.add(v);
+  }
+  return weights;
+}
+
 function worthFolding(op: Op, operands: readonly Tensor[]): boolean {
-  if (op.name === 'packConv' || op.name === 'packMatmul') return true;
   const after = op.results.reduce((n, v) => n + bytesOf(v.type), 0);
   return after <= growthLimit || after <= operands.reduce((n, t) => n + bytesOf(t), 0);
 }

@@ -1,7 +1,7 @@
 /** Fast forms of the few ops that fold over whole weights. They give the same bits as the interpreter, which takes seconds for millions of elements. */
 import type { Op } from '../ir/graph.ts';
 import { nums } from '../ir/op.ts';
-import { rowMajor, sizeOf, type Tensor } from '../ir/type.ts';
+import { dtypes, rowMajor, sizeOf, type Tensor } from '../ir/type.ts';
 
 const binary: Readonly<Record<string, (a: number, b: number) => number>> = {
   add: (a, b) => a + b,
@@ -10,7 +10,7 @@ const binary: Readonly<Record<string, (a: number, b: number) => number>> = {
   div: (a, b) => a / b,
 };
 
-/** The result of a reshape, a transpose, or an f32 sum, difference, product or quotient; undefined for any other op. A reshape shares its operand's data. */
+/** The result of a reshape, a transpose, a broadcast, or an f32 sum, difference, product or quotient; undefined for any other op. A reshape shares its operand's data. */
 export function foldDense(op: Op, operands: readonly Tensor[]): Tensor | undefined {
   const [a, b] = operands;
   const type = op.results[0]!.type;
@@ -20,6 +20,7 @@ export function foldDense(op: Op, operands: readonly Tensor[]): Tensor | undefin
     const strides = rowMajor(a.shape);
     return gathered(type, a, nums(op.attrs, 'perm').map((p) => strides[p]!));
   }
+  if (op.name === 'broadcast') return gathered(type, a, broadcastStrides(a.shape, type.shape));
   const f = binary[op.name];
   if (!f || !b || a.dtype !== 'f32') return undefined;
   const out = new Float32Array(sizeOf(type.shape));
@@ -31,7 +32,7 @@ export function foldDense(op: Op, operands: readonly Tensor[]): Tensor | undefin
 }
 
 function gathered(type: Pick<Tensor, 'dtype' | 'shape'>, from: Tensor, strides: readonly number[]): Tensor {
-  const data = new (from.data.constructor as new (n: number) => Tensor['data'])(from.data.length);
+  const data = new dtypes[type.dtype].array(sizeOf(type.shape));
   const source = from.data;
   walk(type.shape, [strides], (at, [p], n, [dp]) => {
     for (let i = 0; i < n; i++) data[at + i] = source[p! + i * dp!]!;

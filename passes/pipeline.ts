@@ -8,6 +8,7 @@ import { eliminateDeadCode } from './eliminate-dead-code.ts';
 import { foldAffine } from './fold-affine.ts';
 import { foldConstants } from './fold-constants.ts';
 import { fuse } from './fuse.ts';
+import { hoistInvariants } from './hoist-invariants.ts';
 import { simplify } from './simplify.ts';
 
 export interface Pass {
@@ -23,6 +24,7 @@ export const passes: readonly Pass[] = [
   pass('simplify', simplify),
   pass('fold-constants', foldConstants),
   pass('eliminate-common-subexpressions', eliminateCommonSubexpressions),
+  pass('hoist-invariants', hoistInvariants),
   pass('fold-affine', foldAffine),
   pass('fold-constants', foldConstants),
   pass('simplify', simplify),

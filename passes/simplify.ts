@@ -3,12 +3,13 @@ import { rewriteOps } from '../ir/rewrite.ts';
 import type { Target } from '../ir/tile.ts';
 import { eliminateDeadCode } from './eliminate-dead-code.ts';
 import { algebraRules } from './rules/algebra.ts';
+import { controlRules } from './rules/control.ts';
 import { conversionRules } from './rules/conversions.ts';
 import { moveRules } from './rules/moves.ts';
 import type { Rule } from './rules/rule.ts';
 
 /** All rules, in the order in which they are tried. */
-export const simplifyRules: readonly Rule[] = [...conversionRules, ...algebraRules, ...moveRules];
+export const simplifyRules: readonly Rule[] = [...controlRules, ...conversionRules, ...algebraRules, ...moveRules];
 
 /** Sweeps until nothing changes; the bound only guards against rules that undo each other. */
 const maxSweeps = 16;

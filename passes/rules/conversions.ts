@@ -1,8 +1,7 @@
-/** Rules about casts, division by powers of two, resampling and branches: those whose condition is more than a pattern. */
-import type { Graph, Op, Value } from '../../ir/graph.ts';
+/** Rules about casts, division by powers of two and resampling: those whose condition is more than a pattern. */
+import type { Value } from '../../ir/graph.ts';
 import { isFloat, sameType, dtypes, type DType } from '../../ir/type.ts';
 import { num, nums, str } from '../../ir/op.ts';
-import type { Builder } from '../../ir/builder.ts';
 import { commutative, uniform } from './pattern.ts';
 import type { Rule } from './rule.ts';
 
@@ -102,25 +101,4 @@ const resampleRule: Rule = {
   cases: ['graph @m(%x: f32[2,3]) { %0 = resample %x {axis=1, size=3, taps=1, indices=[0,1,2], weights=[1,1,1]} : f32[2,3] return %0 }'],
 };
 
-/** Writes the ops of a region into `b`, its inputs replaced, and returns the values of its outputs. */
-function inline(region: Graph, operands: readonly Value[], b: Builder): Value[] {
-  const at = new Map(region.inputs.map((v, i) => [v, operands[i]!]));
-  const get = (v: Value): Value => at.get(v) ?? v;
-  for (const op of region.ops) b.op(op.name, op.operands.map(get), op.attrs, op.regions, op.results.map((r) => r.name)).forEach((v, i) => at.set(op.results[i]!, v));
-  return region.outputs.map((o) => get(o.value));
-}
-
-const branchRule: Rule = {
-  name: 'if(true, x) = then(x), if(false, x) = else(x)',
-  roots: ['if'],
-  exactness: 'exact',
-  apply: (op, b, facts) => {
-    const condition = facts.constant(op.operands[0]!);
-    return condition && inline(op.regions[Number(condition.data[0]) ? 0 : 1]!, op.operands.slice(1), b);
-  },
-  cases: [
-    'graph @m(%x: f32[3]) { %c = constant {value=bool[](0)} : bool[] %0 = if %c, %x (%a: f32[3]) { %1 = neg %a : f32[3] return %1 } (%b: f32[3]) { %2 = exp %b : f32[3] return %2 } : f32[3] return %0 }',
-  ],
-};
-
-export const conversionRules: readonly Rule[] = [...castRules, ...arithmeticRules, resampleRule, branchRule];
+export const conversionRules: readonly Rule[] = [...castRules, ...arithmeticRules, resampleRule];
