@@ -1,11 +1,11 @@
 /** Reads at run-time indices. */
-import { plain, type Dim, type Index } from '../../axes.ts';
+import { plain, type Axes, type Dim, type Index } from '../../axes.ts';
 import type { Builder } from '../../builder.ts';
 import type { Value } from '../../graph.ts';
 import { num, type OpDef } from '../../op.ts';
-import { isFloat, rowMajor, showType, sizeOf, tensorType, type TensorType } from '../../type.ts';
+import { isFloat, showType, sizeOf, tensorType } from '../../type.ts';
 import { arity, check, dimsOf, fresh, namesOf, nth, readDims, requireAxis, requireIndex, writeDims } from '../helpers.ts';
-import { requireTarget, resolveIndices, tupleOffsets } from './indices.ts';
+import { elementOffsets, requireElementIndices, requireTarget, requireTuples, resolveIndices, tupleOffsets } from './indices.ts';
 
 const axisAttr = { kind: 'number', default: 0 } as const;
 
@@ -156,38 +156,9 @@ function withBatchIndices(b: Builder, indices: Value, batch: number): Value {
   return b.concat([...own, indices], lead.length - 1);
 }
 
-/** Checks the operands of gatherElements and scatterElements. */
-export function requireElementIndices(x: TensorType, indices: TensorType, axis: number): void {
-  requireAxis(axis, x);
-  requireIndex(indices);
-  check(indices.shape.length === x.shape.length, () => `${showType(indices)} has not the rank of ${showType(x)}`);
-  indices.shape.forEach((d, i) => check(i === axis || d <= x.shape[i]!, () => `${showType(indices)} has ${d} elements on axis ${i}, more than ${showType(x)}`));
-  requireTarget(x, axis, indices);
-}
-
-/** Checks that tuples of `depth` indices fit the axes of x from `batch` on. */
-export function requireTuples(x: TensorType, indices: TensorType, batch: number, depth: number): void {
-  check(batch + depth <= x.shape.length, () => `${showType(indices)} holds tuples of ${depth} indices, but ${showType(x)} has ${x.shape.length - batch} axes for them`);
-  for (let axis = batch; axis < batch + depth; axis++) requireTarget(x, axis, indices);
-}
-
-/** For each element of indices in row-major order, the element of a tensor of this shape that it names. */
-export function elementOffsets(shape: readonly number[], indices: Parameters<typeof resolveIndices>[0], axis: number): Float64Array {
-  const at = resolveIndices(indices, [shape[axis]!]);
-  const strides = rowMajor(shape);
-  const place = indices.shape.map(() => 0);
-  for (let i = 0; i < at.length; i++) {
-    let offset = 0;
-    for (let d = 0; d < place.length; d++) offset += strides[d]! * (d === axis ? at[i]! : place[d]!);
-    at[i] = offset;
-    for (let d = place.length - 1; d >= 0 && ++place[d]! === indices.shape[d]; d--) place[d] = 0;
-  }
-  return at;
-}
-
 const wholeOf = (d: Dim): Index => ({ kind: 'whole', dim: d.name });
 const range = (from: number, to: number): number[] => Array.from({ length: to - from }, (_, i) => from + i);
 
-function oneMove(space: readonly Dim[], reads: readonly (readonly Index[])[], result: readonly Dim[]) {
-  return { space, stages: [{ pieces: [{ dims: namesOf(space), reads, writes: writeDims(result), indexed: [] }], combine: 'none', product: false }] } as const;
+function oneMove(space: readonly Dim[], reads: readonly (readonly Index[])[], result: readonly Dim[]): Axes {
+  return { space, stages: [{ pieces: [{ dims: namesOf(space), reads, writes: writeDims(result), indexed: [] }], combine: 'none', product: false }] };
 }

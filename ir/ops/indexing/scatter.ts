@@ -4,8 +4,7 @@ import type { Attrs, Op, Value } from '../../graph.ts';
 import { num, str, type AttrSpec, type Grad, type OpDef, type RefTensor } from '../../op.ts';
 import { isFloat, isInteger, sameShape, showType, sizeOf, tensorType, type TensorType } from '../../type.ts';
 import { arity, check, nth, requireIndex, requireSameDType } from '../helpers.ts';
-import { elementOffsets, requireElementIndices, requireTuples } from './gather.ts';
-import { tupleOffsets } from './indices.ts';
+import { elementOffsets, requireElementIndices, requireTuples, tupleOffsets } from './indices.ts';
 
 const reductionAttr = { kind: 'string', default: 'none' } as const satisfies AttrSpec;
 const placesDepend = { none: 'where it writes depends on run-time indices' };

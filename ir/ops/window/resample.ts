@@ -29,7 +29,7 @@ export const resample: OpDef = {
     if (!moves(a)) requireFloat(x);
     return [tensorType(x.dtype, x.shape.map((d, i) => (i === axis ? size : d)))];
   },
-  axes([x], a, [y]) {
+  axes(_, a, [y]) {
     const axis = num(a, 'axis');
     const dims = dimsOf(y!.shape);
     const t: Dim = { name: 't', size: num(a, 'taps'), role: 'reduce' };
