@@ -11,6 +11,7 @@ import { compile } from '../index.ts';
 import { isFloat, sameShape, showType, type Tensor } from '../ir/type.ts';
 import { load, readSafetensors } from '../runtime/index.ts';
 import { numbersOf } from './judge.ts';
+import { withBoundInputs } from './onnx-case.ts';
 
 /**
  * Added absolute tolerance by model and output. yunet's objectness is a sigmoid whose values lie below 1e-4; its recorded outputs come from a logistic
@@ -49,11 +50,13 @@ async function judgeModel(model: string, data: string): Promise<string | undefin
   const inputs = pick('input/');
   const wanted = pick('output/');
   if (Object.keys(wanted).length === 0) return `${data} holds no output`;
-  const artifact = await compile(model, { shapes: Object.fromEntries(Object.entries(inputs).map(([k, t]) => [k, t.shape])) });
+  const shapes = Object.fromEntries(Object.entries(inputs).map(([k, t]) => [k, t.shape]));
+  const { result: artifact, bound } = await withBoundInputs(inputs, (values) => compile(model, { shapes, values }));
+  const given = Object.fromEntries(Object.entries(inputs).filter(([name]) => !bound.includes(name)));
   let first: Record<string, Tensor> | undefined;
   for (const threads of values.threads.split(',').map(Number)) {
     await using session = await load(artifact, { threads });
-    const got = (await session.run(inputs)) as Record<string, Tensor>;
+    const got = (await session.run(given)) as Record<string, Tensor>;
     for (const [name, want] of Object.entries(wanted)) {
       const tensor = got[name];
       if (!tensor) return `output ${name} is missing`;

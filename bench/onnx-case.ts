@@ -34,17 +34,25 @@ export async function runCase(folder: string, backend: 'wasm' | 'reference'): Pr
 async function runModel(model: string, given: readonly Tensor[], wanted: readonly Tensor[], backend: 'wasm' | 'reference'): Promise<CaseResult> {
   const names = declaredInputs(model, given);
   const inputs = Object.fromEntries(names.map((name, i) => [name, given[i]!]));
+  const shapes = Object.fromEntries(names.map((name, i) => [name, given[i]!.shape]));
+  const { result, bound } = await withBoundInputs(inputs, (values) => {
+    const options: ImportOptions = { shapes, values };
+    return backend === 'wasm' ? throughWasm(model, options, inputs) : throughReference(model, options, inputs);
+  });
+  return { kind: 'ran', kernels: result.kernels, bound, outputs: result.outputs.map(([name, got], i) => ({ name, got, want: wanted[i]! })).slice(0, wanted.length) };
+}
+
+/** Calls `attempt` with no bound input; whenever the compiler names inputs whose values it needs, those alone are bound and it is called again. */
+export async function withBoundInputs<T>(
+  inputs: Readonly<Record<string, Tensor>>,
+  attempt: (values: Readonly<Record<string, Tensor>>) => T | Promise<T>,
+): Promise<{ readonly result: T; readonly bound: readonly string[] }> {
   const bound = new Set<string>();
   for (;;) {
-    const options: ImportOptions = {
-      shapes: Object.fromEntries(names.map((name, i) => [name, given[i]!.shape])),
-      values: Object.fromEntries(Object.entries(inputs).filter(([name]) => bound.has(name))),
-    };
     try {
-      const { kernels, outputs } = backend === 'wasm' ? await throughWasm(model, options, inputs) : throughReference(model, options, inputs);
-      return { kind: 'ran', kernels, bound: [...bound], outputs: outputs.map(([name, got], i) => ({ name, got, want: wanted[i]! })).slice(0, wanted.length) };
+      const result = await attempt(Object.fromEntries(Object.entries(inputs).filter(([name]) => bound.has(name))));
+      return { result, bound: [...bound] };
     } catch (e) {
-      // The compiler names the inputs whose values it needs; each is bound once.
       const news = e instanceof UnboundInputs ? e.inputs.filter((n) => n in inputs && !bound.has(n)) : [];
       if (news.length === 0) throw e;
       for (const n of news) bound.add(n);
