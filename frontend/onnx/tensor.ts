@@ -74,7 +74,7 @@ const isPacked = (d: DType): boolean => dtypes[d].bits < 8 && d !== 'bool';
 function fromRaw(dtype: DType, count: number, raw: Uint8Array): TypedArray {
   const facts = dtypes[dtype];
   if (isPacked(dtype)) return unpack(dtype, count, (i) => raw[i]!);
-  const aligned = raw.byteOffset % facts.bytes === 0 ? raw : raw.slice();
+  const aligned = raw.byteOffset % facts.bytes === 0 ? raw : new Uint8Array(raw);
   // TypedArray constructors over a buffer share no common signature in the types; every row of `dtypes` accepts these arguments.
   const View = facts.array as unknown as new (buffer: ArrayBufferLike, offset: number, length: number) => TypedArray;
   const data = new View(aligned.buffer, aligned.byteOffset, count);

@@ -18,10 +18,12 @@ function conditional(cx: LowerContext): readonly (Bound | undefined)[] {
   if (cx.isConstant(cond)) return cx.inline(cx.numbers(cond, 'cond')[0] !== 0 ? then : otherwise, []);
   const { regions, captured } = cx.regions([{ graph: then, inputs: [] }, { graph: otherwise, inputs: [] }]);
   const [a, b] = regions.map((g) => g.outputs.map((o) => o.value.type)) as [TensorType[], TensorType[]];
-  a.forEach((t, i) => {
-    const u = b[i];
-    if (!u || !sameType(t, u)) cx.unsupported('If whose branches differ in type', `output ${i} is ${showType(t)} in one branch and ${u ? showType(u) : 'missing'} in the other, and cond is not known at compile time`);
-  });
+  const differs = a.findIndex((t, i) => !b[i] || !sameType(t, b[i]));
+  if (differs >= 0) {
+    // Only one of the branches can be compiled: its choice has to be known.
+    const known = cx.numbers(cond, `cond of an If whose branches give ${showType(a[differs]!)} and ${b[differs] ? showType(b[differs]) : 'nothing'}`);
+    return cx.inline(known[0] !== 0 ? then : otherwise, []);
+  }
   return cx.b.op('if', [scalarOf(cx, cond), ...captured], {}, regions);
 }
 
@@ -48,7 +50,8 @@ function loop(cx: LowerContext): readonly (Bound | undefined)[] {
       if (results) return results;
     } catch (e) {
       // What depends on the iteration's number is known once the loop is unrolled.
-      if (!(e instanceof NeedsValue || e instanceof Unsupported) || !canUnroll(cx, parts)) throw e;
+      const byIteration = e instanceof NeedsValue && e.inputs.length === 0;
+      if (!byIteration && !(e instanceof Unsupported && canUnroll(cx, parts))) throw e;
     }
   }
   return unroll(cx, parts);
