@@ -50,18 +50,34 @@ function broadcastStrides(from: readonly number[], to: readonly number[]): numbe
 
 /** Calls `row` for every run along the last axis: where it starts in the result, where in each operand, its length, and the operands' steps. */
 function walk(shape: readonly number[], strides: readonly (readonly number[])[], row: (at: number, from: readonly number[], n: number, step: readonly number[]) => void): void {
-  const n = shape.at(-1) ?? 1;
   const total = sizeOf(shape);
-  const step = strides.map((s) => s.at(-1) ?? 0);
-  const index = new Array<number>(Math.max(0, shape.length - 1)).fill(0);
+  const axes = merged(shape, strides);
+  const last = axes.pop() ?? { size: 1, strides: strides.map(() => 0) };
+  const index = axes.map(() => 0);
   const from = strides.map(() => 0);
-  for (let at = 0; at < total; at += n) {
-    row(at, from, n, step);
-    for (let axis = index.length - 1; axis >= 0; axis--) {
-      const wrapped = ++index[axis]! === shape[axis];
-      strides.forEach((s, i) => (from[i] = from[i]! + s[axis]! * (wrapped ? 1 - shape[axis]! : 1)));
+  for (let at = 0; at < total; at += last.size) {
+    row(at, from, last.size, last.strides);
+    for (let k = axes.length - 1; k >= 0; k--) {
+      const axis = axes[k]!;
+      const wrapped = ++index[k]! === axis.size;
+      for (let i = 0; i < from.length; i++) from[i] = from[i]! + axis.strides[i]! * (wrapped ? 1 - axis.size : 1);
       if (!wrapped) break;
-      index[axis] = 0;
+      index[k] = 0;
     }
   }
+}
+
+interface WalkedAxis { readonly size: number; readonly strides: readonly number[] }
+
+/** The axes without ones, neighbours joined where every operand walks them as one: long rows are what makes this fast. */
+function merged(shape: readonly number[], strides: readonly (readonly number[])[]): WalkedAxis[] {
+  const axes: WalkedAxis[] = [];
+  shape.forEach((size, i) => {
+    if (size === 1) return;
+    const own = strides.map((s) => s[i]!);
+    const outer = axes.at(-1);
+    if (outer?.strides.every((s, k) => s === own[k]! * size)) axes[axes.length - 1] = { size: outer.size * size, strides: own };
+    else axes.push({ size, strides: own });
+  });
+  return axes;
 }
