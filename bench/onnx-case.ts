@@ -5,14 +5,14 @@ import { decodeModel } from '../frontend/onnx/decode.ts';
 import { readModelFile } from '../frontend/onnx/external.ts';
 import { importModel, readTensorFile, UnboundInputs, type ImportOptions } from '../frontend/index.ts';
 import { compile } from '../index.ts';
-import { Unsupported } from '../ir/diagnostic.ts';
+import { Unsupported, UserError } from '../ir/diagnostic.ts';
 import { evaluate } from '../ir/evaluate.ts';
 import type { Tensor } from '../ir/type.ts';
 import { load } from '../runtime/index.ts';
 
 export type CaseResult =
   | { readonly kind: 'ran'; readonly kernels: number; readonly bound: readonly string[]; readonly outputs: readonly { readonly name: string; readonly got: Tensor; readonly want: Tensor }[] }
-  | { readonly kind: 'refused'; readonly reason: string };
+  | { readonly kind: 'refused'; readonly feature: string; readonly reason: string };
 
 /**
  * Compiles and runs the test. Inputs reach run(), but for those that the compiler asks for by name because their values decide shapes. A refusal
@@ -20,14 +20,23 @@ export type CaseResult =
  */
 export async function runCase(folder: string, backend: 'wasm' | 'reference'): Promise<CaseResult> {
   try {
-    const data = join(folder, 'test_data_set_0');
-    const given = readAll(data, 'input');
-    const wanted = readAll(data, 'output');
     const model = join(folder, 'model.onnx');
+    const { given, wanted } = readData(join(folder, 'test_data_set_0'), model);
     return await runModel(model, given, wanted, backend);
   } catch (e) {
-    if (e instanceof Unsupported) return { kind: 'refused', reason: e.message };
+    if (e instanceof Unsupported) return { kind: 'refused', feature: e.feature, reason: e.message };
     throw e;
+  }
+}
+
+/** The test's tensors. Where a file holds no tensor (a sequence, an optional), the model's own refusal counts, if there is one. */
+function readData(data: string, model: string): { given: Tensor[]; wanted: Tensor[] } {
+  try {
+    return { given: readAll(data, 'input'), wanted: readAll(data, 'output') };
+  } catch (e) {
+    if (!(e instanceof UserError)) throw e;
+    importModel(model);
+    throw new Unsupported('outputs that are no tensors', `${model}: ${e.message}`);
   }
 }
 
