@@ -1,6 +1,6 @@
 /** If, Loop and Scan: as regions where types stand still, taken or unrolled at compile time where they do not. */
 import { Builder } from '../../../ir/builder.ts';
-import { Unsupported } from '../../../ir/diagnostic.ts';
+import { Unsupported, UserError } from '../../../ir/diagnostic.ts';
 import { constantOf as knownTensor, definitions, type Graph, type Value } from '../../../ir/graph.ts';
 import { sameType, showType, type TensorType } from '../../../ir/type.ts';
 import { isTensorValue, NeedsValue, type Bound, type LowerContext, type LoweringTable, type Subgraph } from '../lowering.ts';
@@ -15,16 +15,24 @@ function conditional(cx: LowerContext): readonly (Bound | undefined)[] {
   const { attrs } = cx.node;
   const [then, otherwise] = [attrs.graph('then_branch'), attrs.graph('else_branch')];
   const cond = cx.input(0);
-  if (cx.isConstant(cond)) return cx.inline(cx.numbers(cond, 'cond')[0] !== 0 ? then : otherwise, []);
-  const { regions, captured } = cx.regions([{ graph: then, inputs: [] }, { graph: otherwise, inputs: [] }]);
-  const [a, b] = regions.map((g) => g.outputs.map((o) => o.value.type)) as [TensorType[], TensorType[]];
-  const differs = a.findIndex((t, i) => !b[i] || !sameType(t, b[i]));
-  if (differs >= 0) {
-    // Only one of the branches can be compiled: its choice has to be known.
-    const known = cx.numbers(cond, `cond of an If whose branches give ${showType(a[differs]!)} and ${b[differs] ? showType(b[differs]) : 'nothing'}`);
-    return cx.inline(known[0] !== 0 ? then : otherwise, []);
+  const take = (why: string): readonly Bound[] => cx.inline(cx.numbers(cond, `cond${why}`)[0] !== 0 ? then : otherwise, []);
+  if (cx.isConstant(cond)) return take('');
+  const both = branches(cx, then, otherwise);
+  // Where only one of the branches can be compiled, its choice has to be known.
+  return typeof both === 'string' ? take(` (${both})`) : cx.b.op('if', [scalarOf(cx, cond), ...both.captured], {}, both.regions);
+}
+
+/** Both branches as regions of the same type, or why there are none. */
+function branches(cx: LowerContext, then: Subgraph, otherwise: Subgraph): ReturnType<LowerContext['regions']> | string {
+  try {
+    const both = cx.regions([{ graph: then, inputs: [] }, { graph: otherwise, inputs: [] }]);
+    const [a, b] = both.regions.map((g) => g.outputs.map((o) => o.value.type)) as [TensorType[], TensorType[]];
+    const differs = a.findIndex((t, i) => !b[i] || !sameType(t, b[i]));
+    return differs < 0 ? both : `its branches give ${showType(a[differs]!)} and ${b[differs] ? showType(b[differs]) : 'nothing'}`;
+  } catch (e) {
+    if (e instanceof UserError) return `one of its branches does not compile: ${e.message}`;
+    throw e;
   }
-  return cx.b.op('if', [scalarOf(cx, cond), ...captured], {}, regions);
 }
 
 /** A node's subgraph that runs once an iteration, and what goes into it. */
