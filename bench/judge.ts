@@ -32,6 +32,13 @@ export function judge(got: Tensor, want: Tensor, tolerance: Tolerance): Verdict 
   return isFloat(want.dtype) ? judgeFloats(got, want, tolerance) : judgeExact(got, want);
 }
 
+/** Judges shape and dtype, then by a check of its own. */
+export function judgeBy(check: (got: Tensor, want: Tensor) => string | undefined, got: Tensor, want: Tensor): Verdict {
+  if (got.dtype !== want.dtype || !sameShape(got.shape, want.shape)) return { ok: false, ulp: Infinity, reason: `got ${showType(got)}, expected ${showType(want)}` };
+  const reason = check(got, want);
+  return { ok: reason === undefined, ulp: 0, reason: reason ?? '' };
+}
+
 function judgeExact(got: Tensor, want: Tensor): Verdict {
   for (let i = 0; i < want.data.length; i++) {
     if (got.data[i] !== want.data[i]) return { ok: false, ulp: 0, reason: `element ${i} is ${got.data[i]}, expected ${want.data[i]}` };
