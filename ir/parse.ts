@@ -175,7 +175,7 @@ function op(p: Cursor, scope: Scope): Op {
     do operands.push(use(p, scope));
     while (p.accept(','));
   }
-  const attrs = attributes(p, at, def!.attrs);
+  const attrs = attributes(p, at, def.attrs);
   const regions: Graph[] = [];
   while (p.peek().text === '(' || p.peek().kind === 'graph') regions.push(region(p));
   p.expect(':');

@@ -46,6 +46,7 @@ export function patternRule(only: Only, name: string, left: string, right: strin
   };
 }
 
+/** Whether a rule with this restriction holds for a dtype. */
 export function holdsFor(only: Only, dtype: DType): boolean {
   if (only === 'all') return true;
   if (only === 'number') return dtype !== 'bool';
