@@ -73,14 +73,14 @@ function inspectModel(path: string, options: Options): void {
   if (options.json) return sayJson(facts);
   for (const w of imported.warnings) note(`warning: ${w}`);
   say(`${path}: ${facts.model}${facts.producer ? `, made by ${facts.producer}` : ''}, opset ${Object.entries(facts.opsets).map(([d, v]) => `${d === '' ? '' : `${d} `}${v}`).join(', ')}`);
-  for (const i of facts.inputs) say(`input        ${i.name} ${i.type}${i.declared.some((d) => typeof d !== 'number') ? ` declared [${i.declared.map((d) => d ?? '?').join(',')}]` : ''}`);
-  for (const o of facts.outputs) say(`output       ${o.name} ${o.type}`);
-  say(`ops          ${listed(facts.ops)}`);
-  say(`core ops     ${listed(facts.coreOps)}`);
-  say(`parameters   ${amount(facts.parameters)}`);
-  say(`multiply-adds ${amount(facts.multiplyAdds)}`);
-  say(`steps        ${facts.steps} after fusion`);
-  say(`memory       ${bytes(facts.memory.weights)} weights, ${bytes(facts.memory.activations)} activations, ${bytes(facts.memory.io)} inputs and outputs`);
+  for (const i of facts.inputs) say(`input          ${i.name} ${i.type}${i.declared.some((d) => typeof d !== 'number') ? ` declared [${i.declared.map((d) => d ?? '?').join(',')}]` : ''}`);
+  for (const o of facts.outputs) say(`output         ${o.name} ${o.type}`);
+  say(`ops            ${listed(facts.ops)}`);
+  say(`core ops       ${listed(facts.coreOps)}`);
+  say(`parameters     ${amount(facts.parameters)}`);
+  say(`multiply-adds  ${amount(facts.multiplyAdds)}`);
+  say(`steps          ${facts.steps} after fusion`);
+  say(`memory         ${bytes(facts.memory.weights)} weights, ${bytes(facts.memory.activations)} activations, ${bytes(facts.memory.io)} inputs and outputs`);
 }
 
 function inspectArtifact(folder: string, manifest: Manifest, json: boolean): void {

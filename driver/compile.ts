@@ -1,6 +1,6 @@
 /** Drives a compilation from an ONNX model to an artifact. */
 import { readFileSync } from 'node:fs';
-import { emitWasm, type WasmModule } from '../backends/wasm/module.ts';
+import type { WasmModule } from '../backends/wasm/module.ts';
 import { importModel, type ImportedModel } from '../frontend/index.ts';
 import type { Graph } from '../ir/graph.ts';
 import type { TileProgram } from '../ir/tile.ts';
@@ -84,6 +84,8 @@ export async function compile(model: string | Uint8Array, options: CompileOption
   const { imported, graph } = compileGraph(model, options);
   options.onProgress?.('plan', 0, 1);
   const program = plan(graph, wasmTarget);
+  // Binaryen takes a while to start; a model that is refused should not wait for it.
+  const { emitWasm } = await import('../backends/wasm/module.ts');
   const features = options.features ?? defaultFeatures;
   const emitted: { features: Features; file: string; module: WasmModule }[] = [];
   for (const [i, f] of features.entries()) {
