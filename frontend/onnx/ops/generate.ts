@@ -19,7 +19,7 @@ function constant(cx: LowerContext): Bound[] {
     const data = attrs.strings('value_strings');
     return [{ kind: 'strings', shape: [data.length], data }];
   }
-  return attrs.has('sparse_value') ? cx.unsupported('Constant with sparse_value', 'sparse tensors are not supported: store the value dense') : cx.bad('the node has no value attribute');
+  return attrs.has('sparse_value') ? [b.constant(attrs.tensor('sparse_value'))] : cx.bad('the node has no value attribute');
 }
 
 const vector = (cx: LowerContext, dtype: DType, values: readonly number[]): Value => constantOf(cx.b, dtype, [values.length], values);

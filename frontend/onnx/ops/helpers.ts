@@ -4,18 +4,21 @@ import type { Value } from '../../../ir/graph.ts';
 import { encodeFloat } from '../../../ir/number.ts';
 import { dtypes, isFloat, type DType, type Tensor } from '../../../ir/type.ts';
 import type { LowerContext, Lowering, Row } from '../lowering.ts';
+import { watchAttributes } from './attribute-use.ts';
 
 type Arity = number | readonly [number, number];
 const span = (a: Arity): readonly [number, number] => (typeof a === 'number' ? [a, a] : a);
 
-/** A table row. `lower` may return one result alone. */
+/** A table row. `lower` may return one result alone; an attribute that it does not read is refused by name. */
 export function row(since: number, inputs: Arity, lower: (cx: LowerContext) => Value | ReturnType<Lowering>, outputs: Arity = 1): Row {
   return {
     since,
     inputs: span(inputs),
     outputs: span(outputs),
-    lower: (cx) => {
+    lower: (given) => {
+      const { cx, check } = watchAttributes(given);
       const result = lower(cx);
+      check();
       return Array.isArray(result) ? (result as ReturnType<Lowering>) : [result as Value];
     },
   };

@@ -1,7 +1,7 @@
 /** Matrix products: MatMul, Gemm, Einsum and the integer forms. Each is a `contract` between operands without broadcast axes. */
 import type { Builder } from '../../../ir/builder.ts';
 import type { Value } from '../../../ir/graph.ts';
-import { isInteger } from '../../../ir/type.ts';
+import { isInteger, sameShape } from '../../../ir/type.ts';
 import type { LowerContext, LoweringTable } from '../lowering.ts';
 import { alongAxis, range, row } from './helpers.ts';
 
@@ -41,6 +41,7 @@ function gemm(cx: LowerContext): Value {
   if (x.type.shape.length !== 2 || y.type.shape.length !== 2) cx.bad('A and B have to be matrices');
   const spec = `${node.attrs.int('transA', 0) !== 0 ? 'km' : 'mk'},${node.attrs.int('transB', 0) !== 0 ? 'nk' : 'kn'}->mn`;
   const product = scaled(b, b.contract(spec, x, y), alpha);
+  if (c && node.opset < 7 && node.attrs.int('broadcast', 0) === 0 && !sameShape(c.type.shape, product.type.shape)) cx.bad(`C has shape [${c.type.shape.join(',')}] and the attribute broadcast is not set`);
   return c && beta !== 0 ? b.add(product, scaled(b, c, beta)) : product;
 }
 

@@ -1,7 +1,7 @@
 /** Interpolation at coordinates known only at run time: each is one gather of all taps and one contraction with their weights. */
 import type { Builder } from '../../../ir/builder.ts';
 import type { Value } from '../../../ir/graph.ts';
-import { showType, sizeOf } from '../../../ir/type.ts';
+import { sameShape, showType, sizeOf } from '../../../ir/type.ts';
 import type { LowerContext, LoweringTable } from '../lowering.ts';
 import { alongAxis, constantOf, indexAlong, range, row } from './helpers.ts';
 import { list } from './window.ts';
@@ -173,7 +173,8 @@ function deformConv(cx: LowerContext): Value {
   const [x, w, offset, bias, mask] = [cx.input(0), cx.input(1), cx.input(2), cx.optionalInput(3), cx.optionalInput(4)];
   if (x.type.shape.length !== 4) cx.unsupported('DeformConv over other than two spatial axes', 'two are implemented');
   const [n, channels, ...sizes] = x.type.shape as [number, number, number, number];
-  const kernel = w.type.shape.slice(2);
+  const kernel = attrs.ints('kernel_shape', w.type.shape.slice(2));
+  if (!sameShape(kernel, w.type.shape.slice(2))) cx.bad(`kernel_shape is [${kernel.join(', ')}] and the weight ${showType(w.type)}`);
   const [strides, dilations] = [list(cx, 'strides', 2, 1), list(cx, 'dilations', 2, 1)];
   const pads = attrs.ints('pads', [0, 0, 0, 0]);
   const [groups, offsetGroups] = [attrs.int('group', 1), attrs.int('offset_group', 1)];
