@@ -139,3 +139,18 @@ describe.each(featureSets)('direct convolution, %s', (features) => {
     checkConv(features, 'direct', { x: [2, 5, 7, 7], w: [10, 5, 3, 3], pads: [1, 1, 1, 1] }, epilogues, undefined, true);
   });
 });
+
+const winogradConvs: readonly Conv[] = [
+  { x: [1, 4, 4, 4], w: [4, 4, 3, 3], pads: [1, 1, 1, 1] },
+  { x: [1, 8, 14, 14], w: [12, 8, 3, 3], pads: [1, 1, 1, 1] },
+  { x: [2, 4, 7, 9], w: [8, 4, 3, 3], pads: [1, 0, 2, 1] },
+  { x: [1, 12, 19, 21], w: [20, 12, 3, 3] },
+  { x: [3, 4, 9, 6], w: [36, 4, 3, 3], pads: [1, 1, 1, 1] },
+];
+// F(2x2) is about as exact as a direct convolution; the bound of F(4x4) on rounding grows by the norms of its transforms, about 20 times.
+describe.each(featureSets)('Winograd convolution, %s', (features) => {
+  describe.each([['winograd2', 4e-6], ['winograd4', 4e-5]] as const)('%s', (algorithm, tolerance) => {
+    test.each(winogradConvs)('$x by $w, pads $pads', (c) => checkConv(features, algorithm, c, epilogues, tolerance));
+    test('channel slices of wider tensors', () => checkConv(features, algorithm, { x: [2, 8, 7, 7], w: [12, 8, 3, 3], pads: [1, 1, 1, 1] }, epilogues, tolerance, true));
+  });
+});

@@ -8,6 +8,7 @@ import { directConv } from './conv-direct.ts';
 import { contractionOf, type Contraction } from './fused.ts';
 import { packedGemm } from './gemm.ts';
 import { genericContraction } from './generic.ts';
+import { winogradConv } from './winograd.ts';
 
 /** Emits any contraction: plain, or the root of a `fused` op of kind `contract`. */
 export const contraction: Emitter = (asm, op, operands, results) => {
@@ -23,6 +24,8 @@ export const contraction: Emitter = (asm, op, operands, results) => {
 const packedConv = (asm: Asm, k: Contraction, operands: readonly Placed[], result: Placed): KernelCode => {
   switch (geometryOf(k.root.attrs).algorithm) {
     case 'direct': return directConv(asm, k, operands, result);
+    case 'winograd2':
+    case 'winograd4': return winogradConv(asm, k, operands, result);
     default: throw new InternalError('not yet');
   }
 };

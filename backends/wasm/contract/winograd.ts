@@ -1,0 +1,162 @@
+/** Winograd convolutions: blocks of tiles are transformed into scratch, multiplied position by position, and transformed back with the epilogue. */
+import { invariant } from '../../../ir/diagnostic.ts';
+import { geometryOf, winogradTile } from '../../../ir/ops/packing/geometry.ts';
+import { panelColumns, storedColumns } from '../../../ir/ops/packing/panels.ts';
+import type { Placed } from '../../../ir/tile.ts';
+import { dtypes } from '../../../ir/type.ts';
+import type { Asm, E, Local, Ty } from '../asm.ts';
+import { kernelKey, type KernelCode } from '../kernel.ts';
+import { convAxes } from './conv-direct.ts';
+import { epilogueOf, plainStore } from './epilogue.ts';
+import type { Contraction } from './fused.ts';
+import { evenRows } from './rows.ts';
+import { broadcastTo, type TileSpace } from './space.ts';
+import { tileLoops } from './tiles.ts';
+import { inputTransform, outputTransform, transformBuffer } from './winograd-transforms.ts';
+
+/** Bytes of transformed inputs and sums of a block of tiles that a core's caches hold. */
+const blockBytes = 1 << 20;
+const panelCache = 256 * 1024;
+/** Fewest chunks for which the input is transformed more than once. */
+const fewestChunks = 8;
+
+/** How the tiles and result channels are cut. */
+export interface WinogradCut {
+  readonly tileBlock: number;
+  readonly tileBlocks: number;
+  readonly panelBlock: number;
+  readonly panelBlocks: number;
+}
+
+/** Cuts tiles first, into blocks of at least 12, then channels, which costs a transform of the input for each part. */
+export function cutWinograd(tiles: number, channels: number, out: number, positions: number): WinogradCut {
+  const most = Math.max(8, Math.floor(blockBytes / (4 * positions * (channels + out))));
+  const blocks = Math.max(Math.ceil(tiles / most), Math.min(16, Math.floor(tiles / 12)), tiles >= 12 ? 2 : 1);
+  const tileBlock = Math.ceil(tiles / blocks);
+  const tileBlocks = Math.ceil(tiles / tileBlock);
+  const panels = Math.max(1, Math.floor(out / panelColumns));
+  const panelBlock = Math.ceil(panels / Math.min(panels, Math.ceil(fewestChunks / tileBlocks)));
+  return { tileBlock, tileBlocks, panelBlock, panelBlocks: Math.ceil(panels / panelBlock) };
+}
+
+/** Emits a `convPacked` of algorithm `winograd2` or `winograd4`, plain or as the root of a fused op. */
+export function winogradConv(asm: Asm, k: Contraction, operands: readonly Placed[], result: Placed): KernelCode {
+  const geometry = geometryOf(k.root.attrs);
+  const tile = winogradTile(geometry.algorithm) as 2 | 4;
+  const side = tile + 2;
+  const positions = side * side;
+  const { fanIn: channels, fanOut: out } = geometry;
+  invariant(channels % 4 === 0 && out % 4 === 0, 'Winograd takes channels in multiples of 4');
+  const input = operands[k.roots[0]!]!;
+  const [, ay, ax] = convAxes(k, input, result);
+  const [tilesHigh, tilesWide] = [Math.ceil(ay.result / tile), Math.ceil(ax.result / tile)];
+  const batch = input.type.shape[0]!;
+  const tiles = batch * tilesHigh * tilesWide;
+  const cut = cutWinograd(tiles, channels, out, positions);
+  const columns = Math.min(out, cut.panelBlock * panelColumns + (out % panelColumns));
+
+  // Every tensor by its strides along batch, rows, pixels and channels. An operand varies where one of the first three is not 0.
+  const tensors = [result, ...k.extra.map((i) => operands[i]!)].map((p) => {
+    const { bytes } = dtypes[p.type.dtype];
+    const [n, c, h, w] = broadcastTo(result.type.shape, p.type.shape, p.strides) as [number, number, number, number];
+    return { n: n * bytes, h: h * bytes, w: w * bytes, c, bytes };
+  });
+  const space: TileSpace = { outerSizes: [], outer: 1, rows: tiles, tensors: tensors.map((t) => ({ outerStrides: [], rowStride: t.h || t.w, columnStride: t.c })) };
+  const epilogue = epilogueOf(k.op, k.root, k.extra, space);
+
+  // Scratch. The stride between positions is padded so that the positions of one channel do not fall into one set of the first-level cache.
+  const align = (n: number): number => Math.ceil(n / 64) * 64;
+  const inputPosition = align(cut.tileBlock * channels * 4) + 64;
+  const sumPosition = align(cut.tileBlock * columns * 4) + 64;
+  const tableAt = 0;
+  const bufferAt = align(cut.tileBlock * 4);
+  const patchAt = bufferAt + transformBuffer;
+  const inputAt = patchAt + align(positions * channels * 4);
+  const sumAt = inputAt + positions * inputPosition;
+  const scratchBytes = sumAt + positions * sumPosition;
+  const positionBytes = 4 * channels * storedColumns(out);
+  const panelBytes = 4 * channels * panelColumns;
+  const wholePanels = Math.floor(out / panelColumns);
+
+  const fn = asm.fn(`winograd ${kernelKey(k.op, operands, [result])}`, new Array<Ty>(operands.length + 3).fill('i32'), undefined, (f, [chunk, scratch, ...pointers]) => {
+    const { m } = asm;
+    const local = (): Local => f.local('i32');
+    const [tileBlock, panelBlock, first, i, n, ty, tx, y, x, position, from, to, table, p, q, r, s] = Array.from({ length: 17 }, local) as [Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local];
+    const at = (offset: number): E => asm.plus(f.get(scratch!), offset);
+    const locate = (): E[] => [
+      f.set(tx, asm.add(f.get(first), f.get(i))),
+      f.set(ty, m.i32.div_u(f.get(tx), asm.i32(tilesWide))),
+      f.set(tx, m.i32.rem_u(f.get(tx), asm.i32(tilesWide))),
+      f.set(n, m.i32.div_u(f.get(ty), asm.i32(tilesHigh))),
+      f.set(ty, m.i32.rem_u(f.get(ty), asm.i32(tilesHigh))),
+    ];
+    const inside = (origin: Local, size: number): E => m.i32.and(m.i32.ge_s(f.get(origin), asm.i32(0)), m.i32.le_s(f.get(origin), asm.i32(size - side)));
+    const pixel = (row: () => E, column: () => E): E => asm.add(asm.add(f.get(pointers[k.roots[0]!]!), asm.times(f.get(n), 4 * input.strides[0]!)), asm.add(asm.times(row(), ay.bytes), asm.times(column(), ax.bytes)));
+    const toTransform = (source: E, rowStride: number, pixelStride: number): E => asm.call(inputTransform(asm, tile), [
+      source, asm.i32(rowStride), asm.i32(pixelStride), asm.add(at(inputAt), asm.times(f.get(i), 4 * channels)), asm.i32(inputPosition), asm.i32(channels / 4), at(bufferAt),
+    ]);
+    const transformTile = (): E[] => [
+      ...locate(),
+      f.set(y, asm.plus(asm.times(f.get(ty), tile), -ay.before)),
+      f.set(x, asm.plus(asm.times(f.get(tx), tile), -ax.before)),
+      f.if(m.i32.and(inside(y, ay.size), inside(x, ax.size)), [toTransform(pixel(() => f.get(y), () => f.get(x)), ay.bytes, ax.bytes)], [
+        // A tile that reaches over the border is copied into a patch with zeros around it.
+        f.set(p, at(patchAt)),
+        f.loop(r, f.get(y), () => asm.plus(f.get(y), side), 1, [
+          f.loop(s, f.get(x), () => asm.plus(f.get(x), side), 1, [
+            f.if(m.i32.and(m.i32.lt_u(f.get(r), asm.i32(ay.size)), m.i32.lt_u(f.get(s), asm.i32(ax.size))),
+              [m.memory.copy(f.get(p), pixel(() => f.get(r), () => f.get(s)), asm.i32(4 * channels))],
+              [m.memory.fill(f.get(p), asm.i32(0), asm.i32(4 * channels))]),
+            f.inc(p, 4 * channels),
+          ]),
+        ]),
+        toTransform(at(patchAt), side * channels * 4, channels * 4),
+      ]),
+    ];
+    const place = (tensor: number, pointer: Local): E => {
+      const t = tensors[tensor]!;
+      return asm.add(asm.add(f.get(pointer), asm.times(f.get(n), t.n)), asm.add(asm.add(asm.times(f.get(ty), tile * t.h), asm.times(f.get(tx), tile * t.w)), asm.times(f.get(panelBlock), cut.panelBlock * panelColumns * t.c * t.bytes)));
+    };
+    const least = (e: () => E, most: number): E => m.select(m.i32.lt_s(e(), asm.i32(most)), e(), asm.i32(most));
+    const left = (size: number, done: Local): E => least(() => asm.sub(asm.i32(size), asm.times(f.get(done), tile)), tile);
+    const finishTile = (): E[] => [
+      ...locate(),
+      asm.call(outputTransform(asm, tile, epilogue, (d) => dtypes[d].bytes), [
+        asm.add(at(sumAt), asm.times(f.get(i), 4 * columns)), asm.i32(sumPosition),
+        place(0, pointers[operands.length]!), asm.i32(tensors[0]!.h), asm.i32(tensors[0]!.w),
+        left(ay.result, ty), left(ax.result, tx),
+        f.get(q), at(bufferAt),
+        ...epilogue.operands.flatMap((o, e) => [place(1 + e, pointers[o.operand]!), ...(o.varies ? [asm.i32(tensors[1 + e]!.h), asm.i32(tensors[1 + e]!.w)] : [])]),
+      ]),
+    ];
+    const block = (rows: number): E[] => [
+      ...evenRows(f, table, () => at(inputAt), position, rows, 4 * channels),
+      f.repeat(i, 0, rows, 1, transformTile()),
+      f.repeat(position, 0, positions, 1, tileLoops(f, {
+        rows, from, to, panelsPerPass: Math.max(1, Math.floor(panelCache / panelBytes)), lastColumns: out % panelColumns, wholePanels,
+        hasLast: () => m.i32.eq(f.get(panelBlock), asm.i32(cut.panelBlocks - 1)),
+        table: () => f.get(table), taps: 1, tapStride: () => asm.i32(0), run: 4 * channels,
+        rowOffset: () => asm.mul(f.get(position), asm.i32(inputPosition)),
+        b: () => asm.add(f.get(pointers[k.roots[1]!]!), asm.mul(f.get(position), asm.i32(positionBytes))), panelBytes,
+        // Columns count from the block's first panel in scratch, from the first panel of all in the weights.
+        c: () => asm.sub(asm.add(at(sumAt), asm.mul(f.get(position), asm.i32(sumPosition))), asm.times(f.get(panelBlock), cut.panelBlock * panelColumns * 4)),
+        rowStride: 4 * columns, extra: [], columnBytes: 4, epilogue: plainStore(),
+      })),
+      f.repeat(i, 0, rows, 1, finishTile()),
+    ];
+    const lastTiles = tiles - (cut.tileBlocks - 1) * cut.tileBlock;
+    return [
+      f.set(panelBlock, m.i32.rem_u(f.get(chunk!), asm.i32(cut.panelBlocks))),
+      f.set(tileBlock, m.i32.div_u(f.get(chunk!), asm.i32(cut.panelBlocks))),
+      f.set(first, asm.mul(f.get(tileBlock), asm.i32(cut.tileBlock))),
+      f.set(table, at(tableAt)),
+      f.set(position, asm.i32(0)),
+      f.set(from, asm.times(f.get(panelBlock), cut.panelBlock)),
+      f.set(to, least(() => asm.plus(f.get(from), cut.panelBlock), wholePanels)),
+      // Vectors of result channels of this part.
+      f.set(q, m.select(m.i32.eq(f.get(panelBlock), asm.i32(cut.panelBlocks - 1)), asm.sub(asm.i32(out / 4), asm.times(f.get(from), panelColumns / 4)), asm.i32((cut.panelBlock * panelColumns) / 4))),
+      ...(lastTiles === cut.tileBlock ? block(cut.tileBlock) : [f.if(m.i32.eq(f.get(tileBlock), asm.i32(cut.tileBlocks - 1)), block(lastTiles), block(cut.tileBlock))]),
+    ];
+  });
+  return { fn, chunks: cut.tileBlocks * cut.panelBlocks, scratchBytes };
+}
