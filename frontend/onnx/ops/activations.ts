@@ -84,8 +84,8 @@ function hardmax(cx: LowerContext): Value {
 }
 
 const simple = (f: (b: Builder, x: Value) => Value, since = 1): Row[] => [row(since, 1, (cx) => f(cx.b, cx.input(0)))];
-const withAlpha = (f: (b: Builder, x: Value, alpha: number) => Value, otherwise: number): Row[] => [
-  row(1, 1, (cx) => f(cx.b, cx.input(0), cx.node.attrs.float('alpha', otherwise))),
+const withAlpha = (f: (b: Builder, x: Value, alpha: number) => Value, otherwise: number, since = 1): Row[] => [
+  row(since, 1, (cx) => f(cx.b, cx.input(0), cx.node.attrs.float('alpha', otherwise))),
 ];
 
 export const activationOps: LoweringTable = {
@@ -94,12 +94,12 @@ export const activationOps: LoweringTable = {
   Tanh: simple((b, x) => b.unary('tanh', x)),
   Softplus: simple(softplus),
   Softsign: simple(softsign),
-  Mish: simple((b, x) => b.mul(x, b.unary('tanh', softplus(b, x)))),
-  HardSwish: simple((b, x) => b.mul(x, hardSigmoid(b, x, 1 / 6, 0.5))),
+  Mish: simple((b, x) => b.mul(x, b.unary('tanh', softplus(b, x))), 18),
+  HardSwish: simple((b, x) => b.mul(x, hardSigmoid(b, x, 1 / 6, 0.5)), 14),
   LeakyRelu: withAlpha(leakyRelu, 0.01),
   Elu: withAlpha(elu, 1),
-  ThresholdedRelu: withAlpha(thresholdedRelu, 1),
-  Swish: withAlpha(swish, 1),
+  ThresholdedRelu: withAlpha(thresholdedRelu, 1, 10),
+  Swish: withAlpha(swish, 1, 24),
   Selu: [
     row(1, 1, (cx) => {
       const { attrs, opset } = cx.node;

@@ -4,8 +4,8 @@ import { dtypes, type DType } from '../../../ir/type.ts';
 import type { LowerContext, LoweringTable, Row } from '../lowering.ts';
 import { binaryOperands, row } from './helpers.ts';
 
-const binary = (core: string): Row[] => [
-  row(1, 2, (cx) => {
+const binary = (core: string, since = 1): Row[] => [
+  row(since, 2, (cx) => {
     const [x, y] = binaryOperands(cx);
     return cx.b.binary(core, x, y);
   }),
@@ -48,7 +48,7 @@ function bitCast(cx: LowerContext): Value {
 }
 
 export const logicOps: LoweringTable = {
-  Equal: binary('eq'), Less: binary('lt'), LessOrEqual: binary('le'), Greater: binary('gt'), GreaterOrEqual: binary('ge'),
+  Equal: binary('eq'), Less: binary('lt'), LessOrEqual: binary('le', 12), Greater: binary('gt'), GreaterOrEqual: binary('ge', 12),
   And: binary('and'), Or: binary('or'), Xor: binary('xor'),
   Not: [row(1, 1, (cx) => cx.b.unary('not', cx.input(0)))],
   Where: [row(9, 3, (cx) => cx.b.select(cx.input(0), cx.input(1), cx.input(2)))],

@@ -4,10 +4,10 @@ import { isFloat, sameShape, showType, type DType } from '../../../ir/type.ts';
 import type { LowerContext, LoweringTable, Row } from '../lowering.ts';
 import { axisOf, binaryOperands, range, row } from './helpers.ts';
 
-const unary = (core: string): Row[] => [row(1, 1, (cx) => cx.b.unary(core, cx.input(0)))];
+const unary = (core: string, since = 1): Row[] => [row(since, 1, (cx) => cx.b.unary(core, cx.input(0)))];
 
-const binary = (core: string): Row[] => [
-  row(1, 2, (cx) => {
+const binary = (core: string, since = 1): Row[] => [
+  row(since, 2, (cx) => {
     const [x, y] = binaryOperands(cx);
     return cx.b.binary(core, x, y);
   }),
@@ -108,8 +108,8 @@ function swiGlu(cx: LowerContext): Value {
 }
 
 const floats: readonly DType[] = ['f32', 'f64', 'f16', 'bf16'];
-const floatUnary = (core: string): Row[] => [
-  row(1, 1, (cx) => {
+const floatUnary = (core: string, since = 1): Row[] => [
+  row(since, 1, (cx) => {
     const x = cx.input(0);
     if (!floats.includes(x.type.dtype)) cx.bad(`the input is ${x.type.dtype}: expected a float type`);
     return cx.b.unary(core, x);
@@ -117,19 +117,19 @@ const floatUnary = (core: string): Row[] => [
 ];
 
 /** Rounding leaves integers (allowed from opset 28 on for some) as they are. */
-const rounding = (core: string): Row[] => [row(1, 1, (cx) => (isFloat(cx.input(0).type.dtype) ? cx.b.unary(core, cx.input(0)) : cx.input(0)))];
+const rounding = (core: string, since = 1): Row[] => [row(since, 1, (cx) => (isFloat(cx.input(0).type.dtype) ? cx.b.unary(core, cx.input(0)) : cx.input(0)))];
 
 export const mathOps: LoweringTable = {
-  Abs: unary('abs'), Neg: unary('neg'), Sign: unary('sign'),
-  Ceil: rounding('ceil'), Floor: rounding('floor'), Round: rounding('round'),
-  Sqrt: floatUnary('sqrt'), Reciprocal: floatUnary('recip'), Exp: floatUnary('exp'), Log: floatUnary('log'), Erf: floatUnary('erf'),
-  Sin: floatUnary('sin'), Cos: floatUnary('cos'), Tan: floatUnary('tan'), Asin: floatUnary('asin'), Acos: floatUnary('acos'), Atan: floatUnary('atan'),
-  Sinh: floatUnary('sinh'), Cosh: floatUnary('cosh'), Asinh: floatUnary('asinh'), Acosh: floatUnary('acosh'), Atanh: floatUnary('atanh'),
+  Abs: unary('abs'), Neg: unary('neg'), Sign: unary('sign', 9),
+  Ceil: rounding('ceil'), Floor: rounding('floor'), Round: rounding('round', 11),
+  Sqrt: floatUnary('sqrt'), Reciprocal: floatUnary('recip'), Exp: floatUnary('exp'), Log: floatUnary('log'), Erf: floatUnary('erf', 9),
+  Sin: floatUnary('sin', 7), Cos: floatUnary('cos', 7), Tan: floatUnary('tan', 7), Asin: floatUnary('asin', 7), Acos: floatUnary('acos', 7), Atan: floatUnary('atan', 7),
+  Sinh: floatUnary('sinh', 9), Cosh: floatUnary('cosh', 9), Asinh: floatUnary('asinh', 9), Acosh: floatUnary('acosh', 9), Atanh: floatUnary('atanh', 9),
   Add: binary('add'), Sub: binary('sub'), Mul: binary('mul'), Div: binary('div'),
   Pow: [row(1, 2, pow)],
   Mod: [row(10, 2, mod)],
   BitShift: [row(11, 2, bitShift)],
-  BitwiseAnd: binary('bitAnd'), BitwiseOr: binary('bitOr'), BitwiseXor: binary('bitXor'), BitwiseNot: unary('bitNot'),
+  BitwiseAnd: binary('bitAnd', 18), BitwiseOr: binary('bitOr', 18), BitwiseXor: binary('bitXor', 18), BitwiseNot: unary('bitNot', 18),
   Sum: variadic((cx, x, y) => cx.b.add(x, y)),
   Mean: variadic((cx, x, y) => cx.b.add(x, y), divideByCount),
   Max: variadic((cx, x, y) => cx.b.max(x, y)),

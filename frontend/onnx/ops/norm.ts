@@ -110,8 +110,7 @@ function meanVarianceNorm(cx: LowerContext): Value {
   const { b, node } = cx;
   const x = cx.input(0);
   const rank = x.type.shape.length;
-  const across = node.opset < 9 && node.attrs.int('across_channels', 0) !== 0;
-  const axes = axesOf(cx, node.attrs.ints('axes', across ? [0, 1, 2, 3] : [0, 2, 3]), rank);
+  const axes = axesOf(cx, node.attrs.ints('axes', [0, 2, 3]), rank);
   const stats = meanAndVariance(b, x, axes);
   return b.div(b.sub(x, stats.mean), b.add(b.unary('sqrt', stats.variance), 1e-9));
 }
@@ -149,7 +148,7 @@ export const normOps: LoweringTable = {
   LayerNormalization: [row(17, [2, 3], layerNorm, [1, 3])],
   RMSNormalization: [row(23, 2, rmsNorm)],
   GroupNormalization: [row(18, 3, groupNorm)],
-  MeanVarianceNormalization: [row(1, 1, meanVarianceNorm)],
+  MeanVarianceNormalization: [row(9, 1, meanVarianceNorm)],
   LpNormalization: [row(1, 1, lpNorm)],
   LRN: [row(1, 1, localResponseNorm)],
 };

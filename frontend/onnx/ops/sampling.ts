@@ -3,7 +3,7 @@ import type { Builder } from '../../../ir/builder.ts';
 import type { Value } from '../../../ir/graph.ts';
 import { sameShape, showType, sizeOf } from '../../../ir/type.ts';
 import type { LowerContext, LoweringTable } from '../lowering.ts';
-import { alongAxis, constantOf, indexAlong, range, row } from './helpers.ts';
+import { alongAxis, constantOf, indexAlong, range, refusal, row } from './helpers.ts';
 import { list } from './window.ts';
 
 /** Taps of one axis: indices (of the coordinates' dtype, inside the axis) and weights, both with a last axis over the taps. */
@@ -207,4 +207,5 @@ export const samplingOps: LoweringTable = {
   AffineGrid: [row(20, 2, affineGrid)],
   RoiAlign: [row(10, 3, roiAlign)],
   DeformConv: [row(19, [3, 5], deformConv)],
+  MaxRoiPool: [refusal(1, 'the bins of a region are whole pixels that depend on its coordinates: use RoiAlign')],
 };
