@@ -100,7 +100,7 @@ export async function compile(model: string | Uint8Array, options: CompileOption
     {
       modules: emitted.map((e) => ({ features: e.features, file: e.file, memoryFlag: e.module.memoryFlag })),
       steps: first.module.steps,
-      scratch: first.module.scratch,
+      scratch: Math.max(...emitted.map((e) => e.module.scratch)),
       scratchPerThread: Math.max(...emitted.map((e) => e.module.scratchPerThread)),
       maxThreads: options.maxThreads ?? defaultMaxThreads,
       profile: first.module.profile,

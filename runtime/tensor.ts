@@ -107,7 +107,7 @@ export function toFloat16(x: number): number {
   const a = Math.abs(x);
   if (a >= 65520) return sign | 0x7c00;
   // Below 2^-14 halves are spaced by 2^-24; above, by 2^(exponent - 10).
-  const exponent = Math.max(-14, Math.floor(Math.log2(a || 1)));
+  const exponent = Math.max(-14, Math.floor(Math.log2(a || 2 ** -14)));
   const exact = a < 2 ** exponent ? exponent - 1 : exponent;
   const e = Math.max(-14, exact);
   const units = roundHalfEven(a / 2 ** (e - 10));
