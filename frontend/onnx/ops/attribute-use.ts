@@ -4,7 +4,7 @@ import type { Attributes, LowerContext } from '../lowering.ts';
 /** Attributes that speak of another mode of their op (training, a rank, a dtype), or that are hints: they change nothing where they are not read. */
 const idle: ReadonlySet<string> = new Set([
   'consumed_inputs', 'chunk_size', 'seed', 'momentum', 'is_test', 'saturate', 'round_mode', 'stash_type', 'training_mode',
-  'q_num_heads', 'kv_num_heads', 'num_heads', 'output_sequence', 'activation_alpha', 'activation_beta', 'keepdims', 'dtype', 'epsilon', 'ratio', 'noop_with_empty_axes',
+  'q_num_heads', 'kv_num_heads', 'num_heads', 'output_sequence', 'activation_alpha', 'activation_beta', 'keepdims', 'dtype', 'type', 'epsilon', 'ratio', 'noop_with_empty_axes',
 ]);
 
 /** The same context, watching which attributes are read; `check` refuses the node if one was not. */

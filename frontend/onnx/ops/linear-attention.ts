@@ -1,7 +1,7 @@
 /** Linear attention: a recurrence over time whose state is one matrix a head. */
 import type { Builder } from '../../../ir/builder.ts';
 import type { Value } from '../../../ir/graph.ts';
-import { showType } from '../../../ir/type.ts';
+import { showType, type DType } from '../../../ir/type.ts';
 import type { LowerContext, LoweringTable } from '../lowering.ts';
 import { row } from './helpers.ts';
 import { repeat, stepOf } from './loops.ts';
@@ -34,11 +34,13 @@ function linearAttention(cx: LowerContext): Value[] {
   const [n, steps] = query.type.shape as [number, number];
   if (groups < 1 || heads % groups !== 0) cx.bad(`${heads} query heads are not a multiple of ${groups} key heads`);
   const past = cx.optionalInput(3);
-  const stateType = past?.type.dtype ?? 'f32';
+  const stateType = past?.type.dtype ?? query.type.dtype;
+  // The state adds up over many steps: narrow floats are too coarse for it.
+  const wide: DType = stateType === 'f64' ? 'f64' : 'f32';
   const perHead = (v: Value, count: number): Value => {
     const width = v.type.shape[2]!;
     if (v.type.shape.length !== 3 || width % count !== 0) cx.bad(`an input of ${showType(v.type)} does not split into ${count} heads`);
-    return b.cast(b.transpose(b.reshape(v, [n, steps, count, width / count]), [1, 0, 2, 3]), stateType);
+    return b.cast(b.transpose(b.reshape(v, [n, steps, count, width / count]), [1, 0, 2, 3]), wide);
   };
   const q = perHead(query, heads);
   const size = q.type.shape[3]!;
@@ -50,7 +52,7 @@ function linearAttention(cx: LowerContext): Value[] {
   const beta = delta ? needed(5, 'beta') : undefined;
   const rate = beta && perHead(beta, beta.type.shape[2] === 1 ? 1 : groups);
   const [k, v] = [perHead(cx.input(1), groups), perHead(cx.input(2), groups)];
-  const initial = past ?? b.zeros({ dtype: stateType, shape: [n, groups, size, v.type.shape[3]!] });
+  const initial = past ? b.cast(past, wide) : b.zeros({ dtype: wide, shape: [n, groups, size, v.type.shape[3]!] });
   const captured = [b.mul(q, scale), k, v, decay, rate];
   const present = captured.filter((x) => x !== undefined);
   const [last, outputs] = repeat(b, steps, [initial], present, (inner, i, [state], outside) => {
@@ -60,7 +62,7 @@ function linearAttention(cx: LowerContext): Value[] {
     return { carried: [next.state], collected: [next.output] };
   }) as [Value, Value];
   const width = heads * v.type.shape[3]!;
-  return [b.cast(b.reshape(b.transpose(outputs, [1, 0, 2, 3]), [n, steps, width]), query.type.dtype), last];
+  return [b.cast(b.reshape(b.transpose(outputs, [1, 0, 2, 3]), [n, steps, width]), query.type.dtype), b.cast(last, stateType)];
 }
 
 export const linearAttentionOps: LoweringTable = {

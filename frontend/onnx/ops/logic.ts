@@ -18,13 +18,14 @@ function isInf(cx: LowerContext): Value {
 
 const eightBitFloats: readonly DType[] = ['f8e4m3fn', 'f8e4m3fnuz', 'f8e5m2', 'f8e5m2fnuz'];
 
-/** ONNX's saturate speaks of 8-bit floats alone; the core attribute would round and clamp integers too. */
+/** ONNX's saturate speaks of 8-bit floats alone; the core attribute would round and clamp integers too. For f8e8m0 it also means rounding up. */
 function castTo(cx: LowerContext, x: Value, to: DType): Value {
   const { attrs } = cx.node;
   const saturate = attrs.int('saturate', 1) !== 0;
+  if (to !== 'f8e8m0') return cx.b.cast(x, to, saturate && eightBitFloats.includes(to));
   const mode = attrs.string('round_mode', 'up');
-  if (to === 'f8e8m0' && mode !== 'up') cx.unsupported(`${cx.node.opType} with round_mode "${mode}"`, 'only "up" is implemented');
-  return cx.b.cast(x, to, saturate && eightBitFloats.includes(to));
+  if (mode !== (saturate ? 'up' : 'nearest')) cx.unsupported(`${cx.node.opType} to f8e8m0 with round_mode "${mode}" and saturate ${saturate ? 1 : 0}`, '"up" with saturate 1 and "nearest" with saturate 0 are implemented');
+  return cx.b.cast(x, to, saturate);
 }
 
 /** Before opset 6 `to` is a name. */

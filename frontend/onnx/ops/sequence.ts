@@ -78,6 +78,13 @@ function sequenceMap(cx: LowerContext): Bound[] {
   return body.outputNames.map((_, k) => sequenceOf(runs.map((r) => r[k]!)));
 }
 
+/** An optional that holds the input, or is empty where there is none; its declared type decides nothing more. */
+function optional(cx: LowerContext): Bound[] {
+  const item = cx.node.inputs[0];
+  if (item === undefined && cx.node.attrs.type('type') === undefined) cx.bad('neither an input nor the attribute type is given');
+  return [{ kind: 'optional', item }];
+}
+
 const optionalOf = (x: Bound | undefined): OptionalValue | undefined => (x && !isTensorValue(x) && x.kind === 'optional' ? x : undefined);
 
 function getElement(cx: LowerContext): Bound[] {
@@ -102,7 +109,7 @@ export const sequenceOps: LoweringTable = {
   ConcatFromSequence: [row(11, 1, concatenate)],
   SplitToSequence: [row(11, [1, 2], splitToSequence)],
   SequenceMap: [row(17, [1, Infinity], sequenceMap, [1, Infinity])],
-  Optional: [row(15, [0, 1], (cx) => [{ kind: 'optional', item: cx.node.inputs[0] }])],
+  Optional: [row(15, [0, 1], optional)],
   OptionalGetElement: [row(15, 1, getElement)],
   OptionalHasElement: [row(15, [0, 1], hasElement)],
 };
