@@ -6,12 +6,14 @@ import { rewriteOps, type Facts } from '../ir/rewrite.ts';
 import type { Target } from '../ir/tile.ts';
 import { broadcastShapes, sameShape, sizeOf } from '../ir/type.ts';
 import { eliminateDeadCode } from './eliminate-dead-code.ts';
+import { padded, throughMove } from './rules/through.ts';
 
 /**
  * Moves multiplications by fixed factors back into the weights of the convolution or contraction that they follow, and merges chains of fixed factors and
  * shifts into one of each: x * a + b after a conv becomes a conv with scaled weights and one addition. Goes through additions of fixed values, reshapes and
  * transposes, never through a value with several readers. "Fixed" is what depends on constants and never-updated state alone; fold-constants evaluates it.
- * Before a conv a factor per input channel moves into the weights too, and a shift where nothing is padded. It changes rounding, so values that are rounded
+ * Before a conv or contraction a factor per input channel moves into the weights too, and a shift where nothing is padded; a single factor before a
+ * contraction of two varying values moves behind it. It changes rounding, so values that are rounded
  * to integers afterwards (quantised models) keep their order of operations.
  */
 export function foldAffine(graph: Graph, target: Target): Graph {
@@ -26,6 +28,8 @@ export function foldAffine(graph: Graph, target: Target): Graph {
 }
 
 const maxSweeps = 8;
+/** Factors and shifts of up to this many elements are spelled out along axes that a reshape splits or joins. */
+const spelledOut = 4096;
 
 function sweepAffine(graph: Graph, target: Target): Graph {
   const rounded = valuesThatRound(graph);
@@ -34,6 +38,7 @@ function sweepAffine(graph: Graph, target: Target): Graph {
     if (op.results.some((r) => rounded.has(r))) return undefined;
     const walk: Walk = { b, facts, fixed: (v) => isFixed(v, facts, fixed) };
     if (op.name === 'conv') return beforeConv(op, walk);
+    if (op.name === 'contract') return beforeContract(op, walk);
     const affine = affineOf(op, walk);
     if (!affine) return undefined;
     const value = affine.kind === 'scale' ? scaled(affine.x, affine.by(), walk) : shifted(affine.x, affine.by(), walk);
@@ -96,17 +101,10 @@ function scaled(v: Value, s: Value, walk: Walk): Value | undefined {
       return b.one('convData', [x, scaledInputs(w, axes.length > 0 ? s : undefined, s, num(op.attrs, 'groups'), b)], op.attrs);
     }
     case 'contract': return scaledContract(op, v, s, walk);
-    case 'transpose': {
-      const perm = nums(op.attrs, 'perm');
-      const before = padded(s, perm.length);
-      const back = perm.map((_, axis) => perm.indexOf(axis));
-      const inner = scaled(op.operands[0]!, b.transpose(b.reshape(s, before), back), walk);
-      return inner && b.transpose(inner, perm);
-    }
+    case 'transpose':
     case 'reshape': {
-      const inner = throughReshape(s, op.operands[0]!, v, b);
-      const y = inner && scaled(op.operands[0]!, inner, walk);
-      return y && b.reshape(y, v.type.shape);
+      const inner = throughMove(s, op, b, spelledOut);
+      return inner && movedBy(op, scaled(op.operands[0]!, inner, walk), b);
     }
   }
   const affine = affineOf(op, walk);
@@ -122,20 +120,17 @@ function scaled(v: Value, s: Value, walk: Walk): Value | undefined {
   return undefined;
 }
 
+/** The reshape or transpose `move` of another value. */
+const movedBy = (move: Op, v: Value | undefined, b: Builder): Value | undefined => v && b.one(move.name, [v], move.attrs);
+
 /** A value that equals v + t with one addition less, or undefined. */
 function shifted(v: Value, t: Value, walk: Walk): Value | undefined {
   const { b, facts } = walk;
   const op = facts.definition(v);
   if (!op || facts.readers(v) > 1) return undefined;
-  if (op.name === 'transpose') {
-    const perm = nums(op.attrs, 'perm');
-    const inner = shifted(op.operands[0]!, b.transpose(b.reshape(t, padded(t, perm.length)), perm.map((_, axis) => perm.indexOf(axis))), walk);
-    return inner && b.transpose(inner, perm);
-  }
-  if (op.name === 'reshape') {
-    const inner = throughReshape(t, op.operands[0]!, v, b);
-    const y = inner && shifted(op.operands[0]!, inner, walk);
-    return y && b.reshape(y, v.type.shape);
+  if (op.name === 'transpose' || op.name === 'reshape') {
+    const inner = throughMove(t, op, b, spelledOut);
+    return inner && movedBy(op, shifted(op.operands[0]!, inner, walk), b);
   }
   const affine = affineOf(op, walk);
   return affine?.kind === 'shift' && compact(affine.by(), t) ? b.add(affine.x, b.add(affine.by(), t)) : undefined;
@@ -151,10 +146,7 @@ function scaledContract(op: Op, v: Value, s: Value, walk: Walk): Value | undefin
   for (const [i, w] of op.operands.entries()) {
     const own = parts[i]!;
     if (!letters.every((l) => own.includes(l))) continue;
-    // The axes of s in the order of the result, then in the order of this operand.
-    const order = [...own].filter((l) => letters.includes(l));
-    const dense = b.reshape(s, letters.map((l) => w.type.shape[own.indexOf(l)]!));
-    const factor = b.reshape(b.transpose(dense, order.map((l) => letters.indexOf(l))), [...own].map((l, axis) => (letters.includes(l) ? w.type.shape[axis]! : 1)));
+    const factor = alongLetters(s, letters, own, w, b);
     const replaced = fixed(w) ? b.mul(w, factor) : scaled(w, factor, walk);
     if (replaced) return b.one('contract', op.operands.with(i, replaced), { spec });
   }
@@ -173,10 +165,50 @@ function beforeConv(op: Op, walk: Walk): readonly Value[] | undefined {
   if (affine.kind === 'scale') return b.op('conv', [affine.x, scaledInputs(w, axesOf(by, x).length > 0 ? by : undefined, by, num(op.attrs, 'groups'), b)], op.attrs);
   if (nums(op.attrs, 'pads').some((p) => p !== 0)) return undefined;
   const kernel = w.type.shape.slice(2);
-  const patch = b.broadcast(b.reshape(by, padded(by, x.type.shape.length)), [1, x.type.shape[1]!, ...kernel]);
+  const patch = b.broadcast(b.reshape(by, padded(by.type.shape, x.type.shape.length)), [1, x.type.shape[1]!, ...kernel]);
   const ones = kernel.map(() => 1);
   const shift = b.one('conv', [patch, w], { strides: ones, pads: [...kernel, ...kernel].map(() => 0), dilations: ones, groups: num(op.attrs, 'groups') });
   return [b.add(b.one('conv', [affine.x, w], op.attrs), shift)];
+}
+
+/** The same for contract(x * s, w) and contract(x + t, w) on either side, and contract(x * c, y) = contract(x, y) * c for a number c. */
+function beforeContract(op: Op, walk: Walk): readonly Value[] | undefined {
+  const { b, facts, fixed } = walk;
+  const spec = str(op.attrs, 'spec');
+  const [ins, out] = spec.split('->') as [string, string];
+  const parts = ins.split(',');
+  for (const at of [0, 1] as const) {
+    const [x, w] = [op.operands[at]!, op.operands[1 - at]!];
+    const inner = facts.definition(x);
+    const affine = inner && facts.readers(x) <= 1 && !fixed(x) ? affineOf(inner, walk) : undefined;
+    const by = affine?.by();
+    if (!affine || !by) continue;
+    const [own, other] = [parts[at]!, parts[1 - at]!];
+    const letters = axesOf(by, x).map((a) => own[a]!);
+    const rebuilt = (p: Value, q: Value): Value => b.contract(spec, ...(at === 0 ? [p, q] as const : [q, p] as const));
+    if (affine.kind === 'scale') {
+      if (letters.length === 0 && !fixed(w)) return [b.mul(rebuilt(affine.x, w), b.reshape(by, []))];
+      if (fixed(w) && letters.every((l) => other.includes(l))) return [rebuilt(affine.x, b.mul(w, alongLetters(by, letters, other, w, b)))];
+      continue;
+    }
+    // The shift alone, contracted with the weights: as long as it varies along summed axes only, one value per output channel.
+    const summed = [...own].filter((l) => !out.includes(l));
+    if (!fixed(w) || !letters.every((l) => summed.includes(l)) || !summed.every((l) => other.includes(l))) continue;
+    const patch = b.broadcast(alongLetters(by, letters, summed.join(''), x, b, own), summed.map((l) => x.type.shape[own.indexOf(l)]!));
+    const kept = [...out].filter((l) => other.includes(l));
+    const shift = b.contract(`${summed.join('')},${other}->${kept.join('')}`, patch, w);
+    const result = op.results[0]!.type.shape;
+    return [b.add(rebuilt(affine.x, w), b.reshape(shift, result.map((d, i) => (kept.includes(out[i]!) ? d : 1))))];
+  }
+  return undefined;
+}
+
+/** `s`, which varies along `letters` (in its order), laid out for the axes `target`: 1 where it does not vary. `sized` has the sizes, by `axes`. */
+function alongLetters(s: Value, letters: readonly string[], target: string, sized: Value, b: Builder, axes = target): Value {
+  const size = (l: string): number => sized.type.shape[axes.indexOf(l)]!;
+  const order = [...target].filter((l) => letters.includes(l));
+  const dense = b.transpose(b.reshape(s, letters.map(size)), order.map((l) => letters.indexOf(l)));
+  return b.reshape(dense, [...target].map((l) => (letters.includes(l) ? size(l) : 1)));
 }
 
 /**
@@ -191,40 +223,12 @@ function scaledInputs(w: Value, perChannel: Value | undefined, s: Value, groups:
 }
 
 /** The axes of v along which s varies. */
-const axesOf = (s: Value, v: Value): number[] => padded(s, v.type.shape.length).flatMap((d, i) => (d === 1 ? [] : [i]));
-const padded = (s: Value, rank: number): number[] => [...new Array<number>(Math.max(0, rank - s.type.shape.length)).fill(1), ...s.type.shape];
+const axesOf = (s: Value, v: Value): number[] => padded(s.type.shape, v.type.shape.length).flatMap((d, i) => (d === 1 ? [] : [i]));
 
 /** Whether p and q broadcast to no more elements than the larger has. */
 function compact(p: Value, q: Value): boolean {
   const shape = broadcastShapes([p.type.shape, q.type.shape]);
   return shape !== undefined && sizeOf(shape) <= Math.max(sizeOf(p.type.shape), sizeOf(q.type.shape));
-}
-
-/**
- * The value that means for x what s means for v = reshape(x), or undefined where that is no small tensor. Axes of both shapes fall into groups of equal
- * products; a group along which s varies is spelled out, the others stay 1.
- */
-function throughReshape(s: Value, x: Value, v: Value, b: Builder): Value | undefined {
-  const [from, to] = [x.type.shape, v.type.shape];
-  if (sizeOf(to) === 0) return undefined;
-  const sShape = padded(s, to.length);
-  const full = [...sShape];
-  const inner: number[] = [];
-  let [i, j] = [0, 0];
-  while (i < from.length || j < to.length) {
-    const [i0, j0] = [i, j];
-    let [p, q] = [1, 1];
-    do {
-      if (p <= q && i < from.length) p *= from[i++]!;
-      else if (j < to.length) q *= to[j++]!;
-      else p *= from[i++]!;
-    } while (p !== q);
-    const varies = sShape.slice(j0, j).some((d) => d !== 1);
-    for (let k = j0; k < j; k++) full[k] = varies ? to[k]! : 1;
-    for (let k = i0; k < i; k++) inner.push(varies ? from[k]! : 1);
-  }
-  if (sizeOf(full) > Math.max(4096, 4 * sizeOf(sShape))) return undefined;
-  return b.reshape(b.broadcast(b.reshape(s, sShape), full), inner);
 }
 
 /** Values that reach a rounding to integers through elementwise arithmetic alone. */

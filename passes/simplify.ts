@@ -5,11 +5,12 @@ import { eliminateDeadCode } from './eliminate-dead-code.ts';
 import { algebraRules } from './rules/algebra.ts';
 import { controlRules } from './rules/control.ts';
 import { conversionRules } from './rules/conversions.ts';
+import { epilogueRules } from './rules/epilogues.ts';
 import { moveRules } from './rules/moves.ts';
 import type { Rule } from './rules/rule.ts';
 
 /** All rules, in the order in which they are tried. */
-export const simplifyRules: readonly Rule[] = [...controlRules, ...conversionRules, ...algebraRules, ...moveRules];
+export const simplifyRules: readonly Rule[] = [...controlRules, ...conversionRules, ...algebraRules, ...moveRules, ...epilogueRules];
 
 /** Sweeps until nothing changes; the bound only guards against rules that undo each other. */
 const maxSweeps = 16;
