@@ -28,6 +28,10 @@ export async function startPool(options: PoolOptions): Promise<Executor> {
   let firstFailure: Error | undefined;
 
   const close = async (): Promise<void> => {
+    // Some engines cannot end a worker that sleeps on a cell.
+    Atomics.store(cells, control.threads / 4, 0);
+    Atomics.add(cells, control.epoch / 4, 1);
+    Atomics.notify(cells, control.epoch / 4);
     await Promise.all(workers.map((w) => w.terminate()));
   };
   const ready = Array.from({ length: threads - first }, (_, i) => {

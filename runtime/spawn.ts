@@ -44,7 +44,7 @@ function spawnNode<Init, In, Out>(threads: typeof import('node:worker_threads'),
 function spawnWeb<Init, In, Out>(body: Body<Init, In, Out>, init: Init): Thread<In, Out> {
   const code = `addEventListener('message', (first) => (${body.toString()})(first.data, (m) => postMessage(m), (receive) => addEventListener('message', (e) => receive(e.data))), { once: true });`;
   const url = URL.createObjectURL(new Blob([code], { type: 'text/javascript' }));
-  const worker = new Worker(url);
+  const worker = new Worker(url, { type: 'module' });
   worker.postMessage(init);
   return {
     post: (message, transfer = []) => worker.postMessage(message, transfer),

@@ -21,7 +21,7 @@ export type SharedMessage =
   | { readonly kind: 'done' }
   | { readonly kind: 'failed'; readonly message: string; readonly step: number };
 
-/** One of several threads over a shared memory. It never returns to its event loop: between runs it sleeps on the epoch cell. */
+/** One of several threads over a shared memory. It returns to its event loop when the session is closed: between runs it sleeps on the epoch cell. */
 export const sharedWorker = (init: SharedInit, post: (message: SharedMessage) => void): void => {
   const { memory, thread, control: at, abi: names } = init;
   const cells = new Int32Array(memory.buffer);
@@ -39,6 +39,8 @@ export const sharedWorker = (init: SharedInit, post: (message: SharedMessage) =>
     const now = Atomics.load(cells, at.epoch / 4);
     if (now === epoch) continue;
     epoch = now;
+    // No threads: the session is closed.
+    if (Atomics.load(cells, at.threads / 4) === 0) return;
     try {
       run(thread);
     } catch (error) {

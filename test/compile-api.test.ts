@@ -1,0 +1,80 @@
+/** compile and load in code: results against plain arithmetic, other specialisations, typed bindings. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Project } from 'ts-morph';
+import { afterAll, describe, expect, test } from 'vitest';
+import { compile, UserError } from '../index.ts';
+import { load } from '../runtime/index.ts';
+import { bindings } from '../driver/bindings.ts';
+import { encodeModel, floats, node, value } from './onnx-encode.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'tilewright-api-'));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+/** y = relu(x + w), x of n rows; z = x summed over the axes that an input names. */
+const model = encodeModel({
+  nodes: [node('Add', ['x', 'w'], ['s']), node('Relu', ['s'], ['y']), node('ReduceSum', ['x', 'axes'], ['z'], { keepdims: 0 })],
+  inputs: [value('x', 'f32', ['n', 3]), value('axes', 'i64', [1])],
+  outputs: [value('y', 'f32', ['n', 3]), value('z', 'f32')],
+  initializers: [floats('w', [3], [0.5, -2, 1])],
+});
+const axes = (axis: number): { dtype: 'i64'; shape: number[]; data: BigInt64Array } => ({ dtype: 'i64', shape: [1], data: BigInt64Array.of(BigInt(axis)) });
+const x = Float32Array.of(1, 2, -3, -1, 4, 5);
+const y = Float32Array.of(1.5, 0, 0, 0, 2, 6);
+
+describe('compile', () => {
+  test('binds dimensions and values, and says which inputs have to be bound', async () => {
+    await expect(compile(model, { dims: { n: 2 } })).rejects.toThrow(/axes/);
+    const artifact = await compile(model, { dims: { n: 2 }, values: { axes: axes(1) } });
+    expect(artifact.manifest).toMatchObject({ dims: { n: 2 }, bound: [{ name: 'axes', dtype: 'i64', shape: [1], value: ['1'] }] });
+    await using session = await load(artifact, { threads: 2 });
+    expect(session.inputs).toEqual([{ name: 'x', dtype: 'f32', shape: [2, 3] }]);
+    const result = await session.run({ x });
+    expect(result['y']).toEqual({ dtype: 'f32', shape: [2, 3], data: y });
+    expect(result['z']).toEqual({ dtype: 'f32', shape: [2], data: Float32Array.of(0, 8) });
+  });
+
+  test('a session from memory compiles another shape or value once, one from a folder says that it cannot', async () => {
+    const artifact = await compile(model, { dims: { n: 2 }, values: { axes: axes(1) } });
+    await using session = await load(artifact, { threads: 1 });
+    const one = { dtype: 'f32' as const, shape: [1, 3], data: Float32Array.of(1, 1, 1) };
+    for (let i = 0; i < 2; i++) expect((await session.run({ x: one }))['z']).toEqual({ dtype: 'f32', shape: [1], data: Float32Array.of(3) });
+    expect((await session.run({ x, axes: [0] }))['z']).toEqual({ dtype: 'f32', shape: [3], data: Float32Array.of(0, 6, 2) });
+    expect((await session.run({ x, axes: [1] }))['z']!.data).toEqual(Float32Array.of(0, 8));
+    const wide = { dtype: 'f32' as const, shape: [1, 4], data: new Float32Array(4) };
+    await expect(session.run({ x: wide })).rejects.toThrow(UserError);
+
+    await artifact.save(join(folder, 'out'));
+    await using saved = await load(join(folder, 'out'), { threads: 1 });
+    expect((await saved.run({ x }))['y']!.data).toEqual(y);
+    await expect(saved.run({ x: one })).rejects.toThrow(/shape \[1,3\], expected f32\[2,3\].*loaded without the compiler.*--dim n=/);
+    await expect(saved.run({ x, axes: [0] })).rejects.toThrow(/"axes" was bound.*loaded without the compiler.*--bind/);
+  });
+
+  test.each(['relaxed', 'simd', 'plain'] as const)('every feature set computes it: %s', async (features) => {
+    await using session = await load(await compile(model, { dims: { n: 2 }, values: { axes: axes(1) }, features: [features] }), { threads: 2 });
+    expect(session.features).toBe(features);
+    expect((await session.run({ x }))['y']!.data).toEqual(y);
+  });
+});
+
+describe('bindings', () => {
+  test('are typed by the model: a wrong name or dtype is a type error', async () => {
+    const { manifest } = await compile(model, { dims: { n: 2 }, values: { axes: axes(1) } });
+    const { declarations } = await bindings({ ...manifest, outputs: [{ ...manifest.outputs[0]!, name: 'y/1:*/0' }] });
+    const root = join(import.meta.dirname, '..');
+    const project = new Project({ tsConfigFilePath: join(root, 'tsconfig.json'), skipAddingFilesFromTsConfig: true, compilerOptions: { paths: { 'tilewright/runtime': [join(root, 'runtime/index.ts')] } } });
+    project.createSourceFile(join(root, 'model.d.ts'), declarations);
+    const problems = (body: string): string[] => {
+      const file = project.createSourceFile(join(root, 'use-bindings.ts'), `import { load } from './model.js';\nconst session = await load({ threads: 1 });\n${body}`, { overwrite: true });
+      return file.getPreEmitDiagnostics().map((d) => d.getMessageText()).map((m) => (typeof m === 'string' ? m : m.getMessageText()));
+    };
+    expect(problems(`const r = await session.run({ x: new Float32Array(6) }); const f: Float32Array = r['y/1:*/0'].data; void f; await session.close();`)).toEqual([]);
+    expect(problems(`await session.run({ x: [1, 2, 3, 4, 5, 6], axes: [1n] });`)).toEqual([]);
+    expect(problems(`await session.run({ w: [1] });`)[0]).toMatch(/'w' does not exist in type 'Inputs'/);
+    expect(problems(`await session.run({ x: new Float64Array(6) });`)[0]).toMatch(/Float64Array/);
+    expect(problems(`(await session.run({ x: [1] })).y;`)[0]).toMatch(/Property 'y' does not exist on type 'Outputs'/);
+    expect(declarations).toContain('/** f32[2,3] */');
+  });
+});
