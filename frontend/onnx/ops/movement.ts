@@ -209,7 +209,7 @@ function centerCropPad(cx: LowerContext): Value {
   axes.forEach((axis, i) => {
     const more = sizes[i]! - shape[axis]!;
     lo[axis] = more >= 0 ? Math.floor(more / 2) : -Math.floor(-more / 2);
-    hi[axis] = more - lo[axis]!;
+    hi[axis] = more - lo[axis];
   });
   return [...lo, ...hi].every((p) => p === 0) ? x : cx.b.one('pad', [x], { lo, hi, mode: 'constant', value: 0 });
 }
@@ -249,8 +249,8 @@ export const movementOps: LoweringTable = {
   Tile: [
     row(1, 3, (cx) => {
       const { length } = cx.input(0).type.shape;
-      const axis = axisOf(cx, cx.ints(cx.input(2), 'axis')[0] ?? 0, length);
-      const tiles = cx.ints(cx.input(1), 'tiles')[0] ?? 1;
+      const axis = axisOf(cx, cx.numbers(cx.input(2), 'axis')[0] ?? 0, length);
+      const tiles = cx.numbers(cx.input(1), 'tiles')[0] ?? 1;
       return tile(cx, range(length).map((i) => (i === axis ? tiles : 1)));
     }),
     row(6, 2, (cx) => tile(cx, cx.ints(cx.input(1), 'repeats'))),

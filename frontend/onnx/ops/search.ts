@@ -98,7 +98,7 @@ function tfIdf(cx: LowerContext): Value {
   let before = 0;
   let counts = b.zeros({ dtype: 'f32', shape: [rows, width] });
   for (let n = 1; n <= starts.length; n++) {
-    const grams = pool.slice(starts[n - 1]!, starts[n] ?? pool.length);
+    const grams = pool.slice(starts[n - 1], starts[n] ?? pool.length);
     const number = grams.length / n;
     const columns = places.slice(before, before + number);
     before += number;
