@@ -45,6 +45,9 @@ const cases = [
   conv('resnet', 'direct', 64, 64, 56, 3, 1), conv('resnet', 'direct', 128, 128, 56, 3, 2), conv('resnet', 'direct', 128, 128, 28, 3, 1), conv('resnet', 'direct', 256, 256, 28, 3, 2),
   conv('resnet', 'direct', 256, 256, 14, 3, 1), conv('resnet', 'direct', 512, 512, 14, 3, 2), conv('resnet', 'direct', 512, 512, 7, 3, 1),
   conv('resnet', 'direct', 256, 512, 56, 1, 2), conv('resnet', 'direct', 1024, 2048, 14, 1, 2),
+  ...(['winograd2', 'winograd4'] as const).flatMap((w) => [conv('resnet', w, 64, 64, 56, 3, 1), conv('resnet', w, 128, 128, 28, 3, 1), conv('resnet', w, 256, 256, 14, 3, 1), conv('resnet', w, 512, 512, 7, 3, 1)]),
+  ...([[32, 112, 3, 1], [96, 112, 3, 2], [144, 56, 3, 1], [144, 56, 3, 2], [192, 28, 3, 1], [384, 14, 3, 1], [576, 14, 3, 2], [960, 7, 3, 1], [240, 28, 5, 1], [672, 14, 5, 1], [1152, 7, 5, 1], [96, 56, 7, 1], [768, 7, 7, 1]] as const)
+    .map(([c, size, kernel, stride]) => conv('depthwise', 'depthwise', c, c, size, kernel, stride, c)),
 ].filter((c) => c !== undefined);
 
 const peak = peakLoop(features);
