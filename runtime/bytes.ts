@@ -13,7 +13,7 @@ export interface ByteSource {
 }
 
 /** Node's file system, or undefined in a browser. Asked for at run time so that bundles for browsers need no stand-in for node:fs. */
-export const nodeFs = (): typeof import('node:fs') | undefined => globalThis.process?.getBuiltinModule?.('node:fs');
+const nodeFs = (): typeof import('node:fs') | undefined => globalThis.process?.getBuiltinModule?.('node:fs');
 
 export function memorySource(bytes: Uint8Array, name = 'weights'): ByteSource {
   return {

@@ -32,7 +32,7 @@ export interface MemoryReport {
   readonly total: number;
 }
 
-/** Time of one step of the last run, in milliseconds since the run began. Profiling builds alone. */
+/** Time of one step of the last run, in milliseconds since the run began; both 0 where it was not reached. Profiling builds alone. */
 export type StepTime = Manifest['steps'][number] & { readonly start: number; readonly end: number };
 
 export interface Session {
@@ -143,8 +143,9 @@ class LoadedSession implements Session {
   profile(): readonly StepTime[] | undefined {
     const times = this.#times;
     if (!times) return undefined;
-    const begin = Math.min(...this.#manifest.steps.map((_, i) => times[2 * i]!).filter((t) => t > 0));
-    return this.#manifest.steps.map((step, i) => ({ ...step, start: times[2 * i]! - begin, end: times[2 * i + 1]! - begin }));
+    const begin = times.reduce((least, t) => (t > 0 && t < least ? t : least), Infinity);
+    const since = (t: number): number => (t > 0 ? t - begin : 0);
+    return this.#manifest.steps.map((step, i) => ({ ...step, start: since(times[2 * i]!), end: since(times[2 * i + 1]!) }));
   }
 
   async close(): Promise<void> {
@@ -194,7 +195,11 @@ class LoadedSession implements Session {
   }
 
   #writes(inputs: Readonly<Record<string, InputValue>>): Patch[] {
-    return this.#manifest.inputs.map((i) => ({ address: i.address, bytes: inputBytes(i, inputs[i.name]!) }));
+    const { inputs: declared, profile, steps } = this.#manifest;
+    const writes = declared.map((i) => ({ address: i.address, bytes: inputBytes(i, inputs[i.name]!) }));
+    // Steps that a run does not reach have no time.
+    if (profile >= 0) writes.push({ address: profile, bytes: new Uint8Array(steps.length * 16) });
+    return writes;
   }
 
   #reads(): { address: number; bytes: number }[] {

@@ -21,7 +21,7 @@ writeFileSync(join(dist, 'THIRD_PARTY_LICENSES.txt'), licences(Object.keys(bundl
 /** The declarations of onnx-proto, beside the file that uses them; of protobufjs they name three types that no caller meets. */
 function bundleDeclarations(): void {
   const source = readFileSync(join(packageRoot('onnx-proto'), 'dist/onnx.d.ts'), 'utf8');
-  const stand = 'type Long = { toNumber(): number; toString(): string; readonly low: number; readonly high: number };\ndeclare namespace $protobuf { type Writer = unknown; type Reader = unknown; type IConversionOptions = object; }\n';
+  const stand = 'type Long = { toNumber(): number; toString(): string; readonly low: number; readonly high: number };\ndeclare namespace $protobuf { type Writer = unknown; type Reader = unknown; type IConversionOptions = object; }\ndeclare const all: { readonly onnx: typeof onnx };\nexport default all;\n';
   writeFileSync(join(dirname(proto), 'onnx-proto.d.ts'), stand + source.replace(/^import .*protobufjs.*$/m, ''));
   const declarations = `${proto}.d.ts`;
   writeFileSync(declarations, readFileSync(declarations, 'utf8').replaceAll(/(['"])onnx-proto\1/g, `'./onnx-proto.js'`));
