@@ -39,7 +39,7 @@ export async function startOwned(module: WebAssembly.Module, pages: number, fail
     },
     async run(writes, reads) {
       const message = await ask({ kind: 'run', writes, reads });
-      return message.kind === 'result' ? message.reads.map((r) => Uint8Array.from(r)) : [];
+      return message.kind === 'result' ? [...message.reads] : [];
     },
     close: () => worker.terminate(),
   };

@@ -70,7 +70,7 @@ export async function startPool(options: PoolOptions): Promise<Executor> {
     Atomics.add(cells, control.epoch / 4, 1);
     Atomics.notify(cells, control.epoch / 4);
   };
-  const collect = (reads: readonly Range[]): Uint8Array<ArrayBuffer>[] => reads.map((r) => Uint8Array.from(bytes.subarray(r.address, r.address + r.bytes)));
+  const collect = (reads: readonly Range[]): Uint8Array<ArrayBuffer>[] => reads.map((r) => new Uint8Array(bytes.subarray(r.address, r.address + r.bytes)));
 
   const executor: Executor = {
     threads,

@@ -78,7 +78,7 @@ export type OwnedRequest =
 export type OwnedMessage =
   | { readonly kind: 'ready' }
   | { readonly kind: 'written' }
-  | { readonly kind: 'result'; readonly reads: readonly Uint8Array[] }
+  | { readonly kind: 'result'; readonly reads: readonly Uint8Array<ArrayBuffer>[] }
   | { readonly kind: 'failed'; readonly message: string; readonly step: number };
 
 /** The one thread where memory cannot be shared: it owns the memory and exchanges bytes by messages. */

@@ -13,7 +13,7 @@ afterAll(() => rmSync(folder, { recursive: true }));
 
 test.each<[string, BuildOptions]>([['minified', { minify: true }], ['with names kept', { keepNames: true }]])('%s', async (_, options) => {
   const file = join(folder, 'runtime.mjs');
-  const { metafile } = await build({ entryPoints: [join(root, 'runtime/index.ts')], outfile: file, bundle: true, format: 'esm', platform: 'browser', target: 'es2022', metafile: true, ...options });
+  const { metafile } = await build({ ...options, entryPoints: [join(root, 'runtime/index.ts')], outfile: file, bundle: true, format: 'esm', platform: 'browser', target: 'es2022', metafile: true });
   const inputs = Object.keys(metafile.inputs).map((f) => f.replace(/^.*runtime\//, 'runtime/'));
   // '<runtime>' is esbuild's own helper for names.
   expect(inputs.filter((f) => !f.startsWith('runtime/'))).toEqual([]);
