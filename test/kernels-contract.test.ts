@@ -154,3 +154,19 @@ describe.each(featureSets)('Winograd convolution, %s', (features) => {
     test('channel slices of wider tensors', () => checkConv(features, algorithm, { x: [2, 8, 7, 7], w: [12, 8, 3, 3], pads: [1, 1, 1, 1] }, epilogues, tolerance, true));
   });
 });
+
+const depthwiseConvs: readonly Conv[] = [
+  { x: [1, 8, 7, 7], w: [8, 1, 3, 3], pads: [1, 1, 1, 1], groups: 8 },
+  { x: [1, 12, 15, 29], w: [12, 1, 3, 3], pads: [1, 1, 1, 1], strides: [2, 2], groups: 12 },
+  { x: [2, 10, 9, 17], w: [10, 1, 5, 5], pads: [2, 2, 2, 2], groups: 10 },
+  { x: [1, 5, 14, 13], w: [5, 1, 5, 5], pads: [1, 2, 3, 2], strides: [2, 1], groups: 5 },
+  { x: [1, 7, 20, 20], w: [7, 1, 7, 7], pads: [3, 3, 3, 3], groups: 7 },
+  { x: [1, 4, 12, 40], w: [4, 1, 3, 3], pads: [2, 2, 2, 2], dilations: [2, 2], groups: 4 },
+  { x: [1, 6, 4, 3], w: [6, 1, 3, 3], pads: [3, 4, 3, 4], groups: 6 },
+  { x: [2, 9, 31], w: [9, 1, 4], pads: [1, 2], strides: [3], groups: 9 },
+  { x: [1, 3, 9, 9], w: [3, 1, 2, 3], pads: [-1, 0, 0, -2], groups: 3 },
+];
+describe.each(featureSets)('depthwise convolution, %s', (features) => {
+  test.each(depthwiseConvs)('$x by $w, strides $strides, pads $pads, dilations $dilations', (c) => checkConv(features, 'depthwise', c, epilogues));
+  test('channel slices of wider tensors', () => checkConv(features, 'depthwise', { x: [2, 6, 9, 9], w: [6, 1, 3, 3], pads: [1, 1, 1, 1], groups: 6 }, epilogues, undefined, true));
+});

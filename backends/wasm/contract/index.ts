@@ -1,10 +1,10 @@
 /** Kernels of the families `contract` and `conv`, and of fused contractions. */
-import { InternalError } from '../../../ir/diagnostic.ts';
 import { geometryOf } from '../../../ir/ops/packing/geometry.ts';
 import type { Placed } from '../../../ir/tile.ts';
 import type { Asm } from '../asm.ts';
 import type { Emitter, KernelCode } from '../kernel.ts';
 import { directConv } from './conv-direct.ts';
+import { depthwiseConv } from './depthwise.ts';
 import { contractionOf, type Contraction } from './fused.ts';
 import { packedGemm } from './gemm.ts';
 import { genericContraction } from './generic.ts';
@@ -26,6 +26,6 @@ const packedConv = (asm: Asm, k: Contraction, operands: readonly Placed[], resul
     case 'direct': return directConv(asm, k, operands, result);
     case 'winograd2':
     case 'winograd4': return winogradConv(asm, k, operands, result);
-    default: throw new InternalError('not yet');
+    case 'depthwise': return depthwiseConv(asm, k, operands, result);
   }
 };

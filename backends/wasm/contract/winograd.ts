@@ -28,10 +28,10 @@ export interface WinogradCut {
   readonly panelBlocks: number;
 }
 
-/** Cuts tiles first, into blocks of at least 12, then channels, which costs a transform of the input for each part. */
+/** Cuts tiles into blocks of at least 12 (few tiles are not cut: each block reads all weights), then channels: each part transforms the input again. */
 export function cutWinograd(tiles: number, channels: number, out: number, positions: number): WinogradCut {
   const most = Math.max(8, Math.floor(blockBytes / (4 * positions * (channels + out))));
-  const blocks = Math.max(Math.ceil(tiles / most), Math.min(16, Math.floor(tiles / 12)), tiles >= 12 ? 2 : 1);
+  const blocks = Math.max(Math.ceil(tiles / most), tiles < 24 ? 1 : Math.min(16, Math.floor(tiles / 12)));
   const tileBlock = Math.ceil(tiles / blocks);
   const tileBlocks = Math.ceil(tiles / tileBlock);
   const panels = Math.max(1, Math.floor(out / panelColumns));

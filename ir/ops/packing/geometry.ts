@@ -7,7 +7,7 @@ import { panelFloats } from './panels.ts';
 /**
  * How a packed convolution is computed, and thereby the format of its weights (w: O x C/groups x taps):
  * - `direct`: per group, the panels of a matrix of taps·C/groups rows (taps outermost) and O/groups columns.
- * - `depthwise` (C = O = groups): blocks of 4 channels, each taps x 4, missing channels zero.
+ * - `depthwise` (C = O = groups, one or two spatial axes): blocks of 4 channels, each taps x 4, missing channels zero.
  * - `winograd2`, `winograd4`: F(2x2,3x3) and F(4x4,3x3); for each of the 16 or 36 positions the panels of a matrix of C rows and O columns.
  */
 export type ConvAlgorithm = 'direct' | 'depthwise' | 'winograd2' | 'winograd4';
@@ -32,8 +32,11 @@ export function convGeometry(algorithm: string, weightShape: readonly number[], 
   check(known !== undefined, () => `there is no algorithm ${algorithm}, expected one of ${convAlgorithms.join(', ')}`);
   const taps = kernel.reduce((n, d) => n * d, 1);
   const geometry: ConvGeometry = { algorithm: known, groups, fanIn, fanOut: out / groups, kernel, taps };
-  if (known === 'depthwise') check(fanIn === 1 && geometry.fanOut === 1, () => `depthwise convolutions have one channel a group, found ${fanIn} -> ${geometry.fanOut}`);
-  if (winogradTile(known) > 0) check(groups === 1 && kernel.length === 2 && kernel.every((d) => d === 3), () => `Winograd takes 3x3 kernels and one group, found [${kernel.join(',')}] and ${groups}`);
+  if (known === 'depthwise') check(fanIn === 1 && geometry.fanOut === 1 && kernel.length <= 2, () => `depthwise convolutions have one channel a group and at most two spatial axes, found ${fanIn} -> ${geometry.fanOut} and ${kernel.length}`);
+  if (winogradTile(known) > 0) {
+    check(fanIn % 4 === 0 && out % 4 === 0, () => `Winograd takes channels in multiples of 4, found ${fanIn} -> ${out}`);
+    check(groups === 1 && kernel.length === 2 && kernel.every((d) => d === 3), () => `Winograd takes 3x3 kernels and one group, found [${kernel.join(',')}] and ${groups}`);
+  }
   return geometry;
 }
 

@@ -1,0 +1,105 @@
+/** Chooses how contractions with constant weights are computed. */
+import type { Builder } from '../ir/builder.ts';
+import type { Graph, Op, Value } from '../ir/graph.ts';
+import { num, nums, str } from '../ir/op.ts';
+import { convGeometry, packedFloats, type ConvAlgorithm } from '../ir/ops/packing/geometry.ts';
+import { matmulShape } from '../ir/ops/packing/matmul.ts';
+import { rewriteOps, type Facts } from '../ir/rewrite.ts';
+import type { Target } from '../ir/tile.ts';
+import { bytesOf, sizeOf, type Tensor } from '../ir/type.ts';
+import { convTime } from './algorithm-cost.ts';
+import { winogradError } from './winograd-error.ts';
+
+/**
+ * Rewrites every f32 `conv` and `contract` with a constant weight into its packed form over a packing op, for constant folding to compute. Convolutions
+ * become Winograd where that is faster and exact enough; where not all fit the target's budget of packed bytes, those that save most time per byte do.
+ * Contractions of two computed values, other element types and weights that the graph updates are left as they are. Runs before fusion.
+ */
+export function selectAlgorithms(graph: Graph, target: Target): Graph {
+  const winograd = chooseWinograd(graph, target);
+  return rewriteOps(graph, (op, b, facts) => {
+    switch (op.name) {
+      case 'conv': return packConvolution(op, b, facts, winograd);
+      case 'contract': return packProduct(op, b, facts);
+      default: return undefined;
+    }
+  });
+}
+
+function packConvolution(op: Op, b: Builder, facts: Facts, winograd: ReadonlyMap<Value, ConvAlgorithm>): readonly Value[] | undefined {
+  const [x, w] = op.operands as [Value, Value];
+  const result = op.results[0]!;
+  if (!isPackable(w, facts) || sizeOf(result.type.shape) === 0) return undefined;
+  const groups = num(op.attrs, 'groups');
+  const algorithm = winograd.get(result) ?? plainAlgorithm(w, groups);
+  const packed = b.one('packConv', [w], { algorithm, groups });
+  return [b.one('convPacked', [x, packed], { ...op.attrs, algorithm, weightShape: w.type.shape })];
+}
+
+const plainAlgorithm = (w: Value, groups: number): ConvAlgorithm => (groups > 1 && w.type.shape[0] === groups && w.type.shape[1] === 1 && w.type.shape.length <= 4 ? 'depthwise' : 'direct');
+
+/** A product is packed with its constant operand on the right; the operands change places where the constant is the left one. */
+function packProduct(op: Op, b: Builder, facts: Facts): readonly Value[] | undefined {
+  const [left, right] = op.operands as [Value, Value];
+  if (sizeOf(op.results[0]!.type.shape) === 0) return undefined;
+  const spec = str(op.attrs, 'spec');
+  const [, p, q, r] = /^(\w*),(\w*)->(\w*)$/.exec(spec) as unknown as [string, string, string, string];
+  const choices = [{ spec, data: left, weight: right }, { spec: `${q},${p}->${r}`, data: right, weight: left }];
+  for (const c of choices) {
+    const shape = matmulShape(c.spec, c.weight.type.shape);
+    if (!shape || shape.k === 0 || !isPackable(c.weight, facts)) continue;
+    const packed = b.one('packMatmul', [c.weight], { spec: c.spec });
+    return [b.one('contractPacked', [c.data, packed], { spec: c.spec, bShape: c.weight.type.shape })];
+  }
+  return undefined;
+}
+
+const isPackable = (w: Value, facts: Facts): boolean => w.type.dtype === 'f32' && facts.constant(w) !== undefined;
+
+interface Candidate { readonly result: Value; readonly algorithm: ConvAlgorithm; readonly saved: number; readonly bytes: number }
+
+/** The convolutions to compute by Winograd, by their results. */
+function chooseWinograd(graph: Graph, target: Target): ReadonlyMap<Value, ConvAlgorithm> {
+  const chosen = new Map<Value, ConvAlgorithm>();
+  if (!target.winograd) return chosen;
+  const candidates: Candidate[] = [];
+  rewriteOps(graph, (op, _, facts) => {
+    if (op.name === 'conv') candidates.push(...winogradCandidates(op, facts));
+    return undefined;
+  });
+  const weights = [...graph.state.map((s) => s.value), ...graph.ops.filter((op) => op.name === 'constant').map((op) => op.results[0]!)];
+  let left = (target.packBudget - 1) * weights.reduce((n, v) => n + bytesOf(v.type), 0);
+  candidates.sort((p, q) => q.saved / q.bytes - p.saved / p.bytes);
+  // Greedy by time saved per byte; then a layer that got the small transform may change to the large one, if that saves more and fits.
+  const taken = new Map<Value, Candidate>();
+  for (const c of candidates) {
+    const before = taken.get(c.result);
+    const bytes = c.bytes - (before?.bytes ?? 0);
+    if (bytes > left || c.saved <= (before?.saved ?? 0)) continue;
+    taken.set(c.result, c);
+    left -= bytes;
+  }
+  for (const c of taken.values()) chosen.set(c.result, c.algorithm);
+  return chosen;
+}
+
+function winogradCandidates(op: Op, facts: Facts): Candidate[] {
+  const [x, w] = op.operands as [Value, Value];
+  const result = op.results[0]!;
+  const weight = facts.constant(w);
+  const [out, channels, ...kernel] = w.type.shape;
+  const fits = weight && w.type.dtype === 'f32' && num(op.attrs, 'groups') === 1 && kernel.length === 2 && kernel.every((d) => d === 3) && channels! % 4 === 0 && out! % 4 === 0
+    && [...nums(op.attrs, 'strides'), ...nums(op.attrs, 'dilations')].every((d) => d === 1) && sizeOf(result.type.shape) > 0;
+  if (!fits) return [];
+  const sizes = { x: x.type.shape, y: result.type.shape, w: w.type.shape };
+  const direct = convTime('direct', sizes);
+  return (['winograd2', 'winograd4'] as const).flatMap((algorithm): Candidate[] => {
+    const saved = direct - convTime(algorithm, sizes);
+    if (saved <= 0.1 * direct || !exactEnough(weight, algorithm)) return [];
+    return [{ result, algorithm, saved, bytes: 4 * packedFloats(convGeometry(algorithm, w.type.shape, 1)) - bytesOf(w.type) }];
+  });
+}
+
+/** Largest error of a Winograd layer, as a fraction of its results' standard deviation: what F(4x4) reaches on ordinary weights is 2e-5 to 7e-5. */
+const largestError = 2e-4;
+const exactEnough = (w: Tensor, algorithm: 'winograd2' | 'winograd4'): boolean => winogradError(w, algorithm === 'winograd2' ? 2 : 4) <= largestError;
