@@ -16,6 +16,13 @@ export interface Fill {
   readonly count: number;
   /** Thread-private memory of `fillBytes` beside the table. */
   readonly area: Local;
+  /** The outer block, its own first row, and the whole panels of the block. */
+  readonly outer: Local;
+  readonly start: Local;
+  readonly from: Local;
+  readonly to: Local;
+  /** Whether the block has the narrower last panel. */
+  readonly hasLast: () => E;
 }
 
 export interface Blocked {
@@ -33,8 +40,8 @@ export interface Blocked {
   readonly cut: Cut;
   readonly fillBytes: number;
   fill(f: Fn, pointers: readonly Local[], fill: Fill): E[];
-  /** Address of the packed matrix of group 0. */
-  panels(f: Fn, pointers: readonly Local[]): E;
+  /** Address of the packed matrix of group 0; called after `fill`. */
+  panels(f: Fn, pointers: readonly Local[], fill: Pick<Fill, 'from' | 'area'>): E;
 }
 
 /** Emits the kernel. Scratch: the table of row pointers, then the area of `fill`. */
@@ -44,7 +51,7 @@ export function blockedKernel(asm: Asm, k: Blocked): KernelCode {
   const fn = asm.fn(`blocked ${k.key}`, Array.from({ length: k.operands + 3 }, (): Ty => 'i32'), undefined, (f, [chunk, scratch, ...pointers]) => {
     const { m } = asm;
     const local = (): Local => f.local('i32');
-    const [panelBlock, groupBlock, rowBlock, outer, first, from, to, group, groupEnd, table, area, b, c] = Array.from({ length: 13 }, local) as [Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local];
+    const [panelBlock, groupBlock, rowBlock, outer, first, from, to, group, groupEnd, table, area, b, c, start] = Array.from({ length: 14 }, local) as [Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local];
     const digit = (to: Local, size: number): E[] => (size === 1
       ? [f.set(to, asm.i32(0))]
       : [f.set(to, m.i32.rem_u(f.get(chunk!), asm.i32(size))), f.set(chunk!, m.i32.div_u(f.get(chunk!), asm.i32(size)))]);
@@ -57,14 +64,16 @@ export function blockedKernel(asm: Asm, k: Blocked): KernelCode {
     const columnBytes = view.columnStride * elementBytes;
     const operandBase = k.epilogue.operands.map(() => local());
 
+    const hasLast = (): E => m.i32.eq(f.get(panelBlock), asm.i32(cut.panelBlocks - 1));
+
     /** Everything for row blocks of one size; `rows` is static so that the tiles are. */
     const block = (rows: number): E[] => [
-      ...k.fill(f, pointers, { table, first, count: rows, area }),
+      ...k.fill(f, pointers, { table, first, count: rows, area, outer, start, from, to, hasLast }),
       f.loop(group, f.get(group), () => f.get(groupEnd), 1, [
-        f.set(b, asm.add(k.panels(f, pointers), asm.times(f.get(group), groupBytes))),
+        f.set(b, asm.add(k.panels(f, pointers, { from, area }), asm.times(f.get(group), groupBytes))),
         ...tileLoops(f, {
           rows, from, to, panelsPerPass: cut.panelsPerPass, lastColumns, wholePanels,
-          hasLast: () => m.i32.eq(f.get(panelBlock), asm.i32(cut.panelBlocks - 1)),
+          hasLast,
           table: () => f.get(table), taps: k.taps, tapStride: () => asm.i32(4 * rows), run: k.run,
           rowOffset: () => asm.times(f.get(group), k.run),
           b: () => f.get(b), panelBytes: kTotal * panelColumns * 4,
@@ -81,12 +90,13 @@ export function blockedKernel(asm: Asm, k: Blocked): KernelCode {
     const lastRows = space.rows - (cut.rowBlocks - 1) * cut.rowBlock;
     const at = (tensor: number, pointer: Local): E => {
       const v = space.tensors[tensor]!;
-      return asm.add(asm.add(f.get(pointer), outerOffset(f, space, v.outerStrides, outer)), asm.mul(asm.mul(f.get(rowBlock), asm.i32(cut.rowBlock)), asm.i32(v.rowStride)));
+      return asm.add(asm.add(f.get(pointer), outerOffset(f, space, v.outerStrides, outer)), asm.mul(f.get(start), asm.i32(v.rowStride)));
     };
     return [
       ...digit(panelBlock, cut.panelBlocks), ...digit(groupBlock, cut.groupBlocks), ...digit(rowBlock, cut.rowBlocks), f.set(outer, f.get(chunk!)),
       f.set(table, f.get(scratch!)), f.set(area, asm.plus(f.get(scratch!), tableBytes)),
-      f.set(first, asm.add(asm.mul(f.get(outer), asm.i32(space.rows)), asm.mul(f.get(rowBlock), asm.i32(cut.rowBlock)))),
+      f.set(start, asm.mul(f.get(rowBlock), asm.i32(cut.rowBlock))),
+      f.set(first, asm.add(asm.mul(f.get(outer), asm.i32(space.rows)), f.get(start))),
       f.set(from, asm.times(f.get(panelBlock), cut.panelBlock)),
       f.set(to, asm.plus(f.get(from), cut.panelBlock)),
       f.if(m.i32.gt_u(f.get(to), asm.i32(wholePanels)), [f.set(to, asm.i32(wholePanels))]),

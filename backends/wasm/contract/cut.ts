@@ -42,3 +42,18 @@ export function cutWork(o: { readonly outer: number; readonly rows: number; read
   const panelsPerPass = Math.max(1, Math.floor(panelCache / (4 * panelColumns * o.k)));
   return { rowBlock, rowBlocks, panelBlock, panelBlocks, groupBlock, groupBlocks, panelsPerPass };
 }
+
+/** Bytes of panels that a chunk packs for itself. */
+const ownPanels = 256 * 1024;
+
+/** Cuts a product whose panels are packed by each chunk: columns first, since every block of rows packs its panels again. */
+export function cutProduct(o: { readonly outer: number; readonly rows: number; readonly columns: number; readonly k: number }): Cut {
+  const wanted = Math.ceil(Math.min(mostChunks, Math.max(1, (o.outer * o.rows * o.columns * o.k) / leastWork)) / o.outer);
+  const panels = Math.max(1, Math.floor(o.columns / panelColumns));
+  const largest = Math.max(1, Math.floor(ownPanels / (4 * panelColumns * o.k)));
+  const panelBlock = Math.min(largest, Math.ceil(panels / Math.min(panels, wanted)));
+  const panelBlocks = Math.ceil(panels / panelBlock);
+  const rowParts = Math.max(1, Math.ceil((o.rows * 4 * o.k) / (4 * rowCache)), Math.min(Math.ceil(wanted / panelBlocks), Math.floor(o.rows / (2 * leastRows))));
+  const rowBlock = Math.min(o.rows, Math.ceil(Math.ceil(o.rows / rowParts) / 6) * 6);
+  return { rowBlock, rowBlocks: Math.ceil(o.rows / rowBlock), panelBlock, panelBlocks, groupBlock: 1, groupBlocks: 1, panelsPerPass: panels };
+}

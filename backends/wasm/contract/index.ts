@@ -8,6 +8,7 @@ import { depthwiseConv } from './depthwise.ts';
 import { contractionOf, type Contraction } from './fused.ts';
 import { packedGemm } from './gemm.ts';
 import { genericContraction } from './generic.ts';
+import { matmul } from './matmul.ts';
 import { winogradConv } from './winograd.ts';
 
 /** Emits any contraction: plain, or the root of a `fused` op of kind `contract`. */
@@ -17,6 +18,7 @@ export const contraction: Emitter = (asm, op, operands, results) => {
   switch (k.root.name) {
     case 'contractPacked': return packedGemm(asm, k, operands, result);
     case 'convPacked': return packedConv(asm, k, operands, result);
+    case 'contract': return matmul(asm, k, operands, result) ?? genericContraction(asm, k, operands, result);
     default: return genericContraction(asm, k, operands, result);
   }
 };
