@@ -35,13 +35,15 @@ export function countGraph(graph: Graph): Counts {
   };
 }
 
-/** Multiply-adds of one op: the points of its iteration space, where its body multiplies its operands. 0 for ops that only map, move or reduce. */
+/** Multiply-adds of one op: the points of the iteration space of a convolution or contraction; 0 for ops that map, move or reduce. */
 export function multiplyAddsOf(op: Op): number {
   if (op.regions.length > 0) {
     const inside = op.regions.map((region) => region.ops.reduce((n, inner) => n + multiplyAddsOf(inner), 0));
     return op.name === 'loop' ? Math.max(1, num(op.attrs, 'trips')) * inside[0]! : Math.max(...inside);
   }
-  const axes = opDef(op.name).axes(op.operands.map((v) => v.type), op.attrs, op.results.map((v) => v.type));
+  const def = opDef(op.name);
+  if (def.family !== 'conv' && def.family !== 'contract') return 0;
+  const axes = def.axes(op.operands.map((v) => v.type), op.attrs, op.results.map((v) => v.type));
   if ('none' in axes) return 0;
   const sizes = new Map(axes.space.map((d) => [d.name, d.role === 'whole' ? 1 : d.size]));
   return axes.stages.flatMap((s) => (s.product ? s.pieces : [])).reduce((n, piece) => n + piece.dims.reduce((m, d) => m * sizes.get(d)!, 1), 0);
