@@ -223,7 +223,7 @@ function addEntry(asm: Asm, entry: Entry, nodes: readonly Node[], exported: stri
         case 'if': return [f.if(m.i32.load8_u(0, 1, asm.i32(node.condition)), timedAll(node.then), timedAll(node.otherwise))];
         case 'loop': {
           const top = f.label('loop');
-          return [m.loop(top, f.if(goesOn(node), [...timedAll(node.body), advance(node), m.br(top)]))];
+          return [begin(node), m.loop(top, f.if(goesOn(node), [...timedAll(node.body), advance(node), m.br(top)]))];
         }
       }
     };
@@ -232,6 +232,7 @@ function addEntry(asm: Asm, entry: Entry, nodes: readonly Node[], exported: stri
       m.i32.load8_u(0, 1, asm.i32(node.proceed)),
       m.i64.lt_s(m.i64.load(0, 8, asm.i32(node.index)), m.i64.load(0, 8, asm.i32(node.limit))),
     );
+    const begin = (node: Node & { kind: 'loop' }): E => m.i64.store(0, 8, asm.i32(node.index), m.i64.const(0n));
     const advance = (node: Node & { kind: 'loop' }): E => m.i64.store(0, 8, asm.i32(node.index), m.i64.add(m.i64.load(0, 8, asm.i32(node.index)), m.i64.const(1n)));
 
     /** The share of this thread in a list of nodes; ends with all threads past a barrier. */
@@ -258,6 +259,7 @@ function addEntry(asm: Asm, entry: Entry, nodes: readonly Node[], exported: stri
           const top = f.label('loop');
           const on = f.local('i32');
           const step = [f.if(m.i32.eqz(takeChunk(asm)), [advance(node)]), barrier(asm)];
+          code.push(f.if(m.i32.eqz(takeChunk(asm)), [begin(node)]), barrier(asm));
           code.push(m.loop(top, m.block(null, [f.set(on, goesOn(node)), barrier(asm), f.if(f.get(on), [...shared(node.body), ...step, m.br(top)])])));
         }
       }
