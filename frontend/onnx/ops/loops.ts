@@ -7,9 +7,13 @@ export interface Step { readonly carried: readonly Value[]; readonly collected: 
 
 /**
  * Runs `body` `trips` times. It sees nothing but its arguments: the step's index (i64[]), the carried values and the captured ones. Returns the
- * last carried values, then the collected ones stacked along a new first axis.
+ * last carried values, then the collected ones stacked along a new first axis. A single step needs no loop.
  */
 export function repeat(b: Builder, trips: number, carried: readonly Value[], captured: readonly Value[], body: (b: Builder, step: Value, carried: readonly Value[], captured: readonly Value[]) => Step): Value[] {
+  if (trips === 1) {
+    const { carried: last, collected } = body(b, b.scalar(0, 'i64'), carried, captured);
+    return [...last, ...collected.map((v) => b.reshape(v, [1, ...v.type.shape]))];
+  }
   const inner = new Builder('body');
   inner.source = b.source;
   const step = inner.input({ dtype: 'i64', shape: [] }, 'step');
@@ -25,4 +29,4 @@ export function repeat(b: Builder, trips: number, carried: readonly Value[], cap
 }
 
 /** x[step] along the first axis. */
-export const stepOf = (b: Builder, x: Value, step: Value): Value => b.one('gather', [x, step], { axis: 0 });
+export const stepOf = (b: Builder, x: Value, step: Value): Value => (x.type.shape[0] === 1 ? b.reshape(x, x.type.shape.slice(1)) : b.one('gather', [x, step], { axis: 0 }));

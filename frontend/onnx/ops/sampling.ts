@@ -81,21 +81,18 @@ function gridSample(cx: LowerContext): Value {
     const g = b.reshape(b.slice(coordinates, [0, 0, rank - 1 - a], [n, places, 1]), [n, places]);
     const [low, high] = aligned ? [0, size - 1] : [-0.5, size - 0.5];
     const exact = aligned ? b.mul(b.add(g, 1), (size - 1) / 2) : b.div(b.sub(b.mul(b.add(g, 1), size), 1), 2);
-    const rounded = mode === 'nearest' ? b.unary('round', exact) : exact;
-    const outside = b.binary('or', b.binary('lt', rounded, low), b.binary('gt', rounded, high));
-    const position = padding === 'border' ? b.select(outside, clampTo(b, rounded, size), rounded) : padding === 'reflection' ? b.select(outside, reflect(b, rounded, low, high), rounded) : rounded;
-    const { at, weight } = mode === 'linear' ? linearTaps(b, position) : mode === 'cubic' ? cubicTaps(b, position) : nearestTaps(b, position);
-    const inside = padding === 'reflection' ? reflect(b, at, low, high) : at;
-    return { at: clampTo(b, inside, size), weight: padding === 'zeros' ? b.select(within(b, at, size), weight, 0) : weight };
+    const { at, weight } = mode === 'linear' ? linearTaps(b, exact) : mode === 'cubic' ? cubicTaps(b, exact) : nearestTaps(b, exact);
+    // Taps are padded one by one; that gives the same as moving the coordinate, but for cubic, where PyTorch pads taps too.
+    return { at: clampTo(b, padding === 'reflection' ? reflect(b, at, low, high) : at, size), weight: padding === 'zeros' ? b.select(within(b, at, size), weight, 0) : weight };
   });
   const { index, weight } = joinTaps(b, taps, sizes);
   const y = gatherTaps(b, channelsLast(b, x), index, weight);
   return b.reshape(b.transpose(y, [0, 2, 1]), [n, channels, ...out]);
 }
 
-/** The coordinate itself, which was rounded; reflected halves round once more. */
+/** The nearest element, halves to the even one. */
 function nearestTaps(b: Builder, x: Value): Taps {
-  const at = b.reshape(b.unary('trunc', x), [...x.type.shape, 1]);
+  const at = b.reshape(b.unary('round', x), [...x.type.shape, 1]);
   return { at, weight: b.broadcast(b.scalar(1, x.type.dtype), at.type.shape) };
 }
 
