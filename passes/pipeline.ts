@@ -9,6 +9,7 @@ import { foldAffine } from './fold-affine.ts';
 import { foldConstants } from './fold-constants.ts';
 import { fuse } from './fuse.ts';
 import { hoistInvariants } from './hoist-invariants.ts';
+import { selectAlgorithms } from './select-algorithms.ts';
 import { simplify } from './simplify.ts';
 
 export interface Pass {
@@ -29,6 +30,8 @@ export const passes: readonly Pass[] = [
   pass('fold-constants', foldConstants),
   pass('simplify', simplify),
   pass('eliminate-common-subexpressions', eliminateCommonSubexpressions),
+  pass('fold-constants', foldConstants),
+  pass('select-algorithms', selectAlgorithms),
   pass('fold-constants', foldConstants),
   pass('fuse', fuse),
   pass('eliminate-dead-code', eliminateDeadCode),
