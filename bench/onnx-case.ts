@@ -35,7 +35,11 @@ function readData(data: string, model: string): { given: Tensor[]; wanted: Tenso
     return { given: readAll(data, 'input'), wanted: readAll(data, 'output') };
   } catch (e) {
     if (!(e instanceof UserError)) throw e;
-    importModel(model);
+    try {
+      importModel(model);
+    } catch (refusal) {
+      if (!(refusal instanceof UnboundInputs)) throw refusal;
+    }
     throw new Unsupported('outputs that are no tensors', `${model}: ${e.message}`);
   }
 }
