@@ -42,7 +42,10 @@ export class Asm {
     this.#dataBase = dataBase;
     this.#dataEnd = dataBase;
     this.m = new binaryen.Module();
-    this.m.setFeatures(binaryen.Features.All);
+    // No more than is used: some proposals that binaryen knows change how imports are written, which engines do not read yet.
+    const { Atomics, BulkMemory, BulkMemoryOpt, NontrappingFPToInt, RelaxedSIMD, SIMD128, SignExt } = binaryen.Features;
+    const vectors = (this.simd ? SIMD128 : 0) | (this.relaxed ? RelaxedSIMD : 0);
+    this.m.setFeatures(Atomics | BulkMemory | BulkMemoryOpt | NontrappingFPToInt | SignExt | vectors);
     // Loads and stores look their memory up when they are made; `finish` sets its real size.
     this.#setMemory(1, 1, []);
   }
