@@ -1,6 +1,9 @@
 /** Fast forms of the few ops that fold over whole weights. They give the same bits as the interpreter, which takes seconds for millions of elements. */
 import type { Op } from '../ir/graph.ts';
-import { nums } from '../ir/op.ts';
+import { num, nums, str } from '../ir/op.ts';
+import { packWeights } from '../ir/ops/packing/conv.ts';
+import { convGeometry } from '../ir/ops/packing/geometry.ts';
+import { packMatrix } from '../ir/ops/packing/matmul.ts';
 import { dtypes, rowMajor, sizeOf, type Tensor } from '../ir/type.ts';
 
 const binary: Readonly<Record<string, (a: number, b: number) => number>> = {
@@ -10,7 +13,7 @@ const binary: Readonly<Record<string, (a: number, b: number) => number>> = {
   div: (a, b) => a / b,
 };
 
-/** The result of a reshape, a transpose, a broadcast, or an f32 sum, difference, product or quotient; undefined for any other op. A reshape shares its operand's data. */
+/** The result of a reshape, a transpose, a broadcast, a packing op, or an f32 sum, difference, product or quotient; undefined for any other op. A reshape shares its operand's data. */
 export function foldDense(op: Op, operands: readonly Tensor[]): Tensor | undefined {
   const [a, b] = operands;
   const type = op.results[0]!.type;
@@ -21,6 +24,7 @@ export function foldDense(op: Op, operands: readonly Tensor[]): Tensor | undefin
     return gathered(type, a, nums(op.attrs, 'perm').map((p) => strides[p]!));
   }
   if (op.name === 'broadcast') return gathered(type, a, broadcastStrides(a.shape, type.shape));
+  if (op.name === 'packConv' || op.name === 'packMatmul') return packed(op, a);
   const f = binary[op.name];
   if (!f || !b || a.dtype !== 'f32') return undefined;
   const out = new Float32Array(sizeOf(type.shape));
@@ -29,6 +33,14 @@ export function foldDense(op: Op, operands: readonly Tensor[]): Tensor | undefin
     for (let i = 0; i < n; i++) out[at + i] = f(x[p! + i * dp!]!, y[q! + i * dq!]!);
   });
   return { ...type, data: out };
+}
+
+function packed(op: Op, w: Tensor): Tensor {
+  const type = op.results[0]!.type;
+  const data = new Float32Array(sizeOf(type.shape));
+  if (op.name === 'packMatmul') packMatrix(w.data as Float32Array, w.shape, str(op.attrs, 'spec'), data);
+  else packWeights(w.data as Float32Array, convGeometry(str(op.attrs, 'algorithm'), w.shape, num(op.attrs, 'groups')), data);
+  return { ...type, data };
 }
 
 function gathered(type: Pick<Tensor, 'dtype' | 'shape'>, from: Tensor, strides: readonly number[]): Tensor {

@@ -40,6 +40,12 @@ describe('fast folding gives the bits of the interpreter', () => {
     ['broadcast', f32(), { shape: [2, 3] }],
     ['broadcast', randomTensor({ dtype: 'bool', shape: [2] }, random), { shape: [3, 2] }],
     ['reshape', f32(2, 6), { shape: [3, 4] }],
+    ['packConv', f32(6, 2, 3, 3), { algorithm: 'direct', groups: 2 }],
+    ['packConv', f32(13, 5, 1, 2), { algorithm: 'direct', groups: 1 }],
+    ['packConv', f32(6, 1, 3, 3), { algorithm: 'depthwise', groups: 6 }],
+    ['packConv', f32(12, 4, 3, 3), { algorithm: 'winograd4', groups: 1 }],
+    ['packMatmul', f32(6, 13), { spec: 'mk,kn->mn' }],
+    ['packMatmul', f32(4, 3, 5), { spec: 'mkj,jnk->mn' }],
   ] as const)('%s', (name, x, attrs) => {
     const o = op(name, [x], attrs);
     expect(foldDense(o, [x])).toEqual(evaluateOp(o, [x])[0]);

@@ -7,7 +7,7 @@ import { conv } from '../contraction/conv.ts';
 import { arity, check, fresh, nth, numbers } from '../helpers.ts';
 import { sweepAttrs } from '../spatial.ts';
 import { convGeometry, geometryOf, packedFloats, winogradTile, type ConvGeometry } from './geometry.ts';
-import { packPanels, panelFloats, panelIndex } from './panels.ts';
+import { panelColumns, panelFloats, panelIndex, storedColumns, type Floats } from './panels.ts';
 import { sandwich, winograd } from './winograd.ts';
 
 const algorithmAttr = { algorithm: { kind: 'string', default: 'required' } } as const;
@@ -89,7 +89,8 @@ export function wholeOperand(operands: readonly TensorType[], _attrs: Attrs, res
   };
 }
 
-function packWeights(w: Float64Array, g: ConvGeometry, to: Float64Array): void {
+/** Lays out a convolution's weight for its algorithm, into zeros. */
+export function packWeights(w: Floats, g: ConvGeometry, to: Floats): void {
   const { groups, fanIn, fanOut, taps } = g;
   const tile = winogradTile(g.algorithm);
   if (tile > 0) return transformWeights(w, g, tile as 2 | 4, to);
@@ -97,13 +98,16 @@ function packWeights(w: Float64Array, g: ConvGeometry, to: Float64Array): void {
     for (let c = 0; c < groups; c++) for (let t = 0; t < taps; t++) to[((c >> 2) * taps + t) * 4 + (c & 3)] = w[c * taps + t]!;
     return;
   }
-  const groupFloats = panelFloats(taps * fanIn, fanOut);
   // Rows of the matrix are (tap, channel); the weight has (channel, tap).
-  const matrix = new Float64Array(taps * fanIn * fanOut);
+  const rows = taps * fanIn;
   for (let group = 0; group < groups; group++) {
-    let from = group * fanOut * fanIn * taps;
-    for (let o = 0; o < fanOut; o++) for (let i = 0; i < fanIn; i++) for (let t = 0; t < taps; t++) matrix[(o * taps + t) * fanIn + i] = w[from++]!;
-    packPanels(matrix, 0, taps * fanIn, fanOut, 1, taps * fanIn, to, group * groupFloats);
+    for (let first = 0; first < fanOut; first += panelColumns) {
+      const width = Math.min(panelColumns, storedColumns(fanOut) - first);
+      const columns = Math.min(width, fanOut - first);
+      const from = (group * fanOut + first) * rows;
+      let at = group * panelFloats(rows, fanOut) + first * rows;
+      for (let t = 0; t < taps; t++) for (let i = 0; i < fanIn; i++, at += width) for (let c = 0; c < columns; c++) to[at + c] = w[from + c * rows + i * taps + t]!;
+    }
   }
 }
 
@@ -120,14 +124,15 @@ function unpackWeights(packed: Float64Array, g: ConvGeometry, w: Float64Array): 
   }
 }
 
-function transformWeights(w: Float64Array, g: ConvGeometry, tile: 2 | 4, to: Float64Array): void {
+function transformWeights(w: Floats, g: ConvGeometry, tile: 2 | 4, to: Floats): void {
   const { weight, side } = winograd(tile);
   const { fanIn, fanOut } = g;
   const positionFloats = panelFloats(fanIn, fanOut);
   const flat = Float64Array.from(weight.flat());
   const temp = new Float64Array(3 * side);
-  for (let o = 0; o < fanOut; o++) {
-    for (let i = 0; i < fanIn; i++) {
+  // Panel by panel, so that the columns of a row are stored one after the other.
+  for (let first = 0; first < fanOut; first += panelColumns) for (let i = 0; i < fanIn; i++) {
+    for (let o = first; o < Math.min(first + panelColumns, fanOut); o++) {
       const from = (o * fanIn + i) * 9;
       for (let a = 0; a < side; a++) {
         const [p, q, r] = [flat[3 * a]!, flat[3 * a + 1]!, flat[3 * a + 2]!];

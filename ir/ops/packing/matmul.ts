@@ -5,7 +5,7 @@ import { contract } from '../contraction/contract.ts';
 import { arity, check, fresh, numbers } from '../helpers.ts';
 import { copyStrided } from '../strided.ts';
 import { wholeOperand, withWholeWeight } from './conv.ts';
-import { packPanels, panelFloats, panelIndex } from './panels.ts';
+import { packPanels, panelFloats, panelIndex, type Floats } from './panels.ts';
 
 /** How a contraction `M... K..., b -> M... N...` reads its right operand. */
 export interface MatmulShape {
@@ -60,21 +60,24 @@ export const packMatmul: OpDef = {
   axes: wholeOperand,
   reference([b], a, [packed]) {
     const to = fresh(packed!);
-    const { k, n, letters, sizes, kAxes } = shapeOf(str(a, 'spec'), b!.shape);
-    const own = rowMajor(b!.shape);
-    const strides = letters.map((l) => own[rightLetters(str(a, 'spec')).indexOf(l)]!);
-    const rowStep = evenStep(sizes.slice(0, kAxes), strides.slice(0, kAxes));
-    const columnStep = evenStep(sizes.slice(kAxes), strides.slice(kAxes));
-    if (rowStep !== undefined && columnStep !== undefined) packPanels(numbers(b!), 0, k, n, rowStep, columnStep, numbers(to), 0);
-    else {
-      const matrix = new Float64Array(k * n);
-      copyStrided(numbers(b!), matrix, sizes, { strides }, { strides: rowMajor(sizes) });
-      packPanels(matrix, 0, k, n, n, 1, numbers(to), 0);
-    }
+    packMatrix(numbers(b!), b!.shape, str(a, 'spec'), numbers(to));
     return [to];
   },
   grad: { none: 'algorithms are chosen after differentiation' },
 };
+
+/** Lays out the right operand of a product as panels, into zeros. */
+export function packMatrix(b: Floats, bShape: readonly number[], spec: string, to: Floats): void {
+  const { k, n, letters, sizes, kAxes } = shapeOf(spec, bShape);
+  const own = rowMajor(bShape);
+  const strides = letters.map((l) => own[rightLetters(spec).indexOf(l)]!);
+  const rowStep = evenStep(sizes.slice(0, kAxes), strides.slice(0, kAxes));
+  const columnStep = evenStep(sizes.slice(kAxes), strides.slice(kAxes));
+  if (rowStep !== undefined && columnStep !== undefined) return packPanels(b, 0, k, n, rowStep, columnStep, to, 0);
+  const matrix = new Float64Array(k * n);
+  copyStrided(b instanceof Float64Array ? b : new Float64Array(b), matrix, sizes, { strides }, { strides: rowMajor(sizes) });
+  packPanels(matrix, 0, k, n, n, 1, to, 0);
+}
 
 export const contractPacked: OpDef = {
   name: 'contractPacked',

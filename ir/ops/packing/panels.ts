@@ -18,8 +18,11 @@ export function panelIndex(row: number, column: number, k: number, n: number): n
   return first * k + row * Math.min(panelColumns, storedColumns(n) - first) + (column - first);
 }
 
+/** Weights as the interpreter holds them, or as the artifact stores them: packing rounds only where it stores float32. */
+export type Floats = Float64Array | Float32Array;
+
 /** Packs a matrix whose element (row, column) is `from[offset + row·rowStep + column·columnStep]` into `to` at `at`. */
-export function packPanels(from: Float64Array, offset: number, k: number, n: number, rowStep: number, columnStep: number, to: Float64Array, at: number): void {
+export function packPanels(from: Floats, offset: number, k: number, n: number, rowStep: number, columnStep: number, to: Floats, at: number): void {
   for (let first = 0; first < n; first += panelColumns) {
     const width = Math.min(panelColumns, storedColumns(n) - first);
     const columns = Math.min(width, n - first);
