@@ -37,10 +37,23 @@ function conv(label: string, algorithm: string, c: number, o: number, size: numb
   return { name, flops, kernel: instantiate(features, contraction, b.ops.at(-1)!, [channelsLast(x.type), rows(w.type)], [channelsLast(y.type)]) };
 }
 
+function product(spec: string, aShape: readonly number[], bShape: readonly number[]): Case | undefined {
+  const name = `contract ${spec} ${aShape.join('x')}`;
+  if (!name.includes(filter)) return undefined;
+  const b = new Builder('bench');
+  const [x, y] = [b.input(tensorType('f32', aShape)), b.input(tensorType('f32', bShape))];
+  const z = b.contract(spec, x, y);
+  const letters = spec.split('->')[0]!;
+  const sizes = new Map([...letters.replace(',', '')].map((l, i) => [l, [...aShape, ...bShape][i]!]));
+  return { name, flops: 2 * [...sizes.values()].reduce((n, d) => n * d, 1), kernel: instantiate(features, contraction, b.ops.at(-1)!, [rows(x.type), rows(y.type)], [rows(z.type)]) };
+}
+
 const cases = [
   gemm(512, 512, 512),
   gemm(3136, 64, 64), gemm(3136, 256, 64), gemm(3136, 64, 256), gemm(784, 128, 512), gemm(784, 512, 128), gemm(196, 256, 1024), gemm(196, 1024, 256), gemm(49, 512, 2048), gemm(49, 2048, 512),
   gemm(197, 768, 768), gemm(197, 3072, 768), gemm(197, 768, 3072), gemm(1, 1000, 2048),
+  product('bthd,bshd->bhts', [1, 197, 12, 64], [1, 197, 12, 64]), product('bhts,bshd->bthd', [1, 12, 197, 197], [1, 197, 12, 64]),
+  product('mk,kn->mn', [512, 512], [512, 512]), product('mk,nk->mn', [512, 512], [512, 512]), product('km,kn->mn', [512, 512], [512, 512]), product('bhtd,bhsd->bhts', [1, 4, 64, 32], [1, 4, 64, 32]),
   conv('stem', 'direct', 3, 64, 224, 7, 2),
   conv('resnet', 'direct', 64, 64, 56, 3, 1), conv('resnet', 'direct', 128, 128, 56, 3, 2), conv('resnet', 'direct', 128, 128, 28, 3, 1), conv('resnet', 'direct', 256, 256, 28, 3, 2),
   conv('resnet', 'direct', 256, 256, 14, 3, 1), conv('resnet', 'direct', 512, 512, 14, 3, 2), conv('resnet', 'direct', 512, 512, 7, 3, 1),

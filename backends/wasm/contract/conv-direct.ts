@@ -4,9 +4,10 @@ import { nums } from '../../../ir/op.ts';
 import { geometryOf } from '../../../ir/ops/packing/geometry.ts';
 import type { Placed } from '../../../ir/tile.ts';
 import { dtypes } from '../../../ir/type.ts';
-import type { Asm } from '../asm.ts';
+import type { Asm, E, Fn, Local } from '../asm.ts';
 import { kernelKey, type KernelCode } from '../kernel.ts';
 import { blockedKernel } from './blocked.ts';
+import { windowBytes, windowOf, windowRows } from './conv-window.ts';
 import { cutWork } from './cut.ts';
 import { epilogueOf } from './epilogue.ts';
 import type { Contraction } from './fused.ts';
@@ -21,19 +22,33 @@ export function directConv(asm: Asm, k: Contraction, operands: readonly Placed[]
   const axes = convAxes(k, input, result);
   const space = convSpace(k, operands, result);
   const epilogue = epilogueOf(k.op, k.root, k.extra, space);
+  const source = k.roots[0]!;
+  const shared = {
+    key: kernelKey(k.op, operands, [result]),
+    operands: operands.length, space, epilogue, groups: geometry.groups, columns: geometry.fanOut,
+    panels: (f: Fn, pointers: readonly Local[]): E => f.get(pointers[packed]!),
+  };
+  const work = { outer: space.outer, rows: space.rows, groups: geometry.groups, columns: geometry.fanOut, k: geometry.taps * geometry.fanIn };
+  const batchBytes = 4 * input.strides[0]!;
+  const [, ay, ax] = axes;
+
+  const window = windowOf(axes, geometry.fanIn, geometry.groups);
+  if (window && space.rows % ax.result === 0) {
+    const cut = cutWork({ ...work, rowBytes: 4 * geometry.fanIn * ax.stride * ay.stride, rowMultiple: ax.result });
+    return blockedKernel(asm, {
+      ...shared, taps: ay.kernel, run: 4 * geometry.fanIn * ax.kernel, cut, fillBytes: windowBytes(window, ay, cut.rowBlock / ax.result),
+      fill: (f, pointers, { table, first, count, area }) => windowRows(f, { table, area, first, count, input: () => f.get(pointers[source]!), batchBytes, channels: geometry.fanIn, axes, window }),
+    });
+  }
   const run = 4 * geometry.fanIn;
   const outside = readsOutside(axes);
-  const rowBytes = run * geometry.groups * Math.min(geometry.taps, axes.reduce((n, a) => n * a.stride, 1));
-  const cut = cutWork({ outer: space.outer, rows: space.rows, groups: geometry.groups, columns: geometry.fanOut, k: geometry.taps * geometry.fanIn, rowBytes });
   const zeroBytes = outside ? run * geometry.groups : 0;
+  const cut = cutWork({ ...work, rowBytes: run * geometry.groups * Math.min(geometry.taps, axes.reduce((n, a) => n * a.stride, 1)) });
   return blockedKernel(asm, {
-    key: kernelKey(k.op, operands, [result]),
-    operands: operands.length, space, epilogue, groups: geometry.groups, columns: geometry.fanOut, taps: geometry.taps, run, cut,
-    fillBytes: zeroBytes,
-    panels: (f, pointers) => f.get(pointers[packed]!),
+    ...shared, taps: geometry.taps, run, cut, fillBytes: zeroBytes,
     fill: (f, pointers, { table, first, count, area }) => [
       ...(outside ? [asm.m.memory.fill(f.get(area), asm.i32(0), asm.i32(zeroBytes))] : []),
-      ...pixelRows(f, { table, input: () => f.get(pointers[k.roots[0]!]!), batchBytes: 4 * input.strides[0]!, axes, first, count, zero: () => f.get(area) }),
+      ...pixelRows(f, { table, input: () => f.get(pointers[source]!), batchBytes, axes, first, count, zero: () => f.get(area) }),
     ],
   });
 }

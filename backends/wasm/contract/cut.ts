@@ -33,7 +33,7 @@ export function cutWork(o: { readonly outer: number; readonly rows: number; read
   const rowParts = Math.max(fewest, Math.min(wanted, Math.floor(o.rows / leastRows)), 1);
   const rowBlock = Math.min(o.rows, Math.ceil(Math.ceil(o.rows / rowParts) / multiple) * multiple);
   const rowBlocks = Math.ceil(o.rows / rowBlock);
-  const rest = Math.ceil(wanted / rowBlocks);
+  const rest = Math.max(1, Math.round(wanted / rowBlocks));
   const groupBlock = Math.ceil(o.groups / Math.min(o.groups, rest));
   const groupBlocks = Math.ceil(o.groups / groupBlock);
   const panels = Math.max(1, Math.floor(o.columns / panelColumns));

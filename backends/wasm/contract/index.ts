@@ -9,10 +9,13 @@ import { contractionOf, type Contraction } from './fused.ts';
 import { packedGemm } from './gemm.ts';
 import { genericContraction } from './generic.ts';
 import { matmul } from './matmul.ts';
+import { packConvKernel, packMatmulKernel } from './pack.ts';
 import { winogradConv } from './winograd.ts';
 
-/** Emits any contraction: plain, or the root of a `fused` op of kind `contract`. */
+/** Emits any op of the two families, plain or as the root of a `fused` op of kind `contract`. */
 export const contraction: Emitter = (asm, op, operands, results) => {
+  if (op.name === 'packConv') return packConvKernel(asm, op, operands, results);
+  if (op.name === 'packMatmul') return packMatmulKernel(asm, op, operands, results);
   const k = contractionOf(op);
   const result = results[0]!;
   switch (k.root.name) {
