@@ -39,7 +39,7 @@ export async function writeFolder(folder: string, files: Files): Promise<void> {
   const old = beside('old');
   let made: string | undefined;
   try {
-    made = await mkdir(dirname(target), { recursive: true });
+    made = await makeFolders(dirname(target));
     await mkdir(fresh);
     for (const [file, chunks] of Object.entries(files)) await writeDurably(join(fresh, file), chunks);
     await syncFolder(fresh);
@@ -59,6 +59,22 @@ export async function writeFolder(folder: string, files: Files): Promise<void> {
     throw new UserError(`cannot write the artifact to ${folder}: ${reason(e)}`);
   }
   await rm(old, { recursive: true, force: true });
+}
+
+/**
+ * Makes a folder and those above it that are missing; returns the topmost one it made. (mkdir's own `recursive` never ends where a file system refuses
+ * a folder by saying that it does not exist, as /proc does.)
+ */
+async function makeFolders(path: string): Promise<string | undefined> {
+  if (await stat(path).then((s) => s.isDirectory(), () => false)) return undefined;
+  const above = await makeFolders(dirname(path));
+  try {
+    await mkdir(path);
+  } catch (e) {
+    if (above !== undefined) await rm(above, { recursive: true });
+    throw e;
+  }
+  return above ?? path;
 }
 
 async function writeDurably(path: string, chunks: readonly Uint8Array[]): Promise<void> {
