@@ -248,15 +248,23 @@ const padRules: readonly Rule[] = [
   })),
 ];
 
+/** Whether a value depends on constants alone, as far as weights are usually prepared in a model. */
+function isParameter(v: Value, facts: Facts, depth = 6): boolean {
+  if (facts.constant(v)) return true;
+  const op = facts.definition(v);
+  return depth > 0 && op !== undefined && op.operands.length > 0 && op.operands.every((o) => isParameter(o, facts, depth - 1));
+}
+
 const contractRules: readonly Rule[] = [
   {
-    name: 'contract(transpose(x), y) = contract(x, y) with other letters',
+    name: 'contract(transpose(x), y) = contract(x, y) with other letters, where y is no weight',
     roots: ['contract'],
     exactness: 'exact',
     apply: (op, b, facts) => {
       const [ins, out] = str(op.attrs, 'spec').split('->') as [string, string];
       const specs = ins.split(',');
-      const defs = op.operands.map((v) => facts.definition(v));
+      // Data that meets a weight keeps its order: packed products take rows first and summed axes last.
+      const defs = op.operands.map((v, i) => (isParameter(op.operands[1 - i]!, facts) ? undefined : facts.definition(v)));
       if (!defs.some((d) => d?.name === 'transpose')) return undefined;
       const operands = op.operands.map((v, i) => {
         const def = defs[i];
