@@ -1,6 +1,6 @@
 /** One emitter per family of ops. */
 import { InternalError, invariant } from '../../ir/diagnostic.ts';
-import { isReduceRoot } from '../../ir/fused.ts';
+import { isContractRoot, isReduceRoot } from '../../ir/fused.ts';
 import type { Op, Value } from '../../ir/graph.ts';
 import { tensorAttr, type OpFamily } from '../../ir/op.ts';
 import { opDef } from '../../ir/ops/index.ts';
@@ -8,7 +8,10 @@ import type { Placed } from '../../ir/tile.ts';
 import { bytesOf, rowMajor } from '../../ir/type.ts';
 import { emitArg } from './arg.ts';
 import type { Asm, E } from './asm.ts';
+import { contractionOf } from './contract/fused.ts';
+import { genericContraction } from './contract/generic.ts';
 import { contraction } from './contract/index.ts';
+import { isLaneType, isVectorChain } from './elementwise/index.ts';
 import { emitIndex } from './gather.ts';
 import { kernelKey, type Emitter, type KernelCode } from './kernel.ts';
 import { emitMap } from './map.ts';
@@ -36,7 +39,7 @@ const emitFused: Emitter = (asm, op, operands, results) => {
   const inside = { ops: region.ops, inputs: region.inputs, outputs: region.outputs.map((o) => o.value) };
   switch (op.attrs['kind']) {
     case 'map': return emitMap(asm, op, operands, results);
-    case 'contract': return contraction(asm, op, operands, results);
+    case 'contract': return emitFusedContraction(asm, op, operands, results);
     case 'row': return emitRows(asm, kernelKey(op, operands, results), inside, operands, results);
     case 'reduce': {
       const root = region.ops.find(isReduceRoot);
@@ -48,6 +51,16 @@ const emitFused: Emitter = (asm, op, operands, results) => {
     }
   }
   invariant(false, `there is no kind of fusion ${String(op.attrs['kind'])}`);
+};
+
+/** Epilogues that lanes cannot hold (f16, f64, i64) run as scalars after each sum, or, behind a packed weight, as kernels of their own. */
+const emitFusedContraction: Emitter = (asm, op, operands, results) => {
+  const region = op.regions[0]!;
+  const epilogue = region.ops.filter((o) => !isContractRoot(o));
+  const read = epilogue.flatMap((o) => o.operands);
+  if (isVectorChain(epilogue) && [...read, ...region.outputs.map((o) => o.value)].every((v) => isLaneType(v.type.dtype))) return contraction(asm, op, operands, results);
+  const k = contractionOf(op);
+  return k.root.name.endsWith('Packed') ? emitSequence(asm, op, operands, results) : genericContraction(asm, k, operands, results[0]!);
 };
 
 /** Runs a region op by op on one thread, with values in between in scratch: for combinations that have no kernel of their own. */

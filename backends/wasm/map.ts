@@ -4,7 +4,7 @@ import type { Placed } from '../../ir/tile.ts';
 import { dtypes, sizeOf } from '../../ir/type.ts';
 import type { Asm, E, Fn, Local, Vec } from './asm.ts';
 import { computeType, loadElement, storeElement } from './dtype.ts';
-import { isLaneType, isVectorChain, loadVec, scalarChain, splatElement, storeVec, vecChain, type ScalarValues, type VecValues } from './elementwise/index.ts';
+import { gatherVec, isLaneType, isVectorChain, loadVec, scalarChain, scatterVec, splatElement, storeVec, vecChain, type ScalarValues, type VecValues } from './elementwise/index.ts';
 import { kernelKey, type Emitter, type KernelCode } from './kernel.ts';
 import { chunkTarget, collapse, cutNest, emitNest, kernel, type NestDim, type Row } from './nest.ts';
 
@@ -118,34 +118,15 @@ function emitRow(f: Fn, chain: Chain, tensors: readonly Placed[], steps: readonl
 
 /** Four elements that lie `step` bytes apart, element `at` of the row first. */
 export function loadLanes(f: Fn, t: Placed, ptr: Local, step: number, at: number): Vec {
-  const { m } = f.asm;
   const d = t.type.dtype;
-  if (step === dtypes[d].bytes) return loadVec(f, d, () => f.get(ptr), at * step);
-  const p = (k: number): E => (step < 0 ? f.asm.plus(f.get(ptr), (at + k) * step) : f.get(ptr));
-  const offset = (k: number): number => (step < 0 ? 0 : (at + k) * step);
-  if (d === 'bool') {
-    const lane = (k: number): E => m.i32.load8_u(offset(k), 1, p(k));
-    let v = m.i32x4.splat(lane(0));
-    for (let k = 1; k < 4; k++) v = m.i32x4.replace_lane(v, k, lane(k));
-    return [m.i32x4.neg(v)];
-  }
-  let v = m.v128.load32_zero(offset(0), 4, p(0));
-  for (let k = 1; k < 4; k++) v = m.v128.load32_lane(offset(k), 4, k, p(k), v);
-  return [v];
+  return step === dtypes[d].bytes ? loadVec(f, d, () => f.get(ptr), at * step) : gatherVec(f, d, () => f.get(ptr), at * step, step);
 }
 
 /** Stores lanes `step` bytes apart; of `lanes` = 1 the first alone. */
 export function storeLanes(f: Fn, t: Placed, ptr: Local, step: number, at: number, v: () => Vec, lanes: 1 | 4): E {
-  const { m } = f.asm;
   const d = t.type.dtype;
   if (lanes === 4 && step === dtypes[d].bytes) return storeVec(f, d, () => f.get(ptr), at * step, v());
-  const kept = f.vlocal();
-  const stores = Array.from({ length: lanes }, (_, k) => {
-    const p = step < 0 ? f.asm.plus(f.get(ptr), (at + k) * step) : f.get(ptr);
-    const offset = step < 0 ? 0 : (at + k) * step;
-    return d === 'bool' ? m.v128.store8_lane(offset, 1, 4 * k, p, m.i32x4.neg(f.vget(kept)[0]!)) : m.v128.store32_lane(offset, 4, k, p, f.vget(kept)[0]!);
-  });
-  return m.block(null, [f.vset(kept, v()), ...stores]);
+  return scatterVec(f, d, () => f.get(ptr), at * step, step, lanes, v);
 }
 
 function emitScalarRow(f: Fn, chain: Chain, tensors: readonly Placed[], steps: readonly number[], row: Row): E[] {

@@ -90,12 +90,15 @@ export function encodeNarrow(asm: Asm, d: NarrowFloat, value: E, saturate = fals
   return asm.call(fn, [value], 'i32');
 }
 
-/** f8e8m0 holds powers of two alone: rounds to the nearest, ties up. Beyond 2^127 or below 2^-127: NaN, or the end of the range if `saturate`. */
+/**
+ * f8e8m0 holds powers of two alone: rounds to the nearest, ties up; beyond 2^127 or below 2^-127 it is NaN. With `saturate` it rounds up, and clamps to
+ * the ends of the range.
+ */
 function e8m0(f: Fn, x: Local, saturate: boolean): E[] {
   const { m } = f.asm;
   const c = (k: number): E => m.i32.const(k);
   const e = f.local('i32');
-  const rounded = m.i64.add(m.i64.reinterpret(f.get(x)), m.i64.const(1n << 51n));
+  const rounded = m.i64.add(m.i64.reinterpret(f.get(x)), m.i64.const(saturate ? (1n << 52n) - 1n : 1n << 51n));
   const high = m.select(m.i32.gt_s(f.get(e), c(254)), c(saturate ? 254 : 255), f.get(e));
   return [
     f.set(e, m.i32.sub(m.i32.wrap(m.i64.shr_u(rounded, m.i64.const(52))), c(1023 - 127))),

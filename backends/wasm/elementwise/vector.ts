@@ -1,16 +1,16 @@
 /**
- * Elementwise ops on four lanes of f32, i32, u32 or bool. Where the module has SIMD a bool is a mask (all bits of a lane set or clear) and a Vec
- * is one v128; else a Vec is four scalars and a bool is 0 or 1.
+ * Elementwise ops on four lanes of f32, i32, u32, small integers (held as i32) or bool. Where the module has SIMD a bool is a mask (all bits of a lane
+ * set or clear) and a Vec is one v128; else a Vec is four scalars and a bool is 0 or 1.
  */
 import type { Op } from '../../../ir/graph.ts';
 import { flag } from '../../../ir/op.ts';
-import type { DType } from '../../../ir/type.ts';
+import { dtypes, type DType } from '../../../ir/type.ts';
 import { types, type E, type Fn, type LaneTy, type Vec } from '../asm.ts';
-import { isUnsigned } from '../dtype.ts';
+import { extremes, isUnsigned, loadElement, storeElement } from '../dtype.ts';
 import { callVector, hasVectorFormula, inlineVector } from '../math/vector.ts';
 import { emitScalar, type ElementwiseName } from './scalar.ts';
 
-const laneTypes: ReadonlySet<DType> = new Set(['f32', 'i32', 'u32', 'bool']);
+const laneTypes: ReadonlySet<DType> = new Set(['f32', 'i32', 'u32', 'i16', 'u16', 'i8', 'u8', 'bool']);
 /** Whether values of a dtype can be held in lanes. */
 export const isLaneType = (d: DType): boolean => laneTypes.has(d);
 /** Whether an elementwise op can run on lanes. */
@@ -28,7 +28,19 @@ export function emitVec(f: Fn, op: Op, args: readonly Vec[], options: VecOptions
   if (!f.asm.simd) return [0, 1, 2, 3].map((lane) => emitScalar(f, op, args.map((a) => a[lane]!)));
   const [a = 0, b = 0, c = 0] = args.map((v) => v[0]!);
   const emit = vectorOps[op.name as ElementwiseName] ?? perLane;
-  return [emit({ f, d: op.operands.at(-1)!.type.dtype, op, options }, a, b, c)];
+  const value = emit({ f, d: op.operands.at(-1)!.type.dtype, op, options }, a, b, c);
+  return [wraps.has(op.name) ? wrapLanes(f, op.results[0]!.type.dtype, value) : value];
+}
+
+/** Ops that can leave the range of a small integer. */
+const wraps: ReadonlySet<string> = new Set(['neg', 'abs', 'add', 'sub', 'mul', 'bitNot']);
+/** Brings i32 lanes back into the range of a small integer. */
+function wrapLanes(f: Fn, d: DType, v: E): E {
+  const { m } = f.asm;
+  const { bits, kind } = dtypes[d];
+  if (bits === 32 || kind === 'bool') return v;
+  if (kind === 'uint') return m.v128.and(v, splat(f, 'i32', 2 ** bits - 1));
+  return m.i32x4.shr_s(m.i32x4.shl(v, m.i32.const(32 - bits)), m.i32.const(32 - bits));
 }
 
 interface Row { readonly f: Fn; readonly d: DType; readonly op: Op; readonly options: VecOptions }
@@ -99,9 +111,9 @@ const extremum = (name: 'min' | 'max'): Emit => (r, a, b) => {
 // Ops that are missing here run lane by lane.
 const vectorOps: Readonly<Partial<Record<ElementwiseName, Emit>>> = {
   neg: (r, a) => r.f.asm.m[shape(r)].neg(a),
-  abs: (r, a) => (r.d === 'u32' ? a : r.f.asm.m[shape(r)].abs(a)),
+  abs: (r, a) => (isUnsigned(r.d) ? a : r.f.asm.m[shape(r)].abs(a)),
   sign: (r, a) => {
-    if (r.d === 'u32') return r.f.asm.m.i32x4.min_u(a, splat(r.f, 'i32', 1));
+    if (isUnsigned(r.d)) return r.f.asm.m.i32x4.min_u(a, splat(r.f, 'i32', 1));
     if (r.d !== 'f32') return r.f.asm.m.i32x4.max_s(r.f.asm.m.i32x4.min_s(a, splat(r.f, 'i32', 1)), splat(r.f, 'i32', -1));
     const { m } = r.f.asm;
     return bind(r.f, a, (x) => m.v128.bitselect(
@@ -124,7 +136,7 @@ const vectorOps: Readonly<Partial<Record<ElementwiseName, Emit>>> = {
     const is = (x: E, on: boolean, at: number): E => (on ? m.f32x4.eq(x, splat(r.f, 'f32', at)) : m.i32x4.splat(m.i32.const(0)));
     return bind(r.f, a, (x) => m.v128.or(is(x(), flag(r.op.attrs, 'positive'), Infinity), is(x(), flag(r.op.attrs, 'negative'), -Infinity)));
   },
-  relu: (r, a) => (r.d === 'f32' ? r.f.asm.m.f32x4.pmax(a, splat(r.f, 'f32', 0)) : r.d === 'u32' ? a : r.f.asm.m.i32x4.max_s(a, splat(r.f, 'i32', 0))),
+  relu: (r, a) => (r.d === 'f32' ? r.f.asm.m.f32x4.pmax(a, splat(r.f, 'f32', 0)) : isUnsigned(r.d) ? a : r.f.asm.m.i32x4.max_s(a, splat(r.f, 'i32', 0))),
   add: arithmetic('add'), sub: arithmetic('sub'), mul: arithmetic('mul'),
   div: (r, a, b) => {
     if (r.d !== 'f32') return perLane(r, a, b, 0);
@@ -152,46 +164,109 @@ const vectorOps: Readonly<Partial<Record<ElementwiseName, Emit>>> = {
     return extremum('min')({ ...r, options: { constants: [undefined, known1] } }, inner, hi, 0);
   },
   cast: (r, a) => {
-    const { f } = r;
+    const { f, d } = r;
     const { m } = f.asm;
     const to = r.op.results[0]!.type.dtype;
-    if (to === r.d) return a;
-    if (to === 'bool') return r.d === 'f32' ? m.f32x4.ne(a, splat(f, 'f32', 0)) : m.i32x4.ne(a, splat(f, 'i32', 0));
-    if (r.d === 'bool') return to === 'f32' ? m.v128.and(a, splat(f, 'f32', 1)) : m.i32x4.neg(a);
-    if (to === 'f32') return r.d === 'u32' ? m.f32x4.convert_i32x4_u(a) : m.f32x4.convert_i32x4_s(a);
-    return perLane(r, a, 0, 0);
+    const saturate = flag(r.op.attrs, 'saturate');
+    if (to === d) return a;
+    if (to === 'bool') return d === 'f32' ? m.f32x4.ne(a, splat(f, 'f32', 0)) : m.i32x4.ne(a, splat(f, 'i32', 0));
+    if (d === 'bool') return to === 'f32' ? m.v128.and(a, splat(f, 'f32', 1)) : m.i32x4.neg(a);
+    if (to === 'f32') return d === 'u32' ? m.f32x4.convert_i32x4_u(a) : m.f32x4.convert_i32x4_s(a);
+    if (d === 'f32') {
+      if (!saturate) return perLane(r, a, 0, 0);
+      const rounded = m.f32x4.nearest(a);
+      if (dtypes[to].bits === 32) return to === 'u32' ? m.i32x4.trunc_sat_f32x4_u(rounded) : m.i32x4.trunc_sat_f32x4_s(rounded);
+      return clampLanes(f, 'i32', to, m.i32x4.trunc_sat_f32x4_s(rounded));
+    }
+    return saturate ? clampLanes(f, d, to, a) : wrapLanes(f, to, a);
   },
-  bitcast: (r, a) => a,
+  bitcast: (r, a) => {
+    const { m } = r.f.asm;
+    const to = r.op.results[0]!.type.dtype;
+    // A bool is a byte of 0 or 1 in memory, a mask in lanes.
+    const bits = r.d === 'bool' ? m.i32x4.neg(a) : a;
+    return to === 'bool' ? m.i32x4.ne(bits, splat(r.f, 'i32', 0)) : wrapLanes(r.f, to, bits);
+  },
 };
+
+/** Clamps lanes of one integer dtype to the range of another. */
+function clampLanes(f: Fn, from: DType, to: DType, v: E): E {
+  const { m } = f.asm;
+  const [own, range] = [extremes(from), extremes(to)];
+  const bound = (x: number | bigint): E => splat(f, 'i32', Number(x) | 0);
+  let out = v;
+  if (range.greatest < own.greatest) out = from === 'u32' ? m.i32x4.min_u(out, bound(range.greatest)) : m.i32x4.min_s(out, bound(range.greatest));
+  if (range.least > own.least) out = m.i32x4.max_s(out, bound(range.least));
+  return out;
+}
 
 /** Loads four elements of a lane type at ptr + offset. */
 export function loadVec(f: Fn, d: DType, ptr: () => E, offset: number): Vec {
   const { m } = f.asm;
-  if (!f.asm.simd) return [0, 1, 2, 3].map((k) => (d === 'bool' ? m.i32.load8_u(offset + k, 1, ptr()) : m[laneOf(d)].load(offset + 4 * k, 4, ptr())));
-  if (d !== 'bool') return [m.v128.load(offset, 4, ptr())];
-  const wide = m.i32x4.extend_low_i16x8_u(m.i16x8.extend_low_i8x16_u(m.v128.load32_zero(offset, 1, ptr())));
-  return [m.i32x4.neg(wide)];
+  const { bytes } = dtypes[d];
+  if (!f.asm.simd) return [0, 1, 2, 3].map((k) => loadElement(f.asm, d, ptr(), offset + bytes * k));
+  if (bytes === 4) return [m.v128.load(offset, 4, ptr())];
+  if (bytes === 2) return [isUnsigned(d) ? m.v128.load16x4_u(offset, 2, ptr()) : m.v128.load16x4_s(offset, 2, ptr())];
+  const packed = m.v128.load32_zero(offset, 1, ptr());
+  if (!isUnsigned(d)) return [m.i32x4.extend_low_i16x8_s(m.i16x8.extend_low_i8x16_s(packed))];
+  return [fromMemory(f, d, m.i32x4.extend_low_i16x8_u(m.i16x8.extend_low_i8x16_u(packed)))];
 }
+
+/** i32 lanes as loaded, in the form that values of the dtype have: a bool is a mask. */
+const fromMemory = (f: Fn, d: DType, lanes: E): E => (d === 'bool' ? f.asm.m.i32x4.neg(lanes) : lanes);
 
 /** Loads one element into all lanes. */
 export function splatElement(f: Fn, d: DType, ptr: () => E, offset: number): Vec {
   const { m } = f.asm;
   if (!f.asm.simd) {
     const t = f.local(laneOf(d));
-    const e = d === 'bool' ? m.i32.load8_u(offset, 1, ptr()) : m[laneOf(d)].load(offset, 4, ptr());
-    return [f.tee(t, e), f.get(t), f.get(t), f.get(t)];
+    return [f.tee(t, loadElement(f.asm, d, ptr(), offset)), f.get(t), f.get(t), f.get(t)];
   }
-  return d === 'bool' ? [m.i32x4.neg(m.i32x4.splat(m.i32.load8_u(offset, 1, ptr())))] : [m.v128.load32_splat(offset, 4, ptr())];
+  if (dtypes[d].bytes === 4) return [m.v128.load32_splat(offset, 4, ptr())];
+  return [fromMemory(f, d, m.i32x4.splat(loadElement(f.asm, d, ptr(), offset)))];
+}
+
+/** Loads four elements that lie `step` bytes apart (SIMD modules alone). */
+export function gatherVec(f: Fn, d: DType, ptr: () => E, offset: number, step: number): Vec {
+  const { m } = f.asm;
+  // Offsets of memory instructions are not negative.
+  const at = (k: number): { ptr: E; offset: number } => (offset + k * step < 0 ? { ptr: f.asm.plus(ptr(), offset + k * step), offset: 0 } : { ptr: ptr(), offset: offset + k * step });
+  if (dtypes[d].bytes === 4) {
+    let v = m.v128.load32_zero(at(0).offset, 4, at(0).ptr);
+    for (let k = 1; k < 4; k++) v = m.v128.load32_lane(at(k).offset, 4, k, at(k).ptr, v);
+    return [v];
+  }
+  let v = m.i32x4.splat(loadElement(f.asm, d, at(0).ptr, at(0).offset));
+  for (let k = 1; k < 4; k++) v = m.i32x4.replace_lane(v, k, loadElement(f.asm, d, at(k).ptr, at(k).offset));
+  return [fromMemory(f, d, v)];
 }
 
 /** Stores four elements of a lane type. */
 export function storeVec(f: Fn, d: DType, ptr: () => E, offset: number, v: Vec): E {
   const { m } = f.asm;
-  if (!f.asm.simd) return m.block(null, v.map((e, k) => (d === 'bool' ? m.i32.store8(offset + k, 1, ptr(), e) : m[laneOf(d)].store(offset + 4 * k, 4, ptr(), e))));
-  if (d !== 'bool') return m.v128.store(offset, 4, ptr(), v[0]!);
+  const { bytes } = dtypes[d];
+  if (!f.asm.simd) return m.block(null, v.map((e, k) => storeElement(f.asm, d, ptr(), e, offset + bytes * k)));
+  if (bytes === 4) return m.v128.store(offset, 4, ptr(), v[0]!);
   const zero = (): E => m.i32x4.splat(m.i32.const(0));
-  const bytes = m.i8x16.narrow_i16x8_u(m.i16x8.narrow_i32x4_s(m.i32x4.neg(v[0]!), zero()), zero());
-  return m.v128.store32_lane(offset, 1, 0, ptr(), bytes);
+  const lanes = d === 'bool' ? m.i32x4.neg(v[0]!) : v[0]!;
+  if (bytes === 2) return m.v128.store64_lane(offset, 2, 0, ptr(), isUnsigned(d) ? m.i16x8.narrow_i32x4_u(lanes, zero()) : m.i16x8.narrow_i32x4_s(lanes, zero()));
+  const halves = m.i16x8.narrow_i32x4_s(lanes, zero());
+  return m.v128.store32_lane(offset, 1, 0, ptr(), isUnsigned(d) ? m.i8x16.narrow_i16x8_u(halves, zero()) : m.i8x16.narrow_i16x8_s(halves, zero()));
+}
+
+/** Stores the first `count` lanes `step` bytes apart (SIMD modules alone). */
+export function scatterVec(f: Fn, d: DType, ptr: () => E, offset: number, step: number, count: 1 | 4, v: () => Vec): E {
+  const { m } = f.asm;
+  const { bytes } = dtypes[d];
+  const kept = f.vlocal();
+  const stores = Array.from({ length: count }, (_, k) => {
+    const far = offset + k * step;
+    const [p, o] = far < 0 ? [f.asm.plus(ptr(), far), 0] : [ptr(), far];
+    if (bytes === 4) return m.v128.store32_lane(o, 4, k, p, f.vget(kept)[0]!);
+    if (bytes === 2) return m.v128.store16_lane(o, 2, 2 * k, p, f.vget(kept)[0]!);
+    return m.v128.store8_lane(o, 1, 4 * k, p, d === 'bool' ? m.i32x4.neg(f.vget(kept)[0]!) : f.vget(kept)[0]!);
+  });
+  return m.block(null, [f.vset(kept, v()), ...stores]);
 }
 
 /** A constant in all lanes. */
