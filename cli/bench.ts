@@ -21,7 +21,7 @@ interface Options {
   readonly runs: number;
   readonly input?: Record<string, string>;
   readonly dim?: Record<string, number>;
-  readonly bind?: Record<string, string>;
+  readonly value?: Record<string, string>;
   readonly wide?: boolean;
   readonly json?: boolean;
 }
@@ -53,7 +53,7 @@ export function benchCommand(program: Command): void {
     .option('--runs <n>', 'measured runs of each', positive, 20)
     .option('-i, --input <name=file>', 'an input (.npy, .pb); pseudo-random numbers otherwise', inputPairs)
     .option('--dim <symbol=size>', 'size of a symbolic dimension', dims)
-    .option('--bind <input=file>', 'value of an input that decides shapes', pairs)
+    .option('--value <input=file>', 'value of an input that decides shapes', pairs)
     .option('--wide', 'use 256-bit vectors where V8 has them (experimental)')
     .option('--json', 'print facts as JSON')
     .action(run);
@@ -96,7 +96,7 @@ function inOwnProcess(threads: number): Result[] {
 async function measure(model: string, options: Options, threads: number): Promise<Result[]> {
   const images = { size: undefined, layout: undefined, scale: undefined, mean: [], std: [], gray: false };
   const given = await readInputs(options.input ?? {}, modelInputs(readModelGraph(model)), images);
-  const values = Object.fromEntries(Object.entries(options.bind ?? {}).map(([name, file]) => [name, readTensor(file)]));
+  const values = Object.fromEntries(Object.entries(options.value ?? {}).map(([name, file]) => [name, readTensor(file)]));
   const artifact = await compileFor(model, { ...(options.dim && { dims: options.dim }), values, features: options.wide ? ['wide', bestFeatures()] : [bestFeatures()] }, given);
   // Bound inputs are no inputs of the artifact, but other runtimes want them.
   const inputs = { ...sampleTensors(artifact.manifest.inputs), ...given, ...values };

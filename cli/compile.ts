@@ -17,7 +17,7 @@ import { bytes, ms, note, say, sayJson, withProgress } from './print.ts';
 interface Options {
   readonly output?: string;
   readonly dim?: Record<string, number>;
-  readonly bind?: Record<string, string>;
+  readonly value?: Record<string, string>;
   readonly features?: Features[];
   readonly profile?: boolean;
   readonly dumpIr?: string;
@@ -36,7 +36,7 @@ export function compileCommand(program: Command): void {
     .argument('<model>', 'an .onnx file')
     .option('-o, --output <folder>', 'where to write; a folder with another artifact is replaced (default: the model’s name)')
     .option('--dim <symbol=size>', 'size of a symbolic dimension; may be repeated', dims)
-    .option('--bind <input=file>', 'value (.npy, .pb) of an input that decides shapes; may be repeated', pairs)
+    .option('--value <input=file>', 'value (.npy, .pb) of an input that decides shapes; may be repeated', pairs)
     .option('--features <list>', 'feature sets to emit modules for, best first: wide, relaxed, simd, plain', featureSets)
     .option('--profile', 'note the time of every step when the artifact runs')
     .option('--dump-ir <folder>', 'write the IR after the import and after each pass that changed it, one numbered file each')
@@ -53,7 +53,7 @@ async function run(model: string, options: Options): Promise<void> {
   const started = performance.now();
   const base: CompileOptions = {
     ...(options.dim && { dims: options.dim }),
-    ...(options.bind && { values: Object.fromEntries(Object.entries(options.bind).map(([name, file]) => [name, readTensor(file)])) }),
+    ...(options.value && { values: Object.fromEntries(Object.entries(options.value).map(([name, file]) => [name, readTensor(file)])) }),
     ...(options.features && { features: options.features }),
     ...(options.profile && { profile: true }),
     ...((options.dumpIr !== undefined || options.printAfter) && { onGraph: (graph, pass, index) => observe(graph, pass, index, options) }),

@@ -20,7 +20,7 @@ interface Options {
   readonly ir?: boolean;
   readonly locations?: boolean;
   readonly dim?: Record<string, number>;
-  readonly bind?: Record<string, string>;
+  readonly value?: Record<string, string>;
   readonly json?: boolean;
 }
 
@@ -33,7 +33,7 @@ export function inspectCommand(program: Command): void {
     .option('--ir', 'print the IR after the import (.onnx only)')
     .option('--locations', 'with --ir: the ONNX nodes that each op came from')
     .option('--dim <symbol=size>', 'size of a symbolic dimension', dims)
-    .option('--bind <input=file>', 'value of an input that decides shapes', pairs)
+    .option('--value <input=file>', 'value of an input that decides shapes', pairs)
     .option('--json', 'print facts as JSON')
     .action(run);
 }
@@ -46,7 +46,7 @@ async function run(model: string, options: Options): Promise<void> {
 function inspectModel(path: string, options: Options): void {
   const binding = {
     ...(options.dim && { dims: options.dim }),
-    ...(options.bind && { values: Object.fromEntries(Object.entries(options.bind).map(([name, file]) => [name, readTensor(file)])) }),
+    ...(options.value && { values: Object.fromEntries(Object.entries(options.value).map(([name, file]) => [name, readTensor(file)])) }),
   };
   const imported = importModel(path, binding);
   const { graph } = imported;

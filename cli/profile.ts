@@ -14,7 +14,7 @@ import { median } from './statistics.ts';
 interface Options {
   readonly input?: Record<string, string>;
   readonly dim?: Record<string, number>;
-  readonly bind?: Record<string, string>;
+  readonly value?: Record<string, string>;
   readonly threads: number;
   readonly runs: number;
   readonly limit: number;
@@ -36,7 +36,7 @@ export function profileCommand(program: Command): void {
     .argument('<model>', 'an .onnx file, or a folder that `compile --profile` wrote')
     .option('-i, --input <name=file>', 'an input (.npy, .pb); pseudo-random numbers otherwise', inputPairs)
     .option('--dim <symbol=size>', 'size of a symbolic dimension (.onnx only)', dims)
-    .option('--bind <input=file>', 'value of an input that decides shapes (.onnx only)', pairs)
+    .option('--value <input=file>', 'value of an input that decides shapes (.onnx only)', pairs)
     .option('--threads <n>', 'worker threads', positive, 1)
     .option('--runs <n>', 'runs to take the median of', positive, 20)
     .option('--limit <n>', 'rows to print', positive, 40)
@@ -78,7 +78,7 @@ async function open(model: string, options: Options): Promise<{ session: Session
     return { session, inputs: { ...sampleTensors(session.inputs), ...given } };
   }
   const given = await readInputs(options.input ?? {}, modelInputs(readModelGraph(model)), images);
-  const values = Object.fromEntries(Object.entries(options.bind ?? {}).map(([name, file]) => [name, readTensor(file)]));
+  const values = Object.fromEntries(Object.entries(options.value ?? {}).map(([name, file]) => [name, readTensor(file)]));
   const artifact = await withProgress(model, (onProgress) => compileFor(model, { ...(options.dim && { dims: options.dim }), values, features: [bestFeatures()], profile: true, onProgress }, given));
   for (const w of artifact.warnings) note(`warning: ${w}`);
   const session = await load(artifact, { threads });

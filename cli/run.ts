@@ -16,7 +16,7 @@ import { ms, note, numbersOf, preview, say, sayJson, table, withProgress } from 
 interface Options {
   readonly input?: Record<string, string>;
   readonly dim?: Record<string, number>;
-  readonly bind?: Record<string, string>;
+  readonly value?: Record<string, string>;
   readonly imageSize?: [number, number];
   readonly layout?: 'nchw' | 'nhwc';
   readonly scale?: number;
@@ -39,7 +39,7 @@ export function runCommand(program: Command): void {
     .argument('<model>', 'an .onnx file, or the folder that compile wrote')
     .option('-i, --input <name=file>', 'an input: .npy, .pb, .png, .jpg; the name may be left out if there is one input', inputPairs)
     .option('--dim <symbol=size>', 'size of a symbolic dimension (.onnx only; follows from the inputs)', dims)
-    .option('--bind <input=file>', 'value of an input that decides shapes (.onnx only; found by itself for given inputs)', pairs)
+    .option('--value <input=file>', 'value of an input that decides shapes (.onnx only; found by itself for given inputs)', pairs)
     .option('--image-size <size>', 'SIZE or HEIGHTxWIDTH of pictures, where the model leaves it open', imageSize)
     .option('--layout <layout>', 'nchw or nhwc, for pictures (default: what the shape suggests)', layout)
     .option('--scale <max>', 'samples of pictures go from 0 to this (default: 1, or 255 for u8)', number)
@@ -81,7 +81,7 @@ async function open(model: string, options: Options): Promise<{ session: Session
   const loading: LoadOptions = { ...(options.threads !== undefined && { threads: options.threads }), ...(options.wide && { wide: true }) };
   if (isArtifact(model)) {
     refuseOption(options.dim !== undefined, '--dim', 'goes with an .onnx model: an artifact has its shapes already; compile it again with --dim');
-    refuseOption(options.bind !== undefined, '--bind', 'goes with an .onnx model: an artifact has its bound inputs already; compile it again with --bind');
+    refuseOption(options.value !== undefined, '--value', 'goes with an .onnx model: an artifact has its bound inputs already; compile it again with --value');
     const tensors = await readInputs(options.input ?? {}, artifactInputs((await openArtifact(model)).manifest), images);
     const started = performance.now();
     const session = await load(model, loading);
@@ -89,9 +89,9 @@ async function open(model: string, options: Options): Promise<{ session: Session
   }
   const declared = modelInputs(readModelGraph(model));
   const tensors = await readInputs(options.input ?? {}, declared, images);
-  const missing = declared.filter((d) => !tensors[d.name] && options.bind?.[d.name] === undefined);
+  const missing = declared.filter((d) => !tensors[d.name] && options.value?.[d.name] === undefined);
   if (missing.length > 0) throw new UserError(`${model}: missing ${missing.map((d) => `--input ${d.name}=FILE (${d.dtype ?? '?'}[${d.dims?.map((x) => x ?? '?').join(',') ?? '...'}])`).join(', ')}`);
-  const values = Object.fromEntries(Object.entries(options.bind ?? {}).map(([name, file]) => [name, readTensor(file)]));
+  const values = Object.fromEntries(Object.entries(options.value ?? {}).map(([name, file]) => [name, readTensor(file)]));
   const started = performance.now();
   const artifact = await withProgress(model, (onProgress) =>
     compileFor(model, { ...(options.dim && { dims: options.dim }), values, features: options.wide ? ['wide', bestFeatures()] : [bestFeatures()], onProgress }, tensors));

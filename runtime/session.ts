@@ -189,7 +189,7 @@ class LoadedSession implements Session {
     }
     if (same && changed.length === 0) return undefined;
     if (this.#specialise) return this.#specialise.run({ shapes, bound }, inputs);
-    if (changed.length > 0) throw new InputError(`input ${JSON.stringify(changed[0])} was bound to a value when the model was compiled, and another was given. This artifact was loaded without the compiler: compile the model with --bind for that value`);
+    if (changed.length > 0) throw new InputError(`input ${JSON.stringify(changed[0])} was bound to a value when the model was compiled, and another was given. This artifact was loaded without the compiler: compile the model with --value for that value`);
     const wrong = manifest.inputs.find((i) => shapes[i.name]!.join() !== i.shape.join())!;
     throw new InputError(`input ${JSON.stringify(wrong.name)} has shape [${shapes[wrong.name]!.join(',')}], expected ${wrong.dtype}[${wrong.shape.join(',')}]. This artifact was loaded without the compiler: for another shape, compile the model for it${Object.keys(manifest.dims).length > 0 ? ` (--dim ${Object.keys(manifest.dims)[0]}=...)` : ''}`);
   }
