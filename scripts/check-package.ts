@@ -7,6 +7,7 @@ import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { encodeModel, floats, node as onnxNode, value } from '../test/onnx-encode.ts';
 
 const oldest = '22.18.0';
 const root = join(import.meta.dirname, '..');
@@ -21,18 +22,20 @@ try {
   writeFileSync(join(app, 'package.json'), JSON.stringify({ name: 'app', private: true, type: 'module' }));
   run('npm', ['install', '--silent', '--no-audit', '--no-fund', '--prefer-offline', join(folder, archive)], app);
   absent(app, ['onnx-proto', 'protobufjs']);
-  copyFileSync(join(root, 'examples/mnist_cntk.onnx'), join(app, 'model.onnx'));
+  copyFileSync(join(root, 'examples/mnist_cntk.onnx'), join(app, 'digits.onnx'));
+  writeFileSync(join(app, 'model.onnx'), pictureModel());
   copyFileSync(join(root, 'examples/digit.png'), join(app, 'digit.png'));
-  const snippets = readmeCode();
-  for (const [i, code] of snippets.entries()) writeFileSync(join(app, `snippet${i}.js`), code);
+  writeFileSync(join(app, 'readme.js'), `${readmeCode()}\nconsole.log(y.dtype, y.shape.join(), y.data.every(Number.isFinite));\n`);
 
   for (const node of [process.execPath, nodeBinary()]) {
-    rmSync(join(app, 'out'), { recursive: true, force: true });
+    for (const out of ['out', 'digits']) rmSync(join(app, out), { recursive: true, force: true });
     const version = run(node, ['--version'], app).trim();
     const path = `${join(node, '..')}:${process.env['PATH'] ?? ''}`;
-    expectText(`npx tilewright compile, ${version}`, run('npx', ['--no-install', 'tilewright', 'compile', 'model.onnx', '-o', 'out'], app, path), 'out: model.wasm');
-    expectText(`npx tilewright run, ${version}`, run('npx', ['--no-install', 'tilewright', 'run', 'model.onnx', '--input', 'digit.png', '--scale', '255', '--top', '1'], app, path), /^ +7 /m);
-    for (const i of snippets.keys()) expectText(`README code ${i + 1}, ${version}`, run(node, [`snippet${i}.js`], app), /\S/);
+    const tilewright = (...args: string[]): string => run('npx', ['--no-install', 'tilewright', ...args], app, path);
+    expectText(`npx tilewright compile, ${version}`, tilewright('compile', 'digits.onnx', '-o', 'digits'), 'digits: model.wasm');
+    expectText(`npx tilewright run, model, ${version}`, tilewright('run', 'digits.onnx', '--input', 'digit.png', '--top', '1'), /^ +7 /m);
+    expectText(`npx tilewright run, artifact, ${version}`, tilewright('run', 'digits', '--input', 'digit.png', '--top', '1'), /^ +7 /m);
+    expectText(`README code, ${version}`, run(node, ['readme.js'], app), 'f32 1,8,1,1 true');
   }
   checkTypes(app);
   console.log(`${checks} checks of the installed package passed`);
@@ -40,17 +43,30 @@ try {
   rmSync(folder, { recursive: true, force: true });
 }
 
-/** The README's JavaScript that imports the package, in order. */
-function readmeCode(): string[] {
+/** The README's code that imports the package: the indented block, as a user would paste it. */
+function readmeCode(): string {
   const text = readFileSync(join(root, 'README.md'), 'utf8');
-  const blocks = [...text.matchAll(/^```(?:js|ts|javascript|typescript)\n([\s\S]*?)^```/gm)].map((m) => m[1]!).filter((code) => /from ['"]tilewright/.test(code));
-  if (blocks.length < 2) throw new Error('README.md must hold the two code examples that import tilewright, as ```js blocks');
-  return blocks;
+  const blocks = [...text.matchAll(/(?:^ {4}.*\n|^\n)+/gm)].map((m) => m[0].replace(/^ {4}/gm, ''));
+  const code = blocks.filter((block) => /from ['"]tilewright/.test(block)).join('\n');
+  for (const entry of ['tilewright', 'tilewright/runtime']) {
+    if (!new RegExp(`from ['"]${entry}['"]`).test(code)) throw new Error(`README.md must hold an indented example that imports ${entry}`);
+  }
+  return code;
+}
+
+/** A model for the README's code: x of n pictures in, y out. */
+function pictureModel(): Uint8Array {
+  return encodeModel({
+    nodes: [onnxNode('Conv', ['x', 'w'], ['c'], { strides: [4, 4] }), onnxNode('Relu', ['c'], ['r']), onnxNode('GlobalAveragePool', ['r'], ['y'])],
+    inputs: [value('x', 'f32', ['n', 3, 224, 224])],
+    outputs: [value('y', 'f32', ['n', 8, 1, 1])],
+    initializers: [floats('w', [8, 3, 4, 4], Array.from({ length: 384 }, (_, i) => Math.sin(i)))],
+  });
 }
 
 /** The bindings type-check against the installed declarations, and a wrong name does not. Declarations of dependencies are checked too. */
 function checkTypes(app: string): void {
-  const use = (name: string): string => `import { load } from './out/model.js';\nconst session = await load({ threads: 1 });\nconst { Plus214_Output_0 } = await session.run({ ${name}: new Float32Array(784) });\nconst scores: Float32Array = Plus214_Output_0.data;\nvoid scores;\n`;
+  const use = (name: string): string => `import { load } from './digits/model.js';\nconst session = await load({ threads: 1 });\nconst { Plus214_Output_0 } = await session.run({ ${name}: new Float32Array(784) });\nconst scores: Float32Array = Plus214_Output_0.data;\nvoid scores;\n`;
   const options = { strict: true, module: 'nodenext', target: 'es2024', noEmit: true, lib: ['es2024', 'dom', 'esnext.disposable'], types: [], skipLibCheck: false };
   writeFileSync(join(app, 'tsconfig.json'), JSON.stringify({ compilerOptions: options, files: ['use.ts', 'api.ts'] }));
   writeFileSync(join(app, 'api.ts'), `import { compile } from 'tilewright';\nimport { load } from 'tilewright/runtime';\nvoid (await load(await compile('model.onnx')));\n`);
