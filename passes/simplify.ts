@@ -7,10 +7,11 @@ import { controlRules } from './rules/control.ts';
 import { conversionRules } from './rules/conversions.ts';
 import { epilogueRules } from './rules/epilogues.ts';
 import { moveRules } from './rules/moves.ts';
+import { partRules } from './rules/parts.ts';
 import type { Rule } from './rules/rule.ts';
 
 /** All rules, in the order in which they are tried. */
-export const simplifyRules: readonly Rule[] = [...controlRules, ...conversionRules, ...algebraRules, ...moveRules, ...epilogueRules];
+export const simplifyRules: readonly Rule[] = [...controlRules, ...conversionRules, ...algebraRules, ...moveRules, ...partRules, ...epilogueRules];
 
 /** Sweeps until nothing changes; the bound only guards against rules that undo each other. */
 const maxSweeps = 16;

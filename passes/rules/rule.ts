@@ -17,3 +17,16 @@ export interface Rule {
   /** Graphs, as text, in which the rule applies: the machine check evaluates both sides. Rules made from patterns generate theirs. */
   readonly cases: readonly string[];
 }
+
+/** A rule about one op that keeps the bits. */
+export const exactRule = (name: string, root: string, body: Pick<Rule, 'apply' | 'cases'>): Rule => ({ name, roots: [root], exactness: 'exact', ...body });
+
+/** The op that defines the first operand, if it has this name. */
+export function under(op: Op, name: string, facts: Facts): Op | undefined {
+  const def = facts.definition(op.operands[0]!);
+  return def?.name === name ? def : undefined;
+}
+/** The first operand. */
+export const firstOperand = (op: Op): Value => op.operands[0]!;
+/** The shape of the first result. */
+export const shapeOf = (op: Op): readonly number[] => op.results[0]!.type.shape;
