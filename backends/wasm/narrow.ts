@@ -52,9 +52,10 @@ export function decodeNarrow(asm: Asm, d: NarrowFloat, bits: E): E {
   return asm.call(fn, [bits], 'f32');
 }
 
-/** The bits of the narrow float nearest to an f64 (ties to even). Too large: infinity, NaN where the type has none, or the largest value if `saturate`. */
-export function encodeNarrow(asm: Asm, d: NarrowFloat, value: E, saturate = false): E {
+/** The bits of the narrow float nearest to an f64 (ties to even). Too large: infinity, NaN where the type has none, or, of 8 bits, the largest value if `saturateEight`. */
+export function encodeNarrow(asm: Asm, d: NarrowFloat, value: E, saturateEight = false): E {
   const { m } = asm;
+  const saturate = saturateEight && d !== 'f16' && d !== 'bf16';
   const fn = asm.fn(`encode ${d} ${String(saturate)}`, ['f64'], 'i32', (f, [x]) => {
     const c = (k: number): E => m.i32.const(k);
     const exponent = f.local('i32');

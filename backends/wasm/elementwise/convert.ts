@@ -25,6 +25,7 @@ export function bitcast(f: Fn, from: DType, to: DType, a: E): E {
   const bits = isNarrow(from) ? encodeNarrow(f.asm, from, m.f64.promote(a)) : from === 'f32' ? m.i32.reinterpret(a) : from === 'f64' ? m.i64.reinterpret(a) : a;
   if (isNarrow(to)) return decodeNarrow(f.asm, to, dtypes[to].bytes === 2 ? m.i32.and(bits, m.i32.const(0xffff)) : m.i32.and(bits, m.i32.const(0xff)));
   if (to === 'f32') return m.f32.reinterpret(bits);
+  if (to === 'bool') return m.i32.ne(bits, m.i32.const(0));
   return to === 'f64' ? m.f64.reinterpret(bits) : normalize(f.asm, to, bits);
 }
 

@@ -1,0 +1,115 @@
+/** Runs ops through the wasm backend: one op (or fused region) as a program of its own, over tensors in any layout. */
+import { emitWasm } from '../backends/wasm/module.ts';
+import type { Features } from '../backends/wasm/asm.ts';
+import { fromRef, toRef } from '../ir/number.ts';
+import type { Graph, Op, Value } from '../ir/graph.ts';
+import type { Buffer, Placement, TileProgram } from '../ir/tile.ts';
+import { dtypes, isFloat, rowMajor, showType, sizeOf, type DType, type Tensor, type TypedArray } from '../ir/type.ts';
+import { control } from '../runtime/control.ts';
+
+/** A layout: axes from outermost to innermost, and unused elements after each innermost run. */
+export interface Layout { readonly order: readonly number[]; readonly gap: number }
+
+/** Strides of a shape in a layout, and the elements that it spans. */
+export function layOut(shape: readonly number[], layout?: Layout): { strides: number[]; length: number } {
+  if (!layout || layout.order.length !== shape.length) return { strides: rowMajor(shape), length: sizeOf(shape) };
+  const strides = new Array<number>(shape.length).fill(0);
+  let step = 1;
+  [...layout.order].reverse().forEach((axis, i) => {
+    strides[axis] = step;
+    step *= shape[axis]!;
+    if (i === 0) step += layout.gap;
+  });
+  return { strides, length: Math.max(1, step) };
+}
+
+/** A program of one step, its operands inputs and its results outputs, each in its layout. */
+export function programOf(op: Op, layouts: readonly (Layout | undefined)[]): TileProgram {
+  const buffers: Buffer[] = [];
+  const placements = new Map<Value, Placement>();
+  let address = 0;
+  [...op.operands, ...op.results].forEach((v, i) => {
+    if (placements.has(v)) return;
+    const { strides, length } = layOut(v.type.shape, layouts[i]);
+    const bytes = length * dtypes[v.type.dtype].bytes;
+    placements.set(v, { buffer: buffers.length, offset: 0, strides });
+    buffers.push({ id: buffers.length, kind: i < op.operands.length ? 'input' : 'output', bytes, address });
+    address += Math.ceil(bytes / 64) * 64 + 64;
+  });
+  const graph: Graph = { name: op.name, inputs: [...new Set(op.operands)], state: [], ops: [op], outputs: op.results.map((value, i) => ({ name: `out${i}`, value })), updates: [] };
+  return { graph, entries: [{ name: 'run', steps: [{ kind: 'kernel', op }] }], buffers, placements, contents: [], memory: { constants: 0, state: 0, io: address, temps: 0, liveBound: 0, scheduleBytes: 0 } };
+}
+
+/** Reads and writes values in the memory of an instance. */
+export class Cells {
+  readonly #program: TileProgram;
+  readonly #memory: WebAssembly.Memory;
+  constructor(program: TileProgram, memory: WebAssembly.Memory) {
+    this.#program = program;
+    this.#memory = memory;
+  }
+  write(v: Value, t: Tensor): void {
+    const { view, offsets } = this.#cells(v);
+    offsets.forEach((o, i) => (view[o] = t.data[i]! as never));
+  }
+  read(v: Value): Tensor {
+    const { view, offsets } = this.#cells(v);
+    const data = new dtypes[v.type.dtype].array(offsets.length);
+    offsets.forEach((o, i) => (data[i] = view[o]! as never));
+    return { ...v.type, data };
+  }
+  #cells(v: Value): { view: TypedArray; offsets: number[] } {
+    const place = this.#program.placements.get(v)!;
+    const buffer = this.#program.buffers[place.buffer]!;
+    const { bytes, array } = dtypes[v.type.dtype];
+    const View = array as unknown as new (b: ArrayBufferLike, offset: number, length: number) => TypedArray;
+    const view = new View(this.#memory.buffer, control.size + buffer.address, Math.floor(buffer.bytes / bytes));
+    const dense = rowMajor(v.type.shape);
+    const offsets = Array.from({ length: sizeOf(v.type.shape) }, (_, i) => v.type.shape.reduce((o, d, axis) => o + (Math.floor(i / dense[axis]!) % d) * place.strides[axis]!, place.offset));
+    return { view, offsets };
+  }
+}
+
+/** Runs a program on one thread in this one; memory is dirty where nothing was written. */
+export function runOnce(program: TileProgram, inputs: ReadonlyMap<Value, Tensor>, features: Features): { results: Tensor[]; chunks: number } {
+  const module = emitWasm(program, features, { validate: true });
+  const end = module.scratch + module.scratchPerThread;
+  const memory = new WebAssembly.Memory({ initial: Math.ceil(end / 65536) + 1, maximum: 65536, shared: true });
+  new Uint8Array(memory.buffer, control.size, module.scratch - control.size).fill(0x3b);
+  const compiled = new WebAssembly.Module(module.binary as Uint8Array<ArrayBuffer>);
+  const instance = new WebAssembly.Instance(compiled, { env: { memory } });
+  const cells = new Cells(program, memory);
+  for (const { value, tensor } of program.contents) if (tensor !== 'zero') cells.write(value, tensor);
+  for (const [v, t] of inputs) cells.write(v, t);
+  new Int32Array(memory.buffer)[control.threads / 4] = 1;
+  (instance.exports['run'] as (thread: number) => void)(0);
+  return { results: program.graph.outputs.map((o) => cells.read(o.value)), chunks: module.steps.reduce((n, s) => n + s.chunks, 0) };
+}
+
+/** Relative rounding of a dtype, times a few operations. */
+const tolerance: Readonly<Partial<Record<DType, number>>> = { f64: 1e-11, f32: 4e-6, f16: 4e-3, bf16: 3e-2 };
+
+/** Why two tensors differ, or undefined. Floats may differ by rounding relative to the largest magnitude of the result (`slack` times as much). */
+export function difference(got: Tensor, want: Tensor, slack = 1): string | undefined {
+  const [a, b] = [toRef(got).data, toRef(want).data];
+  if (a.length !== b.length || got.dtype !== want.dtype) return `${showType(got)} is not ${showType(want)}`;
+  const scale = isFloat(want.dtype) ? Math.max(1e-30, ...Array.from(b as Float64Array, (x) => (Number.isFinite(Number(x)) ? Math.abs(Number(x)) : 0))) : 0;
+  const allowed = (tolerance[want.dtype] ?? (isFloat(want.dtype) ? 0.3 : 0)) * slack * scale;
+  for (let i = 0; i < a.length; i++) {
+    const [x, y] = [a[i]!, b[i]!];
+    if (x === y || (x !== x && y !== y)) continue;
+    if (Math.abs(Number(x) - Number(y)) <= allowed) continue;
+    return `element ${i} of ${showType(want)} is ${String(x)}, expected ${String(y)}`;
+  }
+  return undefined;
+}
+
+/** The same values in another dtype, as far as it holds them. */
+export const converted = (t: Tensor, dtype: DType): Tensor => {
+  if (t.dtype === dtype) return t;
+  const from = toRef(t).data;
+  const big = dtype === 'i64' || dtype === 'u64';
+  const values = big ? BigInt64Array.from(from as Float64Array, (x) => BigInt(Math.trunc(x))) : Float64Array.from(from as Float64Array, (x) => (isFloat(dtype) ? x : Math.trunc(x)));
+  if (big) return { dtype, shape: t.shape, data: dtype === 'i64' ? (values as BigInt64Array) : BigUint64Array.from(values as BigInt64Array, (x) => BigInt.asUintN(64, x)) };
+  return fromRef({ dtype, shape: t.shape, data: values as Float64Array });
+};
