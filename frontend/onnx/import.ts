@@ -22,6 +22,8 @@ export interface ImportOptions {
   readonly shapes?: Readonly<Record<string, readonly number[]>>;
   /** How messages call a model that is given as bytes. */
   readonly file?: string;
+  /** Normalizations use their running statistics and dropout passes everything, also in a model that was exported in training mode. */
+  readonly inference?: boolean;
 }
 
 /** An input as the model declares it. */
@@ -36,6 +38,8 @@ export interface ImportedModel {
   readonly graph: Graph;
   /** Inputs that were fixed at compile time. */
   readonly bound: Readonly<Record<string, Tensor>>;
+  /** State that holds running statistics; `next` is what a run in training mode makes of it. A statistic that several nodes update is listed for each. */
+  readonly statistics: readonly { readonly state: Value; readonly next: Value | undefined }[];
   /** Sizes of all symbolic dimensions, given, inferred or 1. */
   readonly dims: Readonly<Record<string, number>>;
   /** The graph's inputs as declared, symbols included. */
@@ -74,7 +78,8 @@ export function lowerModel(model: ModelView, folder: string | undefined, options
   const root = newFrame(view.name || 'main', undefined);
   const session: Session = {
     model, folder, table, root, stateInit: new Map(), initialized: new Map(), ownInitializers: initializers, stateNames: new Set(initializers.keys()), inputNames: new Map(),
-    warnings: new Set([...model.warnings, ...resolved.warnings]), lowered: 0,
+    warnings: new Set([...model.warnings, ...resolved.warnings]),
+    inference: options.inference ?? false, statistics: new Set(), lowered: 0,
   };
   const scope: Scope = { parent: undefined, frame: root, names: new Map(), initializers: without(initializers, given), opsets: model.opsets, attributes: new Map(), calls: [] };
   const inputs: DeclaredInput[] = [];
@@ -99,8 +104,13 @@ export function lowerModel(model: ModelView, folder: string | undefined, options
     });
   });
   if (outputs.length === 0) throw new UserError(`${file}: the graph has no outputs`);
+  const { updates, ...graph } = nameValues(root.b.finish(outputs), root);
   return {
-    graph: nameValues(root.b.finish(outputs), root),
+    graph: { ...graph, updates: [] },
+    statistics: [
+      ...updates.map((u) => ({ state: u.state, next: u.value })),
+      ...[...session.statistics].filter((v) => !updates.some((u) => u.state === v)).map((state) => ({ state, next: undefined })),
+    ],
     bound: Object.fromEntries(values),
     dims: resolved.dims,
     inputs,

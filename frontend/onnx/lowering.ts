@@ -153,6 +153,10 @@ export interface LowerContext {
   bad(message: string): never;
   /** Adds a warning to the import's result. */
   warn(message: string): void;
+  /** Whether normalizations and dropout work as in inference, whatever mode the model was exported in. */
+  readonly inference: boolean;
+  /** Declares an operand to be a running statistic: it is no parameter to be trained, and `next`, where there is one, is what it becomes after a run. */
+  statistic(v: Value, next?: Value): void;
 }
 
 /** Returns one result per listed output, in order; undefined is allowed for an output that is not wanted. Extra results are ignored. */

@@ -51,6 +51,10 @@ export interface Session {
   /** Input names of the model's graph, by value. */
   readonly inputNames: Map<Value, string>;
   readonly warnings: Set<string>;
+  /** Normalizations and dropout work as in inference. */
+  readonly inference: boolean;
+  /** Running statistics among the weights. */
+  readonly statistics: Set<Value>;
   lowered: number;
 }
 
@@ -83,7 +87,12 @@ export function nameValues(graph: Graph, frame: Frame): Graph {
     });
     return { ...op, operands, results };
   });
-  return { ...graph, ops, outputs: graph.outputs.map((o) => ({ name: o.name, value: now(o.value) })) };
+  return {
+    ...graph,
+    ops,
+    outputs: graph.outputs.map((o) => ({ name: o.name, value: now(o.value) })),
+    updates: graph.updates.map((u) => ({ state: u.state, value: now(u.value) })),
+  };
 }
 
 /** Applies `f` to every tensor that a bound name stands for. */

@@ -9,6 +9,8 @@ function batchNormInference(cx: LowerContext, x: Value, epsilon: number): Value 
   const { b } = cx;
   const rank = x.type.shape.length;
   const [scale, bias, average, variance] = range(4).map((i) => cx.input(i + 1)) as [Value, Value, Value, Value];
+  cx.statistic(average);
+  cx.statistic(variance);
   const gain = b.mul(b.cast(scale, variance.type.dtype), inverseDeviation(b, variance, epsilon));
   const shift = b.sub(b.cast(bias, gain.type.dtype), b.mul(b.cast(average, gain.type.dtype), gain));
   const y = b.add(b.mul(b.cast(x, gain.type.dtype), alongAxis(b, gain, 1, rank)), alongAxis(b, shift, 1, rank));
@@ -27,7 +29,10 @@ function batchNormTraining(cx: LowerContext, x: Value, epsilon: number, savedToo
   const y = b.add(b.mul(b.sub(b.cast(x, wide), stats.mean), gain), alongAxis(b, b.cast(bias, wide), 1, rank));
   const flat = (v: Value): Value => b.reshape(v, runningMean.type.shape);
   const running = (old: Value, now: Value): Value => b.add(b.mul(old, momentum), b.mul(b.cast(flat(now), old.type.dtype), 1 - momentum));
-  const results = [b.cast(y, x.type.dtype), running(runningMean, stats.mean), running(runningVariance, stats.variance)];
+  const next = [running(runningMean, stats.mean), running(runningVariance, stats.variance)] as const;
+  cx.statistic(runningMean, next[0]);
+  cx.statistic(runningVariance, next[1]);
+  const results = [b.cast(y, x.type.dtype), ...next];
   return savedToo ? [...results, flat(stats.mean), flat(stats.variance)] : results;
 }
 
@@ -38,12 +43,12 @@ function batchNorm(cx: LowerContext): Value[] {
   if (x.type.shape.length < 2) cx.bad(`the input has rank ${x.type.shape.length}: expected at least N and C`);
   if (opset < 9 && attrs.int('spatial', 1) === 0) cx.unsupported('BatchNormalization with spatial = 0', 'statistics per activation are not implemented: export with opset 9 or later');
   if (opset >= 14) {
-    if (attrs.int('training_mode', 0) !== 0) return batchNormTraining(cx, x, epsilon, false);
-    if (cx.wants(1)) cx.bad('outputs of running statistics need training_mode = 1');
-    return [batchNormInference(cx, x, epsilon)];
+    if (attrs.int('training_mode', 0) !== 0 && !cx.inference) return batchNormTraining(cx, x, epsilon, false);
+    if (cx.wants(1) && !cx.inference) cx.bad('outputs of running statistics need training_mode = 1');
+    return [batchNormInference(cx, x, epsilon), cx.input(3), cx.input(4)];
   }
-  const training = [1, 2, 3, 4].some((i) => cx.wants(i)) && (opset >= 7 || attrs.int('is_test', 0) === 0);
-  return training ? batchNormTraining(cx, x, epsilon, true) : [batchNormInference(cx, x, epsilon)];
+  const training = !cx.inference && [1, 2, 3, 4].some((i) => cx.wants(i)) && (opset >= 7 || attrs.int('is_test', 0) === 0);
+  return training ? batchNormTraining(cx, x, epsilon, true) : [batchNormInference(cx, x, epsilon), ...[3, 4, 3, 4].map((i) => cx.input(i))];
 }
 
 /** The dtype that stash_type asks for in the first stage. */

@@ -70,7 +70,7 @@ function dropout(cx: LowerContext): Value[] {
   const x = cx.input(0);
   const mode = cx.optionalInput(2);
   const training = mode && (!cx.isConstant(mode) || cx.numbers(mode, 'training_mode')[0] !== 0);
-  if (!training) return passThrough(cx, 'bool');
+  if (!training || cx.inference) return passThrough(cx, 'bool');
   const given = cx.optionalInput(1);
   if (given && cx.isConstant(given) && cx.numbers(given, 'ratio')[0] === 0) return passThrough(cx, 'bool');
   const ratio = given ? b.cast(b.reshape(given, []), 'f32') : b.scalar(0.5, 'f32');
