@@ -34,6 +34,8 @@ export interface MicroArgs {
   readonly extra: () => readonly E[];
 }
 
+type Grid = readonly (readonly VLocal[])[];
+
 /** Steps of the reduction per round of the inner loop. */
 const unroll = 4;
 
@@ -56,23 +58,28 @@ function microKernel(asm: Asm, tile: TileShape, epilogue: Epilogue): string {
   const params: Ty[] = ['i32', 'i32', 'i32', 'i32', 'i32', 'i32', 'i32', 'i32', ...epilogueParams(epilogue)];
   return asm.fn(key, params, undefined, (f, [table, taps, tapStride, run, rowOffset, b, c, rowStride, ...extra]) => {
     const { rows, vectors } = tile;
-    const acc = grid(rows, vectors, () => f.vlocal());
+    // Small tiles keep several partial sums, so that one multiply-add need not wait for the one before it.
+    const chains = rows * vectors;
+    const parts = chains >= 8 ? 1 : chains >= 4 ? 2 : 4;
+    const sums = Array.from({ length: parts }, () => grid(rows, vectors, () => f.vlocal()));
+    const acc = sums[0]!;
     const pointers = Array.from({ length: rows }, () => f.local('i32'));
     const m = asm.m;
-    const zero = acc.flatMap((row) => row.map((l) => f.vset(l, asm.vsplat(0))));
+    const zero = sums.flat(2).map((l) => f.vset(l, asm.vsplat(0)));
     const tapLoop = f.label('tap');
     const reduce = m.loop(tapLoop, m.block(null, [
       ...pointers.map((p, i) => f.set(p, asm.add(m.i32.load(4 * i, 4, f.get(table!)), f.get(rowOffset!)))),
-      runLoop(f, acc, pointers, b!, run!),
+      runLoop(f, sums, pointers, b!, run!),
       f.set(table!, asm.add(f.get(table!), f.get(tapStride!))),
       m.br(tapLoop, f.tee(taps!, asm.sub(f.get(taps!), asm.i32(1)))),
     ]));
-    return [...zero, reduce, ...storeTile(f, tile, epilogue, acc, c!, rowStride!, extra)];
+    const join = sums.slice(1).flatMap((part) => part.flatMap((row, i) => row.map((l, j) => f.vset(acc[i]![j]!, asm.vadd(f.vget(acc[i]![j]!), f.vget(l))))));
+    return [...zero, reduce, ...join, ...storeTile(f, tile, epilogue, acc, c!, rowStride!, extra)];
   });
 }
 
-/** acc += rows[run] · panel[run]; advances the panel. */
-function runLoop(f: Fn, acc: readonly (readonly VLocal[])[], pointers: readonly Local[], b: Local, run: Local): E {
+/** Adds rows[run] · panel[run] to the partial sums in turn; advances the panel. */
+function runLoop(f: Fn, sums: readonly Grid[], pointers: readonly Local[], b: Local, run: Local): E {
   const { asm } = f;
   const { m } = asm;
   const end = f.local('i32');
@@ -82,7 +89,7 @@ function runLoop(f: Fn, acc: readonly (readonly VLocal[])[], pointers: readonly 
     const label = f.label('k');
     return f.if(m.i32.lt_u(f.get(lead), limit()), [
       m.loop(label, m.block(null, [
-        ...steps(f, acc, pointers, b, step),
+        ...steps(f, sums, pointers, b, step),
         ...[...pointers].reverse().map((p) => f.inc(p, 4 * step)),
         m.br(label, m.i32.lt_u(f.get(lead), limit())),
       ])),
@@ -97,15 +104,15 @@ function runLoop(f: Fn, acc: readonly (readonly VLocal[])[], pointers: readonly 
   ]);
 }
 
-function steps(f: Fn, acc: readonly (readonly VLocal[])[], pointers: readonly Local[], b: Local, count: number): E[] {
+function steps(f: Fn, sums: readonly Grid[], pointers: readonly Local[], b: Local, count: number): E[] {
   const { asm } = f;
-  const vectors = acc[0]!.length;
+  const vectors = sums[0]![0]!.length;
   const panel = Array.from({ length: vectors }, () => f.vlocal());
   const a = f.vlocal();
   const out: E[] = [];
   for (let k = 0; k < count; k++) {
     panel.forEach((l, j) => out.push(f.vset(l, asm.vload(b, 16 * (k * vectors + j)))));
-    acc.forEach((row, i) => {
+    sums[k % sums.length]!.forEach((row, i) => {
       out.push(f.vset(a, asm.vload1(pointers[i]!, 4 * k, f)));
       row.forEach((l, j) => out.push(f.vset(l, asm.vmadd(f.vget(a), f.vget(panel[j]!), f.vget(l)))));
     });
@@ -114,7 +121,7 @@ function steps(f: Fn, acc: readonly (readonly VLocal[])[], pointers: readonly Lo
   return out;
 }
 
-function storeTile(f: Fn, tile: TileShape, epilogue: Epilogue, acc: readonly (readonly VLocal[])[], c: Local, rowStride: Local, extra: readonly Local[]): E[] {
+function storeTile(f: Fn, tile: TileShape, epilogue: Epilogue, acc: Grid, c: Local, rowStride: Local, extra: readonly Local[]): E[] {
   const { asm } = f;
   const out: E[] = [];
   acc.forEach((row, i) => {
