@@ -81,7 +81,15 @@ export function compileGraph(model: string | Uint8Array, options: CompileOptions
  * supported, is a UserError that names file, node and cause. Loaded in this process, the artifact compiles other specialisations when they are asked for.
  */
 export async function compile(model: string | Uint8Array, options: CompileOptions = {}): Promise<Artifact> {
-  const { imported, graph } = compileGraph(model, options);
+  return artifactOf(compileGraph(model, options), options, (manifest, wanted) => compile(model, specialised(options, manifest, wanted)));
+}
+
+/** Plans a graph after the passes and emits its modules. `recompile` makes other specialisations of the same model, where that is possible. */
+export async function artifactOf(
+  { imported, graph }: CompiledGraph,
+  options: CompileOptions = {},
+  recompile?: (manifest: Manifest, wanted: SpecialisationRequest) => Promise<Artifact>,
+): Promise<Artifact> {
   options.onProgress?.('plan', 0, 1);
   const program = plan(graph, wasmTarget);
   // Binaryen takes a while to start; a model that is refused should not wait for it.
@@ -113,7 +121,7 @@ export async function compile(model: string | Uint8Array, options: CompileOption
     manifest,
     modules,
     weights: chunkSource(chunks, 'weights.safetensors'),
-    recompile: (wanted) => compile(model, specialised(options, manifest, wanted)),
+    ...(recompile && { recompile: (wanted) => recompile(manifest, wanted) }),
     program,
     warnings: imported.warnings,
     save: (folder) => save(folder, manifest, modules, chunks),
