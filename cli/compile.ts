@@ -70,11 +70,11 @@ async function run(model: string, options: Options): Promise<void> {
   const modules = Object.entries(artifact.modules).map(([file, binary]) => ({ file, bytes: binary.byteLength }));
   const weights = manifest.weights.reduce((n, w) => n + w.bytes, 0);
   if (options.json) {
-    sayJson({ folder, ms: time, inputs: manifest.inputs, outputs: manifest.outputs, dims: manifest.dims, modules, weights, memory: manifest.memory, steps: manifest.steps.length, warnings: artifact.warnings });
+    sayJson({ folder, ms: time, inputs: manifest.inputs, outputs: manifest.outputs, dims: manifest.dims, modules, weights, memory: { ...manifest.memory, scheduleBytes: artifact.program.memory.scheduleBytes }, steps: manifest.steps.length, warnings: artifact.warnings });
     return;
   }
   say(`${folder}: ${modules.map((m) => `${m.file} ${bytes(m.bytes)}`).join(', ')}, weights ${bytes(weights)}, ${manifest.steps.length} steps, in ${ms(time)}`);
-  say(`memory: ${bytes(manifest.memory.weights)} weights, ${bytes(manifest.memory.activations)} activations, ${bytes(manifest.memory.io)} inputs and outputs, ${bytes(manifest.memory.scratchPerThread)} scratch a thread`);
+  say(`memory: ${bytes(manifest.memory.weights)} weights, ${bytes(manifest.memory.activations)} activations (${bytes(artifact.program.memory.scheduleBytes)} live at once), ${bytes(manifest.memory.io)} inputs and outputs, ${bytes(manifest.memory.scratchPerThread)} scratch a thread`);
 }
 
 function observe(graph: Graph, pass: string, index: number, options: Options): void {

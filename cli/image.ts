@@ -108,11 +108,11 @@ export function pictureShape(name: string, dims: readonly OpenDim[], picture: Pi
     if (options.size && fixed !== wanted) fail(`--image-size asks for a ${what} of ${wanted}`);
     return fixed;
   };
-  shape[h!] = open(h!, options.size?.[0] ?? picture.height, 'height');
-  shape[w!] = open(w!, options.size?.[1] ?? picture.width, 'width');
+  shape[h] = open(h, options.size?.[0] ?? picture.height, 'height');
+  shape[w] = open(w, options.size?.[1] ?? picture.width, 'width');
   if (dims.length > 2) {
-    shape[c!] = typeof dims[c!] === 'number' ? (dims[c!] as number) : options.gray ? 1 : 3;
-    if (!channels(shape[c!])) fail(`its ${layout} layout has ${shape[c!]} channels, expected 1 or 3; say --layout nchw or --layout nhwc`);
+    shape[c] = typeof dims[c] === 'number' ? (dims[c]) : options.gray ? 1 : 3;
+    if (!channels(shape[c])) fail(`its ${layout} layout has ${shape[c]} channels, expected 1 or 3; say --layout nchw or --layout nhwc`);
   }
   if (dims.length === 4 && shape[0] !== 1) fail(`it holds ${shape[0]} pictures`);
   return { shape, layout };

@@ -1,4 +1,5 @@
 /** Random access to bytes that lie in a file, behind a URL or in memory, read straight to where they are wanted. */
+import type * as NodeFs from 'node:fs';
 import { InputError } from './error.ts';
 
 /** Reads that go forward; a read past the end is an InputError. */
@@ -13,7 +14,7 @@ export interface ByteSource {
 }
 
 /** Node's file system, or undefined in a browser. Asked for at run time so that bundles for browsers need no stand-in for node:fs. */
-const nodeFs = (): typeof import('node:fs') | undefined => globalThis.process?.getBuiltinModule?.('node:fs');
+const nodeFs = (): typeof NodeFs | undefined => globalThis.process?.getBuiltinModule?.('node:fs');
 
 export function memorySource(bytes: Uint8Array, name = 'weights'): ByteSource {
   return {

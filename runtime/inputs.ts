@@ -52,7 +52,7 @@ export function inputBytes(info: TensorInfo, value: InputValue): Uint8Array {
 /** The value as a tensor. A value without a shape of its own has that of `info` where the count fits, else it is a vector (or a scalar) of what it has. */
 export function tensorOf(info: TensorInfo, value: InputValue): Tensor {
   const stated = statedShape(value);
-  const count = ArrayBuffer.isView(value) ? (value as TypedArray).length : Array.isArray(value) ? value.length : 1;
+  const count = ArrayBuffer.isView(value) ? (value).length : Array.isArray(value) ? value.length : 1;
   const shape = stated ?? (count === elementCount(info.shape) ? info.shape : [count]);
   return tensorFromBytes({ dtype: info.dtype, shape }, inputBytes({ ...info, shape }, value));
 }

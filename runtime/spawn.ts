@@ -1,5 +1,7 @@
 /** Starts a function in another thread, in Node and in browsers, without a file of its own, so that bundles and packages need no second entry. */
 
+import type * as NodeWorkers from 'node:worker_threads';
+
 /** A running worker. */
 export interface Thread<In, Out> {
   post(message: In, transfer?: ArrayBuffer[]): void;
@@ -18,7 +20,7 @@ export function spawn<Init, In, Out>(body: Body<Init, In, Out>, init: Init): Thr
   return threads ? spawnNode(threads, body, init) : spawnWeb(body, init);
 }
 
-function spawnNode<Init, In, Out>(threads: typeof import('node:worker_threads'), body: Body<Init, In, Out>, init: Init): Thread<In, Out> {
+function spawnNode<Init, In, Out>(threads: typeof NodeWorkers, body: Body<Init, In, Out>, init: Init): Thread<In, Out> {
   const code = `const { parentPort, workerData } = require('node:worker_threads');
 (${body.toString()})(workerData, (m) => parentPort.postMessage(m), (receive) => parentPort.on('message', receive));`;
   // No flags of this process: a worker would refuse some of them, and needs none.

@@ -27,6 +27,7 @@ export async function start(artifact: OpenArtifact, options: LoadOptions, notice
 
   if (!hasThreads()) {
     notices.push('one thread: this page is not cross-origin isolated, so memory cannot be shared (send the headers Cross-Origin-Opener-Policy: same-origin and Cross-Origin-Embedder-Policy: require-corp)');
+    // eslint-disable-next-line no-console -- a page has no other place for it
     console.warn(`tilewright: ${notices.at(-1)}`);
     const executor = await startOwned(await compileModule(unsharedModule(binary, chosen.memoryFlag), chosen.file), pagesFor(1), failure);
     await readWeights(artifact, executor);

@@ -38,7 +38,7 @@ try {
     expectText(`README code, ${version}`, run(node, ['readme.js'], app), 'f32 1,8,1,1 true');
   }
   checkTypes(app);
-  console.log(`${checks} checks of the installed package passed`);
+  say(`${checks} checks of the installed package passed`);
 } finally {
   rmSync(folder, { recursive: true, force: true });
 }
@@ -108,5 +108,9 @@ function run(command: string, args: readonly string[], cwd: string, path?: strin
 function expectText(what: string, text: string, wanted: string | RegExp): void {
   if (typeof wanted === 'string' ? !text.includes(wanted) : !wanted.test(text)) throw new Error(`${what}: expected ${String(wanted)} in\n${text}`);
   checks++;
-  console.log(`ok  ${what}`);
+  say(`ok  ${what}`);
+}
+
+function say(line: string): void {
+  process.stdout.write(`${line}\n`);
 }

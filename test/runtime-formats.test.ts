@@ -27,7 +27,7 @@ function hasNumpy(): boolean {
 /** One tensor of every dtype, values that tell bytes and order apart. */
 const samples: Tensor[] = (Object.keys(dtypeFacts) as DTypeName[]).map((dtype) => {
   const data = new dtypeFacts[dtype].array(6);
-  for (let i = 0; i < 6; i++) data[i] = (data instanceof BigInt64Array || data instanceof BigUint64Array ? BigInt(i * 3 + 1) : dtype === 'bool' ? i % 2 : i + 1) as never;
+  for (let i = 0; i < 6; i++) data[i] = (data instanceof BigInt64Array || data instanceof BigUint64Array ? BigInt(i * 3 + 1) : dtype === 'bool' ? i % 2 : i + 1);
   return { dtype, shape: [2, 3], data };
 });
 

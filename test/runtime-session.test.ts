@@ -57,8 +57,8 @@ describe('a session', () => {
     const sessions = await Promise.all([session(tinyArtifact(), { threads: 2 }), session(tinyArtifact(), { threads: 1 }), session(tinyArtifact(), { threads: 2, sync: true })]);
     const results = await Promise.all(sessions.map((s, i) => s.run({ x: tinyInput(i) })));
     for (const [i, r] of results.entries()) expect(r['y']!.data).toEqual(tinyResult(tinyInput(i)));
-    expect(sessions[2]!.runSync({ x: tinyInput(9) })['y']!.data).toEqual(tinyResult(tinyInput(9)));
-    expect(() => sessions[0]!.runSync({ x: tinyInput() })).toThrow('sync: true');
+    expect(sessions[2].runSync({ x: tinyInput(9) })['y']!.data).toEqual(tinyResult(tinyInput(9)));
+    expect(() => sessions[0].runSync({ x: tinyInput() })).toThrow('sync: true');
   });
 
   test('takes no more threads than the artifact allows', async () => {
