@@ -24,14 +24,13 @@ const leastRows = 48;
 const panelCache = 256 * 1024;
 const rowCache = 256 * 1024;
 
-/** Cuts `outer` blocks of rows x (groups x columns) with a reduction of `k`; `rowBytes`: bytes of the operand that one row adds. */
-export function cutWork(o: { readonly outer: number; readonly rows: number; readonly groups: number; readonly columns: number; readonly k: number; readonly rowBytes: number; readonly rowMultiple?: number }): Cut {
+/** Cuts `outer` blocks of rows x (groups x columns) with a reduction of `k`; `rowBytes`: bytes of the operand that one row adds, `rowMultiple`: what blocks of rows are a multiple of. */
+export function cutWork(o: { readonly outer: number; readonly rows: number; readonly groups: number; readonly columns: number; readonly k: number; readonly rowBytes: number; readonly rowMultiple: number }): Cut {
   const work = o.outer * o.rows * o.groups * o.columns * o.k;
   const wanted = Math.ceil(Math.min(mostChunks, Math.max(1, work / leastWork)) / o.outer);
-  const multiple = o.rowMultiple ?? 6;
   const fewest = Math.ceil((o.rows * o.rowBytes) / rowCache);
   const rowParts = Math.max(fewest, Math.min(wanted, Math.floor(o.rows / leastRows)), 1);
-  const rowBlock = Math.min(o.rows, Math.ceil(Math.ceil(o.rows / rowParts) / multiple) * multiple);
+  const rowBlock = Math.min(o.rows, Math.ceil(Math.ceil(o.rows / rowParts) / o.rowMultiple) * o.rowMultiple);
   const rowBlocks = Math.ceil(o.rows / rowBlock);
   const rest = Math.max(1, Math.round(wanted / rowBlocks));
   const groupBlock = Math.ceil(o.groups / Math.min(o.groups, rest));
@@ -47,13 +46,13 @@ export function cutWork(o: { readonly outer: number; readonly rows: number; read
 const ownPanels = 256 * 1024;
 
 /** Cuts a product whose panels are packed by each chunk: columns first, since every block of rows packs its panels again. */
-export function cutProduct(o: { readonly outer: number; readonly rows: number; readonly columns: number; readonly k: number }): Cut {
+export function cutProduct(o: { readonly outer: number; readonly rows: number; readonly columns: number; readonly k: number; readonly rowMultiple: number }): Cut {
   const wanted = Math.ceil(Math.min(mostChunks, Math.max(1, (o.outer * o.rows * o.columns * o.k) / leastWork)) / o.outer);
   const panels = Math.max(1, Math.floor(o.columns / panelColumns));
   const largest = Math.max(1, Math.floor(ownPanels / (4 * panelColumns * o.k)));
   const panelBlock = Math.min(largest, Math.ceil(panels / Math.min(panels, wanted)));
   const panelBlocks = Math.ceil(panels / panelBlock);
   const rowParts = Math.max(1, Math.ceil((o.rows * 4 * o.k) / (4 * rowCache)), Math.min(Math.ceil(wanted / panelBlocks), Math.floor(o.rows / (2 * leastRows))));
-  const rowBlock = Math.min(o.rows, Math.ceil(Math.ceil(o.rows / rowParts) / 6) * 6);
+  const rowBlock = Math.min(o.rows, Math.ceil(Math.ceil(o.rows / rowParts) / o.rowMultiple) * o.rowMultiple);
   return { rowBlock, rowBlocks: Math.ceil(o.rows / rowBlock), panelBlock, panelBlocks, groupBlock: 1, groupBlocks: 1, panelsPerPass: panels };
 }

@@ -9,6 +9,7 @@ import { blockedKernel, type Fill } from './blocked.ts';
 import { cutProduct } from './cut.ts';
 import { epilogueOf } from './epilogue.ts';
 import type { Contraction } from './fused.ts';
+import { maxRows } from './micro.ts';
 import { packAnyPanel, packEvenPanel, packRow, packTransposedPanel } from './pack-panels.ts';
 import { evenRows } from './rows.ts';
 import { broadcastTo, mergedStride, outerOffset, tileSpace, type TileSpace } from './space.ts';
@@ -36,7 +37,7 @@ export function matmul(asm: Asm, k: Contraction, operands: readonly Placed[], re
   const inner = summed.at(-1)!;
   const inPlace = summed.length === 1 && (inner.left === 1 || inner.size === 1);
   const whole = Math.floor(columns / panelColumns);
-  const cut = cutProduct({ outer: space.outer, rows: space.rows, columns, k: product.k });
+  const cut = cutProduct({ outer: space.outer, rows: space.rows, columns, k: product.k, rowMultiple: maxRows(asm) });
   const panelBytes = 4 * panelColumns * product.k;
   const panelArea = Math.ceil((4 * product.k * (cut.panelBlock * panelColumns + storedColumns(columns % panelColumns))) / 64) * 64;
   const rowArea = inPlace ? 0 : 4 * product.k * cut.rowBlock;
