@@ -64,7 +64,7 @@ export function instantiate(features: Features, emit: Emitter, op: Op, operands:
   return {
     code,
     size: binary.length,
-    memory: (i) => new Float32Array(memory.buffer, addresses[i]!, slots[i]!.length),
+    memory: (i) => new Float32Array(memory.buffer, addresses[i], slots[i]!.length),
     run: (first = 0, last = code.chunks) => call(first, last),
   };
 }

@@ -49,7 +49,7 @@ process.exitCode = failed === 0 && passed > 0 ? 0 : 1;
 async function judgeModel(model: string, data: string): Promise<string | undefined> {
   const tensors = await readSafetensors(readFileSync(data));
   const pick = (prefix: string): Record<string, Tensor> =>
-    Object.fromEntries([...tensors].flatMap(([key, t]) => (key.startsWith(prefix) ? [[key.slice(prefix.length), t as Tensor]] : [])));
+    Object.fromEntries([...tensors].flatMap(([key, t]) => (key.startsWith(prefix) ? [[key.slice(prefix.length), t]] : [])));
   const { graph } = decodeModel(readModelFile(model), model, dirname(model));
   const inputs = pick('input/');
   const wanted = pick('output/');

@@ -51,9 +51,9 @@ function place(items: readonly Lifetime[], order: readonly number[]): { offsets:
       offset = Math.max(offset, offsets[j]! + align(Math.max(1, other.bytes)));
     }
     offsets[i] = bestOffset >= 0 ? bestOffset : offset;
-    end = Math.max(end, offsets[i]! + bytes);
+    end = Math.max(end, offsets[i] + bytes);
     let at = placed.length;
-    while (at > 0 && offsets[placed[at - 1]!]! > offsets[i]!) at--;
+    while (at > 0 && offsets[placed[at - 1]!]! > offsets[i]) at--;
     placed.splice(at, 0, i);
   }
   return { offsets, end };

@@ -40,12 +40,12 @@ export function runProgram(program: TileProgram, inputs: Readonly<Record<string,
   const read = (v: Value): Tensor => {
     const { view, at } = cells(v);
     const data = new dtypes[v.type.dtype].array(sizeOf(v.type.shape));
-    for (let i = 0; i < data.length; i++) data[i] = view[at(i)]! as never;
+    for (let i = 0; i < data.length; i++) data[i] = view[at(i)]!;
     return { ...v.type, data };
   };
   const write = (v: Value, t: Tensor): void => {
     const { view, at } = cells(v);
-    for (let i = 0; i < t.data.length; i++) view[at(i)] = t.data[i]! as never;
+    for (let i = 0; i < t.data.length; i++) view[at(i)] = t.data[i]!;
   };
   const scalar = (v: Value): number => Number(read(v).data[0]);
   const run = (steps: readonly Step[]): void => {
