@@ -51,18 +51,24 @@ async function run(model: string, options: Options): Promise<void> {
   const folder = options.output ?? basename(model, extname(model));
   if (options.stopAfter === undefined) await checkFolder(folder);
   const started = performance.now();
+  const seen = new Set<string>();
   const base: CompileOptions = {
     ...(options.dim && { dims: options.dim }),
     ...(options.value && { values: Object.fromEntries(Object.entries(options.value).map(([name, file]) => [name, readTensor(file)])) }),
     ...(options.features && { features: options.features }),
     ...(options.profile && { profile: true }),
-    ...((options.dumpIr !== undefined || options.printAfter) && { onGraph: (graph, pass, index) => observe(graph, pass, index, options) }),
+    ...((options.dumpIr !== undefined || options.printAfter) && { onGraph: (graph, pass, index) => {
+      seen.add(pass);
+      observe(graph, pass, index, options);
+    } }),
   };
   if (options.stopAfter !== undefined) {
-    say(graphText(compileGraph(model, { ...base, stopAfter: options.stopAfter }).graph, { locations: options.locations ?? false }));
-    return;
+    const { graph } = compileGraph(model, { ...base, stopAfter: options.stopAfter });
+    if (!options.printAfter?.includes(options.stopAfter) || !seen.has(options.stopAfter)) say(graphText(graph, { locations: options.locations ?? false }));
+    return noteUnchanged(seen, options);
   }
   const artifact = await withProgress(basename(model), (onProgress) => compile(model, { ...base, onProgress }));
+  noteUnchanged(seen, options);
   await artifact.save(folder);
   const time = performance.now() - started;
   for (const w of artifact.warnings) note(`warning: ${w}`);
@@ -75,6 +81,11 @@ async function run(model: string, options: Options): Promise<void> {
   }
   say(`${folder}: ${modules.map((m) => `${m.file} ${bytes(m.bytes)}`).join(', ')}, weights ${bytes(weights)}, ${manifest.steps.length} steps, in ${ms(time)}`);
   say(`memory: ${bytes(manifest.memory.weights)} weights, ${bytes(manifest.memory.activations)} activations (${bytes(artifact.program.memory.scheduleBytes)} live at once), ${bytes(manifest.memory.io)} inputs and outputs, ${bytes(manifest.memory.scratchPerThread)} scratch a thread`);
+}
+
+/** Says which passes had nothing to print. */
+function noteUnchanged(seen: ReadonlySet<string>, options: Options): void {
+  for (const pass of options.printAfter ?? []) if (!seen.has(pass)) note(`${pass} changed nothing`);
 }
 
 function observe(graph: Graph, pass: string, index: number, options: Options): void {

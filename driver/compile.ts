@@ -2,11 +2,12 @@
 import { readFileSync } from 'node:fs';
 import type { WasmModule } from '../backends/wasm/module.ts';
 import { importModel, type ImportedModel } from '../frontend/index.ts';
+import { UserError } from '../ir/diagnostic.ts';
 import type { Graph } from '../ir/graph.ts';
 import type { TileProgram } from '../ir/tile.ts';
 import type { Tensor } from '../ir/type.ts';
 import { plan } from '../passes/plan.ts';
-import { runPipeline } from '../passes/pipeline.ts';
+import { PassError, runPipeline } from '../passes/pipeline.ts';
 import type { ArtifactObject, SpecialisationRequest } from '../runtime/artifact.ts';
 import { chunkSource } from '../runtime/bytes.ts';
 import type { Features } from '../runtime/features.ts';
@@ -37,7 +38,7 @@ export interface CompileOptions {
   readonly onGraph?: (graph: Graph, pass: string, index: number) => void;
   /** Called before each stage of the compilation. */
   readonly onProgress?: (stage: string, done: number, of: number) => void;
-  /** The last pass to run; for `compileGraph`. */
+  /** The last pass to run, or `import`; for `compileGraph`. */
   readonly stopAfter?: string;
 }
 
@@ -72,6 +73,7 @@ export function compileGraph(model: string | Uint8Array, options: CompileOptions
     ...(options.file !== undefined && { file: options.file }),
   });
   onGraph?.(imported.graph, 'import', 0);
+  if (stopAfter === 'import') return { imported, graph: imported.graph };
   const graph = runPipeline(imported.graph, wasmTarget, { ...(onGraph && { onGraph }), ...(onProgress && { onProgress }), ...(stopAfter !== undefined && { stopAfter }) });
   return { imported, graph };
 }
@@ -91,14 +93,14 @@ export async function artifactOf(
   recompile?: (manifest: Manifest, wanted: SpecialisationRequest) => Promise<Artifact>,
 ): Promise<Artifact> {
   options.onProgress?.('plan', 0, 1);
-  const program = plan(graph, wasmTarget);
+  const program = inStage('plan', graph, () => plan(graph, wasmTarget));
   // Binaryen takes a while to start; a model that is refused should not wait for it.
   const { emitWasm } = await import('../backends/wasm/module.ts');
   const features = options.features ?? defaultFeatures;
   const emitted: { features: Features; file: string; module: WasmModule }[] = [];
   for (const [i, f] of features.entries()) {
     options.onProgress?.(`emit ${f}`, i, features.length);
-    emitted.push({ features: f, file: i === 0 ? 'model.wasm' : `model.${f}.wasm`, module: emitWasm(program, f, { profile: options.profile ?? false }) });
+    emitted.push({ features: f, file: i === 0 ? 'model.wasm' : `model.${f}.wasm`, module: inStage(`emit ${f}`, graph, () => emitWasm(program, f, { profile: options.profile ?? false })) });
   }
   const [first] = emitted;
   if (!first) throw new TypeError('compile needs at least one feature set');
@@ -126,6 +128,15 @@ export async function artifactOf(
     warnings: imported.warnings,
     save: (folder) => save(folder, manifest, modules, chunks),
   };
+}
+
+/** Runs a stage after the passes; what it throws, unless it is the user's to mend, carries the graph for the report. */
+function inStage<T>(stage: string, graph: Graph, run: () => T): T {
+  try {
+    return run();
+  } catch (e) {
+    throw e instanceof UserError ? e : new PassError(stage, graph, e);
+  }
 }
 
 /** Options for other shapes and values: they replace the dimensions that were given by name. */

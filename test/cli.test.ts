@@ -1,10 +1,11 @@
 /** The commands on a real model, as a user runs them. */
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
 import { readNpy, writeNpy } from '../runtime/index.ts';
 import { digit, example, tilewright } from './cli-harness.ts';
+import { poison, tinyArtifact } from './tiny-artifact.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'tilewright-cli-'));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -71,6 +72,25 @@ describe('run', () => {
   });
 });
 
+describe('a failure that is not the user’s', () => {
+  test('exits with 70, names the step, and leaves a report', async () => {
+    const artifact = tinyArtifact();
+    const trapping = join(folder, 'trapping');
+    mkdirSync(trapping);
+    writeFileSync(join(trapping, 'manifest.json'), JSON.stringify(artifact.manifest));
+    writeFileSync(join(trapping, 'model.wasm'), artifact.modules['model.wasm']!);
+    writeFileSync(join(trapping, 'weights.safetensors'), artifact.weights as Uint8Array);
+    const input = join(folder, 'poison.npy');
+    writeFileSync(input, writeNpy({ dtype: 'f32', shape: [2, 512], data: new Float32Array(1024).fill(poison) }));
+    const result = await tilewright(['run', trapping, '--input', `x=${input}`]);
+    expect(result.code).toBe(70);
+    expect(result.stderr).toMatch(/^internal error: step 0 \(square, from Mul\(first\)\) failed/);
+    const report = /report it with (\S+)/.exec(result.stderr)![1]!;
+    expect(readFileSync(report, 'utf8')).toMatch(/tilewright .*, Node v\d+.*RunError: step 0/s);
+    rmSync(report);
+  });
+});
+
 describe('inspect', () => {
   test('counts what can be counted by hand', async () => {
     // Multiply-adds: 28·28·8·25 + 14·14·16·8·25 + 256·10. Parameters: 200 + 8 + 3200 + 16 + 2560 + 10.
@@ -91,6 +111,13 @@ describe('bench and profile', () => {
     expect(results.map((r) => r.runtime)).toEqual(['tilewright', 'onnxruntime-web']);
     expect(results[0]).toMatchObject({ ratio: 1, difference: 0 });
     expect(results[1]!.difference).toBeLessThan(1e-4);
+  });
+  test('profile runs an artifact that was compiled for it, and refuses another', async () => {
+    const noted = join(folder, 'noted');
+    await ok(['compile', example, '-o', noted, '--profile', '--features', 'relaxed']);
+    expect(await ok(['profile', noted, '--runs', '2'])).toMatch(/Conv\(Convolution28\)/);
+    await ok(['compile', example, '-o', noted, '--features', 'relaxed']);
+    expect(await tilewright(['profile', noted])).toMatchObject({ code: 2, stderr: 'error: this artifact does not note times; compile it with --profile\n' });
   });
   test('profile lists every step and writes a trace', async () => {
     const trace = join(folder, 'trace.json');
