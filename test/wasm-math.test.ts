@@ -94,12 +94,13 @@ describe('functions of four f32 lanes', () => {
   const xs = arguments32();
   for (const features of ['simd', 'relaxed'] as const) {
     for (const name of ['exp', 'expm1', 'log', 'log1p', 'tanh', 'erf', 'sigmoid']) {
-      it(`${name} is within 3 units in the last place, ${features}`, () => {
+      const bound = name === 'erf' ? 5 : 3;
+      it(`${name} is within ${bound} units in the last place, ${features}`, () => {
         const got = loopOver(features, 16, (asm, load, store) => store(callVector(asm, name, load)))(xs);
         const bad = worst(got, xs, truth[name]!, 24);
-        // Below e^-87 sigmoid and erf's complement flush to zero.
-        if (name === 'sigmoid' && bad.error > 3) expect(bad.want).toBeLessThan(1.7e-38);
-        else expect(bad).toMatchObject({ error: expect.toSatisfy((e: number) => e <= 3) as number });
+        // Below e^-87 sigmoid flushes to zero.
+        if (name === 'sigmoid' && bad.error > bound) expect(bad.want).toBeLessThan(1.7e-38);
+        else expect(bad).toMatchObject({ error: expect.toSatisfy((e: number) => e <= bound) as number });
       });
     }
     for (const name of ['sin', 'cos']) {

@@ -45,7 +45,7 @@ const emitFused: Emitter = (asm, op, operands, results) => {
       const root = region.ops.find(isReduceRoot);
       invariant(root !== undefined, 'a fused reduction has a root');
       const key = kernelKey(op, operands, results);
-      const positions = root.name === 'maxPool' && (results.length > 1 || region.ops.some((o) => o.operands.includes(root.results[1]!)));
+      const positions = root.name === 'maxPool' && [...region.ops.flatMap((o) => o.operands), ...region.outputs.map((o) => o.value)].includes(root.results[1]!);
       if (positions || root.name === 'argMax' || root.name === 'argMin') return emitSequence(asm, op, operands, results);
       return opDef(root.name).family === 'window' ? emitFusedWindow(asm, key, op, root, operands, results) : emitRows(asm, key, inside, operands, results);
     }

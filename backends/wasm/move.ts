@@ -25,7 +25,7 @@ export const emitMove: Emitter = (asm, op, operands, results) => {
   const axes = axesOf(op);
   const stage = axes.stages[0]!;
   const outside = op.name === 'pad' ? num(op.attrs, 'value') : 0;
-  const walk: Walk = { space: axes.space, stage, reads: operands.map((placed, operand) => ({ placed, operand })), fold: undefined, outside: isFloat(result.type.dtype) ? outside : BigInt(outside), result };
+  const walk: Walk = { space: axes.space, stage, reads: operands.map((placed, operand) => ({ placed, operand })), fold: undefined, outside: isFloat(result.type.dtype) ? outside : BigInt(outside), results: [result] };
   return kernelOfParts(asm, key, operands.length + 1, stage.pieces.flatMap((piece) => copyPieceParts(asm, axes, piece, operands, result) ?? walkParts(asm, walk, piece, operands.length)));
 };
 

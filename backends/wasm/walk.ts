@@ -31,20 +31,21 @@ export interface Walk {
   /** Elementwise ops on what is read: `values` are the values of `reads`, `output` is what is folded. */
   readonly prologue?: { readonly ops: readonly Op[]; readonly values: readonly Value[]; readonly output: Value };
   /** Elementwise ops on the result, what they read (which broadcasts to the result), and the folded value as they see it. */
-  readonly epilogue?: { readonly ops: readonly Op[]; readonly root: Value; readonly extras: readonly { readonly value: Value; readonly placed: Placed; readonly operand: number }[]; readonly output: Value };
-  readonly result: Placed;
+  readonly epilogue?: { readonly ops: readonly Op[]; readonly root: Value; readonly extras: readonly { readonly value: Value; readonly placed: Placed; readonly operand: number }[]; readonly outputs: readonly Value[] };
+  /** One for each output of the epilogue; all have one shape. */
+  readonly results: readonly Placed[];
 }
 
-/** Emits a walk as a kernel of `operands` operands and one result. */
+/** Emits a walk as a kernel of `operands` operands. */
 export function emitWalk(asm: Asm, key: string, walk: Walk, operands: number): KernelCode {
   const parts = walk.stage.pieces.flatMap((piece) => walkParts(asm, walk, piece, operands));
-  return kernelOfParts(asm, key, operands + 1, parts);
+  return kernelOfParts(asm, key, operands + walk.results.length, parts);
 }
 
-/** The tensors of a piece: reads that it has, extras, and the result last. */
-interface Tensors { readonly accesses: readonly Access[]; readonly placed: readonly Placed[]; readonly pointers: readonly number[]; readonly reads: number }
+/** The tensors of a piece: reads that it has, extras, and the results. */
+interface Tensors { readonly accesses: readonly Access[]; readonly placed: readonly Placed[]; readonly pointers: readonly number[]; readonly reads: number; readonly firstResult: number }
 
-/** One piece of a walk, as parts of a kernel of `operands` operands and one result. */
+/** One piece of a walk, as parts of a kernel of `operands` operands. */
 export function walkParts(asm: Asm, walk: Walk, piece: Piece, operands: number): Part[] {
   const dims = new Map(walk.space.filter((d) => piece.dims.includes(d.name)).map((d) => [d.name, d]));
   const written = new Set(piece.writes.flatMap((p) => p.terms.map(([d]) => d)));
@@ -55,8 +56,8 @@ export function walkParts(asm: Asm, walk: Walk, piece: Piece, operands: number):
   const odd = new Set(t.accesses.flatMap((a) => [...a.tables.flatMap((x) => [x.outer, x.inner ?? x.outer]), ...a.clips.flatMap((c) => c.terms.map(([d]) => d))]));
   if (walk.weights) for (const d of [walk.weights.outer, walk.weights.inner ?? walk.weights.outer]) odd.add(d);
   const nestDim = (d: Dim): NestDim => ({ name: d.name, size: d.size, steps: t.accesses.map((a) => a.steps.get(d.name) ?? 0), ...(odd.has(d.name) && { indexed: true }) });
-  const last = t.accesses.length - 1;
-  const ordered = parallel.map(nestDim).sort((a, b) => Math.abs(b.steps[last]!) - Math.abs(a.steps[last]!));
+  const main = t.firstResult;
+  const ordered = parallel.map(nestDim).sort((a, b) => Math.abs(b.steps[main]!) - Math.abs(a.steps[main]!));
   const outer = collapse(ordered);
   if (outer.length === 0 || outer.at(-1)!.indexed) outer.push({ name: ' one', size: 1, steps: t.accesses.map(() => 0) });
   const inner = collapse(reduce.map(nestDim));
@@ -86,15 +87,16 @@ function tensorsOf(walk: Walk, piece: Piece, dims: ReadonlyMap<string, Dim>, ope
     const index = piece.reads[i];
     return index ? [{ access: accessOf(index, r.placed, dims), placed: r.placed, pointer: r.operand }] : [];
   });
-  const result = placeAccess(piece.writes, walk.result);
-  const rank = walk.result.type.shape.length;
+  const { shape } = walk.results[0]!.type;
+  const rank = shape.length;
   const extras = (walk.epilogue?.extras ?? []).map((x) => {
     // Broadcast against the result: its places, with this operand's strides.
-    const strides = walk.result.type.shape.map((_, axis) => stepAlong(x.placed, axis - rank) / dtypes[x.placed.type.dtype].bytes);
-    return { access: placeAccess(piece.writes, { type: { dtype: x.placed.type.dtype, shape: walk.result.type.shape }, strides }), placed: x.placed, pointer: x.operand };
+    const strides = shape.map((_, axis) => stepAlong(x.placed, axis - rank) / dtypes[x.placed.type.dtype].bytes);
+    return { access: placeAccess(piece.writes, { type: { dtype: x.placed.type.dtype, shape }, strides }), placed: x.placed, pointer: x.operand };
   });
-  const all = [...read, ...extras, { access: result, placed: walk.result, pointer: operands }];
-  return { accesses: all.map((a) => a.access), placed: all.map((a) => a.placed), pointers: all.map((a) => a.pointer), reads: read.length };
+  const results = walk.results.map((placed, i) => ({ access: placeAccess(piece.writes, placed), placed, pointer: operands + i }));
+  const all = [...read, ...extras, ...results];
+  return { accesses: all.map((a) => a.access), placed: all.map((a) => a.placed), pointers: all.map((a) => a.pointer), reads: read.length, firstResult: read.length + extras.length };
 }
 
 /** Looks table entries up; tables lie in memory as constants. */
@@ -171,14 +173,13 @@ function emitRow(f: Fn, walk: Walk, t: Tensors, tables: Tables, dim: NestDim, in
 
 /** Whether lanes can run along the row: f32 throughout, contiguous in the result. */
 function isVectorWalk(walk: Walk, t: Tensors, dim: NestDim): boolean {
-  const result = t.placed.length - 1;
   const reads = t.placed.slice(0, t.reads);
   const f32 = walk.prologue
     ? reads.every((p) => isLaneType(p.type.dtype)) && isVectorChain(walk.prologue.ops) && walk.prologue.output.type.dtype === 'f32'
     : reads.every((p) => p.type.dtype === 'f32');
   const rest = t.placed.slice(t.reads).every((p) => isLaneType(p.type.dtype));
-  const chain = walk.epilogue === undefined ? walk.result.type.dtype === 'f32' : isVectorChain(walk.epilogue.ops) && walk.epilogue.root.type.dtype === 'f32';
-  return f32 && rest && chain && dim.steps[result] === dtypes[walk.result.type.dtype].bytes;
+  const chain = walk.epilogue === undefined ? walk.results[0]!.type.dtype === 'f32' : isVectorChain(walk.epilogue.ops) && walk.epilogue.root.type.dtype === 'f32';
+  return f32 && rest && chain && dim.steps[t.firstResult] === dtypes[walk.results[0]!.type.dtype].bytes;
 }
 
 /** The elements of one step along the row: folds over the reduce dims, or one read. */
@@ -293,7 +294,7 @@ function narrow(f: Fn, clip: Clip, from: Local, to: Local, indices: ReadonlyMap<
 }
 
 /** The dtype that is folded or moved. */
-const foldedType = (walk: Walk): DType => walk.prologue?.output.type.dtype ?? walk.reads[0]?.placed.type.dtype ?? walk.result.type.dtype;
+const foldedType = (walk: Walk): DType => walk.prologue?.output.type.dtype ?? walk.reads[0]?.placed.type.dtype ?? walk.results[0]!.type.dtype;
 
 function scalarWidth(f: Fn, walk: Walk, t: Tensors): Width<E> {
   const { asm } = f;
@@ -325,10 +326,10 @@ function scalarWidth(f: Fn, walk: Walk, t: Tensors): Width<E> {
     },
     finish(ptrs, [value]) {
       const folded = widened ? m.f32.demote(value!()) : value!();
-      const target = ptrs.at(-1)!;
-      if (!walk.epilogue) return [storeElement(asm, walk.result.type.dtype, f.get(target), folded)];
+      const target = (i: number): E => f.get(ptrs[t.firstResult + i]!);
+      if (!walk.epilogue) return [storeElement(asm, walk.results[0]!.type.dtype, target(0), folded)];
       const root = f.local(own);
-      const { ops, extras, output } = walk.epilogue;
+      const { ops, extras, outputs } = walk.epilogue;
       const values: ScalarValues = new Map([[walk.epilogue.root, () => f.get(root)]]);
       const code = [f.set(root, normalize(asm, walk.epilogue.root.type.dtype, folded))];
       extras.forEach((x, i) => {
@@ -336,8 +337,8 @@ function scalarWidth(f: Fn, walk: Walk, t: Tensors): Width<E> {
         code.push(f.set(l, loadElement(asm, x.value.type.dtype, f.get(ptrs[t.reads + i]!))));
         values.set(x.value, () => f.get(l));
       });
-      code.push(...scalarChain(f, ops, values, [output]));
-      return [...code, storeElement(asm, walk.result.type.dtype, f.get(target), values.get(output)!())];
+      code.push(...scalarChain(f, ops, values, outputs));
+      return [...code, ...outputs.map((v, i) => storeElement(asm, v.type.dtype, target(i), values.get(v)!()))];
     },
   };
 }
@@ -367,10 +368,13 @@ function vectorWidth(f: Fn, walk: Walk, t: Tensors, steps: readonly number[], un
       return { steps, value: known.get(output)!() };
     },
     finish(ptrs, values) {
-      const last = t.placed.length - 1;
+      const store = (i: number, u: number, value: () => Vec): E => {
+        const k = t.firstResult + i;
+        return storeLanes(f, walk.results[i]!, ptrs[k]!, steps[k]!, 4 * u, value, lanesCount);
+      };
       return values.flatMap((value, u) => {
-        if (!walk.epilogue) return [storeLanes(f, walk.result, ptrs[last]!, steps[last]!, 4 * u, value, lanesCount)];
-        const { ops, root, extras, output } = walk.epilogue;
+        if (!walk.epilogue) return [store(0, u, value)];
+        const { ops, root, extras, outputs } = walk.epilogue;
         const known: VecValues = new Map([[root, value]]);
         const code: E[] = [];
         extras.forEach((x, i) => {
@@ -378,8 +382,8 @@ function vectorWidth(f: Fn, walk: Walk, t: Tensors, steps: readonly number[], un
           code.push(f.vset(l, loadAt(t.reads + i, ptrs[t.reads + i]!, u)));
           known.set(x.value, () => f.vget(l));
         });
-        code.push(...vecChain(f, ops, known, [output], { inline: true }));
-        return [...code, storeLanes(f, walk.result, ptrs[last]!, steps[last]!, 4 * u, known.get(output)!, lanesCount)];
+        code.push(...vecChain(f, ops, known, outputs, { inline: true }));
+        return [...code, ...outputs.map((v, i) => store(i, u, known.get(v)!))];
       });
     },
   };

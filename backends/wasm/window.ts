@@ -26,7 +26,7 @@ export const emitWindow: Emitter = (asm, op, operands, results) => {
 
 function poolWalk(op: Op, operands: readonly Placed[], result: Placed): Walk {
   const axes = axesOf(op);
-  return { space: axes.space, stage: axes.stages[0]!, reads: [{ placed: operands[0]!, operand: 0 }], fold: op.name === 'maxPool' ? 'max' : 'sum', outside: 0, result };
+  return { space: axes.space, stage: axes.stages[0]!, reads: [{ placed: operands[0]!, operand: 0 }], fold: op.name === 'maxPool' ? 'max' : 'sum', outside: 0, results: [result] };
 }
 
 /** A fused pool: elementwise ops before and after it. */
@@ -49,7 +49,7 @@ export function emitFusedWindow(asm: Asm, key: string, op: Op, root: Op, operand
     return { type: { dtype: v.type.dtype, shape: full }, strides };
   };
   const pieces = stage.pieces.map((p) => ({ ...p, reads: beforeInputs.map(() => p.reads[0]!) }));
-  const output = region.outputs[0]!.value;
+  const outputs = region.outputs.map((o) => o.value);
   const extras = region.inputs.filter((v) => reads(after).has(v)).map((value) => ({ value, placed: operands[region.inputs.indexOf(value)]!, operand: region.inputs.indexOf(value) }));
   const walk: Walk = {
     space: axes.space,
@@ -58,8 +58,8 @@ export function emitFusedWindow(asm: Asm, key: string, op: Op, root: Op, operand
     fold: root.name === 'maxPool' ? 'max' : 'sum',
     outside: 0,
     ...(beforeInputs[0] !== x || before.some((o) => !isConstant(o)) ? { prologue: { ops: before, values: beforeInputs, output: x } } : {}),
-    ...(output === root.results[0] ? {} : { epilogue: { ops: after, root: root.results[0]!, extras, output } }),
-    result: results[0]!,
+    ...(outputs.length === 1 && outputs[0] === root.results[0] ? {} : { epilogue: { ops: after, root: root.results[0]!, extras, outputs } }),
+    results,
   };
   return emitWalk(asm, key, walk, operands.length);
 }
@@ -80,7 +80,7 @@ export const emitResample: Emitter = (asm, op, operands, results) => {
     fold: moves ? undefined : 'sum',
     outside: 0,
     ...(moves ? {} : { weights: { outer: index.dim, inner: index.inner, at: weights } }),
-    result: results[0]!,
+    results: [results[0]!],
   };
   return emitWalk(asm, kernelKey(op, operands, results), walk, 1);
 };

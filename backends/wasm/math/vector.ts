@@ -37,12 +37,14 @@ const formulas: Readonly<Record<string, string>> = {
     x < -87 ? 0 : p * pow2(k)`,
   expTail: 'poly(x, 0.5000000028, 0.1666657336, 0.04166636966, 0.008363776316, 0.001394165821)',
   expm1: `
-    c = min(max(x, -20), 88)
-    k = nearest(c * 1.44269504)
-    r = madd(k, 2.12194440e-4, madd(k, -0.693359375, c))
-    s = pow2(k)
-    v = madd(s, madd(r * r, expTail(r), r), s - 1)
+    v = expm1Bounded(min(max(x, -20), 88))
     x > 88 ? exp(x) : x == 0 || x != x ? x : v`,
+  // With q = e^r - 1: e^x - 1 = 2^k q + (2^k - 1), for -20 <= x <= 88.
+  expm1Bounded: `
+    k = nearest(x * 1.44269504)
+    r = madd(k, 2.12194440e-4, madd(k, -0.693359375, x))
+    s = pow2(k)
+    madd(s, madd(r * r, expTail(r), r), s - 1)`,
   log: `
     tiny = x < 1.17549435e-38
     y = tiny ? x * 33554432 : x
@@ -63,17 +65,15 @@ const formulas: Readonly<Record<string, string>> = {
     e = expNegative(-abs(x))
     (x < 0 ? e : 1) / (1 + e)`,
   tanh: `
-    a = abs(x)
-    t = expm1(2 * pmin(a, 10))
+    t = expm1Bounded(2 * pmin(abs(x), 10))
     x != x ? x : copysign(t / (t + 2), x)`,
-  // Up to 0.94: odd polynomial; beyond: 1 - e^p(|x|), p fits log(erfc) so that erf is right to 1.4e-9.
+  // Odd rational function to 1.9e-8; beyond 3.925 the result is 1.
   erf: `
-    a = abs(x)
+    a = pmin(abs(x), 3.925)
     z = a * a
-    small = a * poly(z, 1.128379145, -0.3761246263, 0.1128146617, -0.02675332325, 0.00497310249, -0.0005886710801)
-    c = pmin(a, 4)
-    far = 1 - expNegative(poly(c, -0.0002221955773, -1.127565364, -0.63736912, -0.1037665061, 0.02214680558, -0.003022983719, 0.0001938606504))
-    x != x ? x : copysign(a < 0.94 ? small : far, x)`,
+    p = a * poly(z, 1.128379146, 0.1905556339, 0.0527647279, 0.003771035758, 0.0002848315255, 2.046620162e-6)
+    q = poly(z, 1, 0.5022082686, 0.114167392, 0.01498015764, 0.001163530841, 3.80532591e-5)
+    x != x ? x : copysign(pmin(p / q, 1), x)`,
   // x = k pi/2 + r, |r| <= pi/4, for |x| up to 8192 (sin and cos fall back to f64 beyond).
   sinNear: `
     k = nearest(x * 0.636619772)
@@ -90,6 +90,9 @@ const formulas: Readonly<Record<string, string>> = {
     c = madd(z * z, poly(z, 0.04166666453, -0.001388827967, 2.454297072e-5), madd(z, -0.5, 1))
     quarterTurns(k + 1, s, c)`,
 };
+
+/** Formulas that are part of others, without a function of their own. */
+const inlined: ReadonlySet<string> = new Set(['expTail', 'logTail', 'expNegative', 'expm1Bounded', 'log']);
 
 function vectorBody(f: Fn, name: string, x: () => E): E[] {
   const steps: E[] = [];
@@ -149,7 +152,7 @@ function vectorTarget(f: Fn, steps: E[]): FormulaTarget<E> {
       const b = builtin[name];
       if (b) return b(...args);
       const x = bind(args[0]!);
-      return name.endsWith('Tail') || name === 'expNegative' || name === 'log' ? compileFormula(formulas[name]!, { x }, vectorTarget(f, steps)) : callVector(asm, name, x());
+      return inlined.has(name) ? compileFormula(formulas[name]!, { x }, vectorTarget(f, steps)) : callVector(asm, name, x());
     },
     bind,
   };
