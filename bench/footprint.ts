@@ -1,0 +1,131 @@
+/**
+ * Sizes and start-up times of compiled models: npm run footprint -- MODEL... [--threads 2] [--runs 3] [--no-peer] [--json]
+ *
+ * Each model is compiled twice, in fresh processes, by the command line; the two artifacts have to be identical byte for byte. Code is the size of each
+ * module. Linear memory is set against its bounds: activations at most 1.15 x the largest sum of live bytes under the best of three orders, and the
+ * whole at most 2 x the weights in the ONNX file + 1.15 x that sum. Load to first result is measured in fresh processes, beside onnxruntime-web.
+ */
+import { execFileSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { basename, join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { bytes, ms } from '../cli/print.ts';
+import { median } from '../cli/statistics.ts';
+import { importModel } from '../frontend/index.ts';
+import { bytesOf } from '../ir/type.ts';
+import type { Manifest } from '../runtime/manifest.ts';
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  allowNegative: true,
+  options: { threads: { type: 'string', default: '2' }, runs: { type: 'string', default: '3' }, peer: { type: 'boolean', default: true }, json: { type: 'boolean', default: false } },
+});
+if (positionals.length === 0 || !positionals.every((f) => existsSync(f))) {
+  console.error('usage: npm run footprint -- MODEL... [--threads 2] [--runs 3] [--no-peer] [--json]');
+  process.exit(2);
+}
+const threads = Number(values.threads);
+
+/** Bytes and milliseconds of one model. */
+interface Footprint {
+  readonly model: string;
+  /** Bytes of code by module. */
+  readonly code: Readonly<Record<string, number>>;
+  readonly memory: { readonly weights: number; readonly io: number; readonly activations: number; readonly scratch: number; readonly total: number };
+  /** Weights in the ONNX file. */
+  readonly onnxWeights: number;
+  /** Largest sum of live bytes under the best of three orders. */
+  readonly live: number;
+  /** Activations over that sum; at most 1.15. */
+  readonly activationRatio: number;
+  /** Total memory over 2 x ONNX weights + 1.15 x that sum; at most 1. */
+  readonly totalRatio: number;
+  readonly identical: boolean;
+  /** From starting the command to its end, the artifact on disk. */
+  readonly compile: number;
+  readonly firstResult: number;
+  readonly peerFirstResult: number | undefined;
+}
+
+const results = positionals.map(measure);
+if (values.json) console.log(JSON.stringify(results, null, 1));
+process.exitCode = results.every((r) => r.identical && r.activationRatio <= 1.15 && r.totalRatio <= 1) ? 0 : 1;
+
+function measure(model: string): Footprint {
+  const folder = mkdtempSync(join(tmpdir(), 'tilewright-footprint-'));
+  try {
+    const [first, second] = [join(folder, 'a'), join(folder, 'b')];
+    const compiled = [compile(model, first), compile(model, second)] as const;
+    const { modules, memory: facts } = compiled[0];
+    const scratch = facts.scratchPerThread * threads;
+    const memory = { weights: facts.weights, io: facts.io, activations: facts.activations, scratch, total: facts.scratch + scratch };
+    const weights = onnxWeights(model);
+    const times = { ours: [] as number[], peer: [] as number[] };
+    for (let i = 0; i < Number(values.runs); i++) {
+      times.ours.push(firstResult('tilewright', first));
+      if (values.peer) times.peer.push(firstResult('onnxruntime-web', model, first));
+    }
+    const result: Footprint = {
+      model: basename(model, '.onnx'),
+      code: Object.fromEntries(modules.map((m) => [m.file, m.bytes])),
+      memory,
+      onnxWeights: weights,
+      live: facts.scheduleBytes,
+      activationRatio: facts.activations / facts.scheduleBytes,
+      totalRatio: memory.total / (2 * weights + 1.15 * facts.scheduleBytes),
+      identical: sameFiles(first, second),
+      compile: Math.min(compiled[0].wall, compiled[1].wall),
+      firstResult: median(times.ours),
+      peerFirstResult: values.peer ? median(times.peer) : undefined,
+    };
+    if (!values.json) print(result);
+    return result;
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+interface Compiled {
+  readonly modules: readonly { readonly file: string; readonly bytes: number }[];
+  readonly memory: Manifest['memory'] & { readonly scheduleBytes: number };
+  readonly wall: number;
+}
+
+function compile(model: string, folder: string): Compiled {
+  const begun = performance.now();
+  const text = run([join(import.meta.dirname, '../bin/tilewright.js'), 'compile', model, '-o', folder, '--json']);
+  return { ...(JSON.parse(text) as Omit<Compiled, 'wall'>), wall: performance.now() - begun };
+}
+
+function firstResult(runtime: 'tilewright' | 'onnxruntime-web', path: string, artifact = path): number {
+  return Number(run([join(import.meta.dirname, 'first-result.ts'), runtime, path, String(threads), artifact]));
+}
+
+function run(args: readonly string[]): string {
+  return execFileSync(process.execPath, args, { encoding: 'utf8', maxBuffer: 1 << 26, stdio: ['ignore', 'pipe', 'inherit'] });
+}
+
+/** Bytes of initializers and constants as the importer finds them. */
+function onnxWeights(model: string): number {
+  const { graph } = importModel(model);
+  const constants = graph.ops.reduce((n, op) => n + (op.name === 'constant' ? bytesOf(op.results[0]!.type) : 0), 0);
+  return graph.state.reduce((n, s) => n + bytesOf(s.value.type), constants);
+}
+
+function sameFiles(a: string, b: string): boolean {
+  const files = readdirSync(a).sort();
+  return files.join() === readdirSync(b).sort().join() && files.every((f) => readFileSync(join(a, f)).equals(readFileSync(join(b, f))));
+}
+
+function print(r: Footprint): void {
+  const holds = (ok: boolean): string => (ok ? 'holds' : 'MISSED');
+  const { memory } = r;
+  console.log(r.model);
+  console.log(`  code          ${Object.entries(r.code).map(([file, n]) => `${file} ${bytes(n)}`).join(', ')}`);
+  console.log(`  memory        ${bytes(memory.weights)} packed weights, ${bytes(memory.io)} inputs and outputs, ${bytes(memory.activations)} activations, ${bytes(memory.scratch)} scratch of ${threads} threads`);
+  console.log(`  activations   ${r.activationRatio.toFixed(3)} x ${bytes(r.live)} live at once (at most 1.15: ${holds(r.activationRatio <= 1.15)})`);
+  console.log(`  total         ${bytes(memory.total)} = ${r.totalRatio.toFixed(3)} of 2 x ${bytes(r.onnxWeights)} ONNX weights + 1.15 x ${bytes(r.live)} (at most 1: ${holds(r.totalRatio <= 1)})`);
+  console.log(`  compile       ${ms(r.compile)}, two compilations ${r.identical ? 'identical' : 'DIFFER'}`);
+  console.log(`  first result  ${ms(r.firstResult)}${r.peerFirstResult === undefined ? '' : `, onnxruntime-web ${ms(r.peerFirstResult)}`}`);
+}
