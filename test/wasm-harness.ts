@@ -93,7 +93,7 @@ const tolerance: Readonly<Partial<Record<DType, number>>> = { f64: 1e-11, f32: 4
 export function difference(got: Tensor, want: Tensor, slack = 1): string | undefined {
   const [a, b] = [toRef(got).data, toRef(want).data];
   if (a.length !== b.length || got.dtype !== want.dtype) return `${showType(got)} is not ${showType(want)}`;
-  const scale = isFloat(want.dtype) ? Math.max(1e-30, ...Array.from(b as Float64Array, (x) => (Number.isFinite(Number(x)) ? Math.abs(Number(x)) : 0))) : 0;
+  const scale = isFloat(want.dtype) ? (b as Float64Array).reduce((most, x) => (Number.isFinite(x) ? Math.max(most, Math.abs(x)) : most), 1e-30) : 0;
   const allowed = (tolerance[want.dtype] ?? (isFloat(want.dtype) ? 0.3 : 0)) * slack * scale;
   for (let i = 0; i < a.length; i++) {
     const [x, y] = [a[i]!, b[i]!];
