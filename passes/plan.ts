@@ -120,7 +120,24 @@ class Planner {
         offset += v.type.shape[num(op, 'axis')]!;
       }
     }
+    for (const op of graph.ops) if (op.name === 'concat') this.#noteContainer(op);
     for (const op of graph.ops) if (op.name === 'if' || op.name === 'loop') for (const r of op.regions) this.#note(r);
+  }
+
+  /** A concat whose operands follow each other in a longer one is a part of that: chains that concatenate all results so far grow in one buffer. */
+  #noteContainer(op: Op): void {
+    const [whole] = op.results;
+    const [first] = op.operands;
+    if (!whole || !first || this.#outputs.has(whole) || this.#parts.has(whole) || sizeOf(whole.type.shape) === 0) return;
+    const axis = num(op, 'axis');
+    for (const other of this.#readers.get(first) ?? []) {
+      if (other.name !== 'concat' || num(other, 'axis') !== axis || other.operands.length <= op.operands.length) continue;
+      const at = other.operands.findIndex((_, i) => op.operands.every((v, k) => other.operands[i + k] === v));
+      if (at < 0) continue;
+      const offset = other.operands.slice(0, at).reduce((n, v) => n + v.type.shape[axis]!, 0);
+      this.#parts.set(whole, { concat: other, offset });
+      return;
+    }
   }
 
   // Steps
@@ -343,9 +360,8 @@ class Planner {
     const order = orderOf(lead.type.shape, this.#spot(lead).strides);
     let offset = 0;
     for (const v of op.operands) {
-      const part = this.#parts.get(v);
-      if (!(part && part.concat === op && part.offset === offset) && sizeOf(v.type.shape) > 0) {
-        const spot = this.#partSpot(op, offset, v.type, order.length === rank ? order : rowMajorOrder(rank));
+      const spot = sizeOf(v.type.shape) > 0 ? this.#partSpot(op, offset, v.type, order.length === rank ? order : rowMajorOrder(rank)) : undefined;
+      if (spot && !this.#liesAt(v, spot)) {
         const made: Value = { type: v.type, name: undefined };
         this.#spots.set(made, spot);
         this.#emit({ ...copyOp(v, made), source: op.source }, steps);
@@ -355,6 +371,11 @@ class Planner {
     if (!this.#spots.has(op.results[0]!)) this.#spots.set(op.results[0]!, this.#newSpot('temp', op.results[0]!.type, rowMajorOrder(rank)));
     this.#touch(op.results[0]!);
     this.#done.add(op);
+  }
+
+  #liesAt(v: Value, spot: Spot): boolean {
+    const own = this.#spot(v);
+    return own.root === spot.root && own.offset === spot.offset && sameStrides(v.type.shape, own.strides, spot.strides);
   }
 
   // Control flow
