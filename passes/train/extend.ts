@@ -15,6 +15,8 @@ export interface Extension {
   output(name: string, value: Value): void;
   /** Gives state its new value, or replaces it. */
   update(state: Value, value: Value): void;
+  /** Replaces a parameter's direction. */
+  direct(parameter: Parameter, direction: Value): void;
 }
 
 /** The graph with what `add` puts behind its ops. */
@@ -38,12 +40,13 @@ export function extend(graph: Graph, add: (x: Extension) => void): Graph {
     },
     output: (name, value) => void outputs.set(name, value),
     update: (state, value) => void updates.set(state, value),
+    direct: ({ state }, direction) => void outputs.set(directionName(state.name), direction),
   });
   const done = b.finish([...outputs].map(([name, value]) => ({ name, value })));
   return { ...done, updates: [...updates].map(([state, value]) => ({ state, value })) };
 }
 
-/** Adds an output for the gradient of every parameter, or for the direction that it moves in. */
+/** The output that holds a parameter's gradient. */
 export const gradientName = (parameter: string): string => `${parameter}.grad`;
 const directionName = (parameter: string): string => `${parameter}.direction`;
 
@@ -70,7 +73,7 @@ export function redirect(graph: Graph, make: (x: Extension, p: Parameter) => Val
   return extend(graph, (x) => {
     for (const p of parameters) {
       const direction = make(x, p);
-      if (direction && direction !== p.direction) x.output(directionName(p.state.name), direction);
+      if (direction && direction !== p.direction) x.direct(p, direction);
     }
   });
 }

@@ -1,0 +1,78 @@
+/** The passes that make a training step of a forward graph, in order. */
+import { UserError } from '../../ir/diagnostic.ts';
+import type { Graph } from '../../ir/graph.ts';
+import type { Target } from '../../ir/tile.ts';
+import { eliminateCommonSubexpressions } from '../eliminate-common-subexpressions.ts';
+import { eliminateDeadCode } from '../eliminate-dead-code.ts';
+import { foldConstants } from '../fold-constants.ts';
+import { runPipeline, type Pass, type PipelineOptions } from '../pipeline.ts';
+import { simplify } from '../simplify.ts';
+import { addLoss } from './add-loss.ts';
+import { averageWeights } from './average-weights.ts';
+import { centralizeGradients } from './centralize-gradients.ts';
+import { clipGradients } from './clip-gradients.ts';
+import { decayWeights } from './decay-weights.ts';
+import { declareParameters, type Statistic } from './declare-parameters.ts';
+import { differentiate } from './differentiate.ts';
+import { dropDirections } from './extend.ts';
+import type { TrainOptions } from './options.ts';
+import { inferUnits, type Unit, type Units } from './units.ts';
+import { updateParameters } from './update-parameters.ts';
+
+/** A training step: an ordinary graph whose state is updated, and the units that its passes went by. */
+export interface TrainingStep {
+  readonly graph: Graph;
+  readonly units: Units;
+}
+
+/**
+ * Makes a training step of an imported model. The step takes the model's inputs, the target `y` (unless the model computes its loss) and the learning rate `lr`; it returns the
+ * model's outputs, the scalar `loss` and, if asked for, gradients; it updates parameters, running statistics and the optimizer's state.
+ */
+export function trainingStep(graph: Graph, statistics: readonly Statistic[], options: TrainOptions, target: Target, pipeline: PipelineOptions = {}): TrainingStep {
+  const forward = runPipeline(graph, target, { ...pipeline, passes: forwardPasses(statistics, options) });
+  const units = withNamedUnits(inferUnits(forward), forward, options);
+  return { graph: runPipeline(forward, target, { ...pipeline, passes: stepPasses(options, units) }), units };
+}
+
+const pass = (name: string, run: Pass['run']): Pass => ({ name, run });
+
+function forwardPasses(statistics: readonly Statistic[], options: TrainOptions): Pass[] {
+  return [
+    pass('declare-parameters', (g) => declareParameters(g, statistics, options.freeze ?? [])),
+    pass('add-loss', (g) => addLoss(g, options.loss, options.output)),
+    pass('eliminate-dead-code', eliminateDeadCode),
+    pass('simplify', simplify),
+    pass('fold-constants', foldConstants),
+    pass('eliminate-common-subexpressions', eliminateCommonSubexpressions),
+  ];
+}
+
+function stepPasses({ optimizer, gradients }: TrainOptions, units: Units): Pass[] {
+  return [
+    pass('differentiate', differentiate),
+    pass('eliminate-dead-code', eliminateDeadCode),
+    pass('clip-gradients', (g) => clipGradients(g, optimizer, units)),
+    pass('decay-weights', (g) => decayWeights(g, optimizer)),
+    pass('centralize-gradients', (g) => centralizeGradients(g, optimizer.gc, units)),
+    pass('update-parameters', (g) => updateParameters(g, optimizer, units)),
+    pass('average-weights', (g) => averageWeights(g, optimizer.ema)),
+    pass('drop-directions', (g) => dropDirections(g, gradients ?? false)),
+    pass('eliminate-dead-code', eliminateDeadCode),
+  ];
+}
+
+/** Units that the user names take the place of inferred ones. */
+function withNamedUnits(inferred: Units, graph: Graph, options: TrainOptions): Units {
+  const units = new Map(inferred.units);
+  for (const [name, unit] of Object.entries(options.units ?? {})) {
+    const state = graph.state.find((s) => s.name === name);
+    if (!state) throw new UserError(`a unit is given for "${name}", but the model has no parameter of that name`);
+    const shape = unit.shape ?? state.value.type.shape;
+    const fits = shape.reduce((n, d) => n * d, 1) === state.value.type.shape.reduce((n, d) => n * d, 1) && unit.axes.every((a) => a in shape);
+    if (!fits) throw new UserError(`the unit of "${name}" spans axes [${unit.axes.join(',')}] of [${shape.join(',')}], which do not fit its shape [${state.value.type.shape.join(',')}]`);
+    const kind: Unit['kind'] = inferred.units.get(name)?.kind ?? 'linear';
+    units.set(name, { shape, axes: [...unit.axes].sort((a, b) => a - b), kind });
+  }
+  return { ...inferred, units };
+}
