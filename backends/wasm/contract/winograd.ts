@@ -14,11 +14,15 @@ import { broadcastTo, type TileSpace } from './space.ts';
 import { tileLoops } from './tiles.ts';
 import { inputTransform, outputTransform, transformBuffer } from './winograd-transforms.ts';
 
-/** Bytes of transformed inputs and sums of a block of tiles that a core's caches hold. */
-const blockBytes = 1 << 20;
 const panelCache = 256 * 1024;
-/** Fewest chunks for which the input is transformed more than once. */
+/** Fewest chunks: 4 threads take 2 each. */
 const fewestChunks = 8;
+/** Most scratch for transformed inputs and sums, and as much of it as a core's caches hold. */
+const mostScratch = 4 << 20;
+const cached = 1 << 20;
+/** Nanoseconds to read a byte of weights or scratch from beyond the caches, and to transform one tile of one channel per position. */
+const perByte = 0.08;
+const perPosition = 0.28;
 
 /** How the tiles and result channels are cut. */
 export interface WinogradCut {
@@ -28,15 +32,25 @@ export interface WinogradCut {
   readonly panelBlocks: number;
 }
 
-/** Cuts tiles into blocks of at least 12 (few tiles are not cut: each block reads all weights), then channels: each part transforms the input again. */
+/** Cuts tiles and channels into chunks: every block of tiles reads all weights, every part of the channels transforms the input again. */
 export function cutWinograd(tiles: number, channels: number, out: number, positions: number): WinogradCut {
-  const most = Math.max(8, Math.floor(blockBytes / (4 * positions * (channels + out))));
-  const blocks = Math.max(Math.ceil(tiles / most), tiles < 24 ? 1 : Math.min(16, Math.floor(tiles / 12)));
-  const tileBlock = Math.ceil(tiles / blocks);
-  const tileBlocks = Math.ceil(tiles / tileBlock);
   const panels = Math.max(1, Math.floor(out / panelColumns));
-  const panelBlock = Math.ceil(panels / Math.min(panels, Math.ceil(fewestChunks / tileBlocks)));
-  return { tileBlock, tileBlocks, panelBlock, panelBlocks: Math.ceil(panels / panelBlock) };
+  const weightBytes = 4 * positions * channels * out;
+  let best: { cut: WinogradCut; cost: number } | undefined;
+  for (const blocks of [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]) {
+    const tileBlock = Math.ceil(tiles / blocks);
+    const tileBlocks = Math.ceil(tiles / tileBlock);
+    const panelBlock = Math.ceil(panels / Math.min(panels, Math.ceil(fewestChunks / tileBlocks)));
+    const cut = { tileBlock, tileBlocks, panelBlock, panelBlocks: Math.ceil(panels / panelBlock) };
+    const scratch = 4 * positions * tileBlock * (channels + (cut.panelBlocks === 1 ? out : panelBlock * panelColumns));
+    const reading = weightBytes * (weightBytes > cached ? tileBlocks : 1) + Math.max(0, scratch - cached) * tileBlocks * cut.panelBlocks;
+    // Tiles of few rows leave the multiply-adds waiting for panels.
+    const products = (tiles * positions * channels * out) / 27;
+    const cost = reading * perByte + tiles * channels * positions * perPosition * cut.panelBlocks + products * (tileBlock >= 12 || tileBlocks === 1 ? 1 : 1.15);
+    if ((scratch <= mostScratch || tileBlock === 1) && (!best || cost < best.cost)) best = { cut, cost };
+    if (tileBlock === 1) break;
+  }
+  return best!.cut;
 }
 
 /** Emits a `convPacked` of algorithm `winograd2` or `winograd4`, plain or as the root of a fused op. */
