@@ -5,6 +5,7 @@
  * product is the case of one tap. B is packed in panels of the tile's columns. The epilogue runs on the registers before the only store.
  */
 import type { Asm, E, Fn, Local, Ty, VLocal } from '../asm.ts';
+import { laneOf } from '../elementwise/index.ts';
 import { applyEpilogue, epilogueParams, nextRow, plainStore, epiloguePass, storeResult, type Epilogue } from './epilogue.ts';
 
 /** A tile: rows, vectors of 4 columns, and how many columns of the last vector exist (1..4). */
@@ -125,10 +126,13 @@ function storeTile(f: Fn, tile: TileShape, epilogue: Epilogue, acc: Grid, c: Loc
   const { asm } = f;
   const out: E[] = [];
   acc.forEach((row, i) => {
+    const done = row.map(() => f.vlocal(laneOf(epilogue.dtype)));
     row.forEach((l, j) => {
       const { steps, value } = applyEpilogue(f, epilogue, l, extra, j);
-      out.push(...steps, ...storeResult(f, epilogue, c, j, value, j === tile.vectors - 1 ? tile.lastLanes : 4));
+      out.push(...steps, f.vset(done[j]!, value));
     });
+    // The stores of a row stand side by side: V8's revectorizer pairs them only then.
+    done.forEach((l, j) => out.push(...storeResult(f, epilogue, c, j, f.vget(l), j === tile.vectors - 1 ? tile.lastLanes : 4)));
     if (i < tile.rows - 1) out.push(f.set(c, asm.add(f.get(c), f.get(rowStride))), ...nextRow(f, epilogue, extra));
   });
   return out;
