@@ -88,7 +88,7 @@ export async function compile(model: string | Uint8Array, options: CompileOption
 
 /** Plans a graph after the passes and emits its modules. `recompile` makes other specialisations of the same model, where that is possible. */
 export async function artifactOf(
-  { imported, graph }: CompiledGraph,
+  { imported, graph }: { readonly imported: Pick<ImportedModel, 'bound' | 'dims' | 'warnings'>; readonly graph: Graph },
   options: CompileOptions = {},
   recompile?: (manifest: Manifest, wanted: SpecialisationRequest) => Promise<Artifact>,
 ): Promise<Artifact> {

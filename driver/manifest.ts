@@ -18,7 +18,7 @@ export interface ModuleFacts {
   readonly profile: number;
 }
 
-export function makeManifest(imported: ImportedModel, program: TileProgram, facts: ModuleFacts, producer: string): Manifest {
+export function makeManifest(imported: Pick<ImportedModel, 'bound' | 'dims'>, program: TileProgram, facts: ModuleFacts, producer: string): Manifest {
   const { memory } = program;
   return {
     format: 'tilewright',

@@ -72,7 +72,7 @@ class Planner {
     }
     const steps = this.#region(graph, true);
     const outputs = graph.outputs.map((o) => ({ name: o.name, value: this.#output(o.value, steps) }));
-    for (const u of graph.updates) this.#copyInto(u.value, u.state, steps);
+    this.#assign(graph.updates.map((u) => u.value), graph.updates.map((u) => u.state), steps);
     const end = this.#position;
     for (const r of this.#roots) if (r.kind === 'output') r.to = end;
     return this.#finish([{ name: 'run', steps }], { ...graph, outputs }, liveBytes);
@@ -392,6 +392,21 @@ class Planner {
     this.#emit(copyOp(from, to), steps);
   }
 
+  /** Copies all at once: a source in the memory of any target is saved before the first is written, unless it lies where it goes. */
+  #assign(from: readonly Value[], to: readonly Value[], steps: Step[]): void {
+    const written = new Set(to.map((v) => this.#spot(v).root));
+    const sources = from.map((v, i) => {
+      if (!written.has(this.#spot(v).root) || this.#liesAt(v, this.#spot(to[i]!))) return v;
+      const saved: Value = { type: v.type, name: undefined };
+      this.#spots.set(saved, this.#newSpot('temp', v.type, rowMajorOrder(v.type.shape.length)));
+      this.#copyInto(v, saved, steps);
+      return saved;
+    });
+    sources.forEach((v, i) => {
+      if (!this.#liesAt(v, this.#spot(to[i]!))) this.#copyInto(v, to[i]!, steps);
+    });
+  }
+
   #if(op: Op, steps: Step[]): void {
     const [condition, ...captured] = op.operands;
     for (const r of op.results) this.#spots.set(r, this.#newSpot('temp', r.type, rowMajorOrder(r.type.shape.length)));
@@ -441,21 +456,7 @@ class Planner {
       body.push({ kind: 'move', from: [row], to: [{ stack: scans[i]!, index: index! }], op });
       this.#position++;
     });
-    // A carried value that lies in another slot is read before that slot is written.
-    const slots = new Set(carried.map((v) => this.#spot(v).root));
-    const next = outs.slice(0, carriedCount).map((v, i) => {
-      const root = this.#spot(v).root;
-      if (!slots.has(root) || root === this.#spot(carried[i]!).root) return v;
-      const saved: Value = { type: v.type, name: undefined };
-      this.#spots.set(saved, this.#newSpot('temp', v.type, rowMajorOrder(v.type.shape.length)));
-      this.#copyInto(v, saved, body);
-      return saved;
-    });
-    next.forEach((v, i) => {
-      const same = this.#spot(v).root === this.#spot(carried[i]!).root && v === carried[i];
-      if (!same) this.#copyInto(v, carried[i]!, body);
-    });
-    this.#copyInto(goOn!, proceed, body);
+    this.#assign([goOn!, ...outs.slice(0, carriedCount)], [proceed, ...carried], body);
     const end = this.#position++;
     // What was made before the body and is read in it is read again in the next round.
     for (const root of before) if (root.to >= start) root.to = Math.max(root.to, end);
