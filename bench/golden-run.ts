@@ -111,7 +111,7 @@ class Closeness {
     for (let i = 0; i < want.data.length; i++) {
       const [a, b] = [Number(got.data[i]), Number(want.data[i])];
       const e = Math.abs(a - b) / (this.#tolerance.atol + this.#tolerance.rtol * Math.abs(b));
-      error = Math.max(error, e === e ? e : Infinity);
+      error = Math.max(error, Number.isNaN(e) ? Infinity : e);
     }
     if (error > this.worst.error) this.worst = { name, error };
     if (error > 1) this.#problems.push(`${name} is ${error.toPrecision(3)} times the tolerance away`);

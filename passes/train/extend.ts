@@ -83,10 +83,3 @@ export function dropDirections(graph: Graph, keepGradients: boolean): Graph {
   const names = new Set(parametersOf(graph).flatMap((p) => [directionName(p.state.name), ...(keepGradients ? [] : [gradientName(p.state.name)])]));
   return { ...graph, outputs: graph.outputs.filter((o) => !names.has(o.name)) };
 }
-
-/** The state of a name that an earlier pass added. */
-export function stateNamed(graph: Graph, name: string): Value {
-  const found = graph.state.find((s) => s.name === name);
-  invariant(found, `there is no state ${name}`);
-  return found.value;
-}

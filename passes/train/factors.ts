@@ -12,7 +12,7 @@ export type Factors<M> = readonly (readonly Factor<M>[])[];
 /** Dims that a place or index merges into one axis, outermost first; undefined where it does more than merging, or covers only a part of the axis. Dims of size 1 are left out. */
 export function merged(x: Place | Index, axis: number, sizes: ReadonlyMap<string, number>): string[] | undefined {
   if ('kind' in x && (x.kind !== 'affine' || x.over !== 1)) return undefined;
-  const { terms, plus } = x as Place;
+  const { terms, plus } = x;
   const dims = terms.filter(([dim]) => sizes.get(dim) !== 1).toSorted((p, q) => q[1] - p[1]);
   let stride = 1;
   for (const [dim, times] of dims.toReversed()) {

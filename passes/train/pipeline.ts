@@ -11,11 +11,14 @@ import { addLoss } from './add-loss.ts';
 import { averageWeights } from './average-weights.ts';
 import { centralizeGradients } from './centralize-gradients.ts';
 import { clipGradients } from './clip-gradients.ts';
+import { countSteps } from './count-steps.ts';
 import { decayWeights } from './decay-weights.ts';
 import { declareParameters, type Statistic } from './declare-parameters.ts';
 import { differentiate } from './differentiate.ts';
 import { dropDirections } from './extend.ts';
 import type { TrainOptions } from './options.ts';
+import { seedRandomOps } from './seed-random-ops.ts';
+import { sharpenGradients } from './sharpen-gradients.ts';
 import { inferUnits, type Unit, type Units } from './units.ts';
 import { updateParameters } from './update-parameters.ts';
 
@@ -40,6 +43,8 @@ const pass = (name: string, run: Pass['run']): Pass => ({ name, run });
 function forwardPasses(statistics: readonly Statistic[], options: TrainOptions): Pass[] {
   return [
     pass('declare-parameters', (g) => declareParameters(g, statistics, options.freeze ?? [])),
+    pass('count-steps', countSteps),
+    pass('seed-random-ops', seedRandomOps),
     pass('add-loss', (g) => addLoss(g, options.loss, options.output)),
     pass('eliminate-dead-code', eliminateDeadCode),
     pass('simplify', simplify),
@@ -52,6 +57,7 @@ function stepPasses({ optimizer, gradients }: TrainOptions, units: Units): Pass[
   return [
     pass('differentiate', differentiate),
     pass('eliminate-dead-code', eliminateDeadCode),
+    pass('sharpen-gradients', (g) => sharpenGradients(g, optimizer.sam)),
     pass('clip-gradients', (g) => clipGradients(g, optimizer, units)),
     pass('decay-weights', (g) => decayWeights(g, optimizer)),
     pass('centralize-gradients', (g) => centralizeGradients(g, optimizer.gc, units)),

@@ -1,6 +1,7 @@
 import { UserError } from '../../ir/diagnostic.ts';
 import type { Graph, Value } from '../../ir/graph.ts';
 import { centralizedUnit } from './centralize-gradients.ts';
+import { stepsOf } from './count-steps.ts';
 import { decayOf } from './decay-weights.ts';
 import { extend, parametersOf } from './extend.ts';
 import type { OptimizerSpec } from './options.ts';
@@ -10,18 +11,13 @@ import type { Units } from './units.ts';
 
 /** The input that holds the learning rate. */
 export const rateName = 'lr';
-/** The state that counts updates. */
-export const stepName = 'train.step';
-
-/** Lets the optimizer's rule move each parameter along its direction: adds the learning rate as an input, and moments and the number of updates as state. */
+/** Lets the optimizer's rule move each parameter along its direction: adds the learning rate as an input, and moments as state. */
 export function updateParameters(graph: Graph, spec: OptimizerSpec, units: Units): Graph {
   checkSpec(spec);
   return extend(graph, (x) => {
     const { b } = x;
     const lr = x.input(rateName, { dtype: 'f32', shape: [] });
-    const steps = x.state(stepName, { dtype: 'i64', shape: [] }, 'zero');
-    const next = b.add(steps, 1);
-    x.update(steps, next);
+    const { after } = stepsOf(graph);
     for (const { state, direction } of parametersOf(graph)) {
       const { dtype } = state.value.type;
       const unit = spec.gc && spec.gc.before === false ? centralizedUnit(spec.gc, units, state) : undefined;
@@ -30,7 +26,7 @@ export function updateParameters(graph: Graph, spec: OptimizerSpec, units: Units
         weight: state.value,
         direction,
         rate: b.cast(lr, dtype),
-        count: b.cast(next, dtype),
+        count: b.cast(after, dtype),
         decay: decayOf(spec, state.name),
         moment(name) {
           const old = x.state(`${state.name}.${name}`, state.value.type, 'zero');
@@ -54,6 +50,7 @@ function checkSpec(spec: OptimizerSpec): void {
   if ('alpha' in spec) share('alpha', spec.alpha);
   if ('eps' in spec) range('eps', spec.eps, (v) => v >= 0 && Number.isFinite(v), 'a number of at least 0');
   share('ema', spec.ema);
+  positive('sam', spec.sam);
   positive('clipNorm', spec.clipNorm);
   positive('clipValue', spec.clipValue);
   positive('agc lambda', spec.agc?.lambda);
