@@ -61,9 +61,13 @@ const formulas: Readonly<Record<string, string>> = {
     u = 1 + x
     c = x - (u - 1)
     x < inf ? (u == 0 ? -inf : x == 0 ? x : log(u) + c / u) : x`,
+  // 1 / (1 + e^-x) with one division; beyond |x| = 88 it stays at its value there, which is 1 or below 1e-38. NaN passes both bounds.
   sigmoid: `
-    e = expNegative(-abs(x))
-    (x < 0 ? e : 1) / (1 + e)`,
+    c = max(min(-x, 88), -88)
+    k = nearest(c * 1.44269504)
+    r = madd(k, 2.12194440e-4, madd(k, -0.693359375, c))
+    p = madd(r * r, expTail(r), r) + 1
+    1 / (1 + p * pow2(k))`,
   tanh: `
     t = expm1Bounded(2 * pmin(abs(x), 10))
     x != x ? x : copysign(t / (t + 2), x)`,
@@ -120,7 +124,8 @@ function vectorTarget(f: Fn, steps: E[]): FormulaTarget<E> {
     min: (a, b) => f32x4.pmin(a!, b!), max: (a, b) => f32x4.pmax(a!, b!), pmin: (a, b) => f32x4.pmin(a!, b!),
     copysign: (a, b) => v128.bitselect(a!, b!, i(0x7fffffff)),
     madd: (a, b, k) => madd(a!, b!, k!),
-    pow2: (k) => power(integer(k!)),
+    // k + 1.5 · 2^23 holds the integer k in its low bits, which the shift brings to the exponent.
+    pow2: (k) => i32x4.add(i32x4.shl(f32x4.add(k!, c(12582912)), m.i32.const(23)), i(0x3f800000)),
     halfInteger: (k) => i32x4.shr_s(integer(k!), m.i32.const(1)),
     pow2Integer: (h) => power(h!),
     pow2Rest: (k, h) => power(i32x4.sub(integer(k!), h!)),
