@@ -3,7 +3,7 @@ import { evaluateOp } from '../ir/evaluate.ts';
 import type { Op, Value } from '../ir/graph.ts';
 import { opDef } from '../ir/ops/index.ts';
 import type { Step, TileProgram } from '../ir/tile.ts';
-import { dtypes, rowMajor, sizeOf, type Tensor, type TypedArray } from '../ir/type.ts';
+import { dtypes, type Tensor, type TypedArray } from '../ir/type.ts';
 
 /** The op with the trailing results that the plan dropped because nothing reads them. */
 function whole(op: Op): Op {
@@ -15,37 +15,32 @@ function whole(op: Op): Op {
 export function runProgram(program: TileProgram, inputs: Readonly<Record<string, Tensor>>): Map<string, Tensor> {
   const memory = new ArrayBuffer(Math.max(...program.buffers.map((b) => b.address + b.bytes)) + 64);
   new Uint8Array(memory).fill(0xcb);
-  const cells = (v: Value): { view: TypedArray; at: (i: number) => number } => {
+  /** The buffer of a value, and where its elements lie there in row-major order. */
+  const cells = (v: Value): { view: TypedArray; at: Int32Array } => {
     const place = program.placements.get(v);
     if (!place) throw new Error(`no placement for ${v.name ?? 'a value'}`);
     const buffer = program.buffers[place.buffer]!;
     const { bytes, array } = dtypes[v.type.dtype];
     const View = array as unknown as new (b: ArrayBuffer, offset: number, length: number) => TypedArray;
     const view = new View(memory, buffer.address, Math.floor(buffer.bytes / bytes));
-    const dense = rowMajor(v.type.shape);
-    return {
-      view,
-      at: (i) => {
-        let offset = place.offset;
-        let rest = i;
-        v.type.shape.forEach((_, axis) => {
-          offset += Math.floor(rest / dense[axis]!) * place.strides[axis]!;
-          rest %= dense[axis]!;
-        });
-        if (offset < 0 || offset >= view.length) throw new Error(`${v.name ?? 'a value'} leaves its buffer`);
-        return offset;
-      },
-    };
+    let at = Int32Array.of(place.offset);
+    v.type.shape.forEach((d, axis) => {
+      const next = new Int32Array(at.length * d);
+      for (let k = 0, outer = 0; outer < at.length; outer++) for (let i = 0; i < d; i++) next[k++] = at[outer]! + i * place.strides[axis]!;
+      at = next;
+    });
+    if (at.some((offset) => offset < 0 || offset >= view.length)) throw new Error(`${v.name ?? 'a value'} leaves its buffer`);
+    return { view, at };
   };
   const read = (v: Value): Tensor => {
     const { view, at } = cells(v);
-    const data = new dtypes[v.type.dtype].array(sizeOf(v.type.shape));
-    for (let i = 0; i < data.length; i++) data[i] = view[at(i)]!;
+    const data = new dtypes[v.type.dtype].array(at.length);
+    for (let i = 0; i < data.length; i++) data[i] = view[at[i]!]!;
     return { ...v.type, data };
   };
   const write = (v: Value, t: Tensor): void => {
     const { view, at } = cells(v);
-    for (let i = 0; i < t.data.length; i++) view[at(i)] = t.data[i]!;
+    for (let i = 0; i < t.data.length; i++) view[at[i]!] = t.data[i]!;
   };
   const scalar = (v: Value): number => Number(read(v).data[0]);
   const run = (steps: readonly Step[]): void => {
