@@ -45,11 +45,12 @@ function forwardPasses(statistics: readonly Statistic[], options: TrainOptions):
     pass('declare-parameters', (g) => declareParameters(g, statistics, options.freeze ?? [])),
     pass('count-steps', countSteps),
     pass('seed-random-ops', seedRandomOps),
-    pass('add-loss', (g) => addLoss(g, options.loss, options.output)),
     pass('eliminate-dead-code', eliminateDeadCode),
     pass('simplify', simplify),
     pass('fold-constants', foldConstants),
     pass('eliminate-common-subexpressions', eliminateCommonSubexpressions),
+    // Not simplified before it is differentiated: max(x, 0) and relu(x) have other slopes at 0.
+    pass('add-loss', (g) => addLoss(g, options.loss, options.output)),
   ];
 }
 
