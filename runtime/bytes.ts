@@ -92,7 +92,9 @@ export async function urlSource(url: URL): Promise<ByteSource> {
         const want = offset + at;
         if (want >= start + chunk.byteLength) {
           start += chunk.byteLength;
-          const { value, done } = await reader.read();
+          const { value, done } = await reader.read().catch((e: unknown) => {
+            throw new InputError(`cannot fetch ${url.href}: the connection failed after ${start} bytes: ${reason(e)}`);
+          });
           if (done) throw short(url.href, offset + into.byteLength, start);
           chunk = value;
           continue;
@@ -102,7 +104,8 @@ export async function urlSource(url: URL): Promise<ByteSource> {
         at += part.byteLength;
       }
     },
-    close: () => reader.cancel(),
+    // A stream that has failed refuses to be cancelled.
+    close: () => reader.cancel().catch(() => {}),
   };
 }
 
@@ -113,7 +116,9 @@ export async function readAll(from: string | URL): Promise<Uint8Array> {
       throw new InputError(`cannot fetch ${from.href}: ${reason(e)}`);
     });
     if (!response.ok) throw new InputError(`cannot fetch ${from.href}: HTTP status ${response.status}`);
-    return new Uint8Array(await response.arrayBuffer());
+    return new Uint8Array(await response.arrayBuffer().catch((e: unknown) => {
+      throw new InputError(`cannot fetch ${from.href}: ${reason(e)}`);
+    }));
   }
   const fs = nodeFs();
   if (!fs) throw new InputError(`cannot read ${String(from)}: no file system here; pass a URL`);

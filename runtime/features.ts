@@ -21,6 +21,18 @@ export function hasThreads(): boolean {
   return typeof SharedArrayBuffer !== 'undefined' && isolated !== false && WebAssembly.validate(new Uint8Array([...header, 5, 4, 1, 3, 1, 1]));
 }
 
+/** Whether this thread may sleep until others have done their part: not the main thread of a page. */
+export function canBlock(): boolean {
+  if (!hasThreads()) return false;
+  try {
+    // The cell differs from the expected value, so a thread that may wait returns at once.
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 1);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /** The first module of the manifest that this engine runs; `wide` ones only if asked for. */
 export function chooseModule(modules: Manifest['modules'], wanted: { readonly features?: Features | undefined; readonly wide: boolean }): Manifest['modules'][number] {
   const runs: Readonly<Record<Features, () => boolean>> = {

@@ -38,7 +38,9 @@ export async function startOwned(module: WebAssembly.Module, pages: number, fail
       }
     },
     async run(writes, reads) {
-      const message = await ask({ kind: 'run', writes, reads });
+      // A view would be cloned with all of the buffer behind it.
+      const copies = writes.map((w) => ({ address: w.address, bytes: w.bytes.slice() }));
+      const message = await ask({ kind: 'run', writes: copies, reads }, copies.map((c) => c.bytes.buffer));
       return message.kind === 'result' ? [...message.reads] : [];
     },
     close: () => worker.terminate(),

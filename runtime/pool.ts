@@ -13,8 +13,6 @@ export interface PoolOptions {
   readonly failure: Failure;
 }
 
-
-
 /** Starts the workers and waits until each has instantiated the module. */
 export async function startPool(options: PoolOptions): Promise<Executor> {
   const { memory, threads, failure } = options;
@@ -39,6 +37,7 @@ export async function startPool(options: PoolOptions): Promise<Executor> {
     const worker = spawn<SharedInit, never, SharedMessage>(sharedWorker, init);
     workers.push(worker);
     return new Promise<void>((resolve, reject) => {
+      let started = false;
       const fail = (error: Error): void => {
         firstFailure ??= error;
         reject(error);
@@ -46,12 +45,14 @@ export async function startPool(options: PoolOptions): Promise<Executor> {
       };
       worker.listen(
         (message) => {
-          if (message.kind === 'ready') resolve();
-          else if (message.kind === 'failed') fail(failure(message.message, message.step));
+          if (message.kind === 'ready') {
+            started = true;
+            resolve();
+          } else if (message.kind === 'failed') fail(failure(message.message, message.step));
           // After a failure the cause comes from the worker that failed, which may be heard later.
           else if (Atomics.load(cells, control.abort / 4) === 0) finish?.done();
         },
-        (reason) => fail(failure(reason, Atomics.load(cells, control.step / 4))),
+        (reason) => fail(failure(reason, started ? Atomics.load(cells, control.step / 4) : -1)),
       );
     });
   });

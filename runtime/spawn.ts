@@ -1,6 +1,6 @@
 /** Starts a function in another thread, in Node and in browsers, without a file of its own, so that bundles and packages need no second entry. */
-
 import type * as NodeWorkers from 'node:worker_threads';
+import { RunError } from './error.ts';
 
 /** A running worker. */
 export interface Thread<In, Out> {
@@ -43,16 +43,25 @@ function spawnNode<Init, In, Out>(threads: typeof NodeWorkers, body: Body<Init, 
   };
 }
 
+/** An error without a message: the worker's code did not even load. */
+const blocked = 'the browser did not start a worker; where the page has a content security policy, it must allow worker-src blob:';
+
 function spawnWeb<Init, In, Out>(body: Body<Init, In, Out>, init: Init): Thread<In, Out> {
-  const code = `addEventListener('message', (first) => (${body.toString()})(first.data, (m) => postMessage(m), (receive) => addEventListener('message', (e) => receive(e.data))), { once: true });`;
+  const code = `'use strict';
+addEventListener('message', (first) => (${body.toString()})(first.data, (m) => postMessage(m), (receive) => addEventListener('message', (e) => receive(e.data))), { once: true });`;
   const url = URL.createObjectURL(new Blob([code], { type: 'text/javascript' }));
-  const worker = new Worker(url, { type: 'module' });
+  let worker: Worker;
+  try {
+    worker = new Worker(url);
+  } catch (error) {
+    throw new RunError(`${blocked} (${String(error)})`);
+  }
   worker.postMessage(init);
   return {
     post: (message, transfer = []) => worker.postMessage(message, transfer),
     listen(receive, lost) {
       worker.addEventListener('message', (e: MessageEvent<Out>) => receive(e.data));
-      worker.addEventListener('error', (e) => lost(e.message));
+      worker.addEventListener('error', (e) => lost(e.message || blocked));
     },
     hold() {},
     async terminate() {

@@ -1,8 +1,9 @@
 /** From an opened artifact to running threads with the weights in memory. */
 import type { OpenArtifact } from './artifact.ts';
+import type { ByteSource } from './bytes.ts';
 import { InputError, RunError } from './error.ts';
 import type { Executor, Failure } from './executor.ts';
-import { chooseModule, enableRevectorizer, hasThreads, memoryLimits, unsharedModule, type Features } from './features.ts';
+import { canBlock, chooseModule, enableRevectorizer, hasThreads, memoryLimits, unsharedModule, type Features } from './features.ts';
 import type { Manifest } from './manifest.ts';
 import { startOwned } from './owned.ts';
 import { startPool } from './pool.ts';
@@ -16,6 +17,7 @@ const pageSize = 65536;
 /** Picks the module, starts the threads and fills the memory. Adds to `notices` what the caller should know. */
 export async function start(artifact: OpenArtifact, options: LoadOptions, notices: string[]): Promise<{ executor: Executor; features: Features }> {
   const { manifest } = artifact;
+  if (options.sync && !canBlock()) throw new InputError('sync: this thread may not wait for others (the main thread of a page never may, and no thread without shared memory); leave it out and use run()');
   const wide = (options.wide ?? false) && manifest.modules.some((m) => m.features === 'wide') && enableRevectorizer();
   if (options.wide && !wide) notices.push('wide vectors: not available here or not compiled into this artifact; the ordinary module is used');
   const chosen = chooseModule(manifest.modules, { features: options.features, wide });
@@ -89,27 +91,29 @@ function threadCount(manifest: Manifest, options: LoadOptions): number {
   return Math.min(options.threads ?? cores, manifest.memory.maxThreads);
 }
 
-/** Streams the weights into memory in file order, after checking that the file holds what the manifest says. */
+/** Streams the weights into memory; where they cannot be had, the threads end. */
 async function readWeights(artifact: OpenArtifact, executor: Executor): Promise<void> {
-  const { manifest } = artifact;
-  if (manifest.weights.length === 0) return;
-  const source = await artifact.weights();
+  if (artifact.manifest.weights.length === 0) return;
   try {
-    const header = await readHeader(source);
-    const places = manifest.weights.map((w) => {
-      const stored = header.get(w.name);
-      if (!stored) throw new InputError(`${source.name} lacks the tensor ${JSON.stringify(w.name)}; it does not belong to this manifest`);
-      if (stored.bytes !== w.bytes) throw new InputError(`${source.name}: tensor ${JSON.stringify(w.name)} has ${stored.bytes} bytes, the manifest expects ${w.bytes}`);
-      return { ...w, offset: stored.offset };
-    });
-    places.sort((a, b) => a.offset - b.offset);
-    for (const p of places) await executor.fill(p.address, p.bytes, (at, into) => source.read(p.offset + at, into));
+    const source = await artifact.weights();
+    await fillFrom(source, artifact.manifest.weights, executor).finally(() => source.close());
   } catch (error) {
     await executor.close();
     throw error;
-  } finally {
-    await source.close();
   }
+}
+
+/** Reads tensors in file order, after checking that the file holds what the manifest says. */
+async function fillFrom(source: ByteSource, weights: Manifest['weights'], executor: Executor): Promise<void> {
+  const header = await readHeader(source);
+  const places = weights.map((w) => {
+    const stored = header.get(w.name);
+    if (!stored) throw new InputError(`${source.name} lacks the tensor ${JSON.stringify(w.name)}; it does not belong to this manifest`);
+    if (stored.bytes !== w.bytes) throw new InputError(`${source.name}: tensor ${JSON.stringify(w.name)} has ${stored.bytes} bytes, the manifest expects ${w.bytes}`);
+    return { ...w, offset: stored.offset };
+  });
+  places.sort((a, b) => a.offset - b.offset);
+  for (const p of places) await executor.fill(p.address, p.bytes, (at, into) => source.read(p.offset + at, into));
 }
 
 const failureOf = (manifest: Manifest): Failure => (message, index) => {
