@@ -3,7 +3,7 @@ import { invariant } from '../../../ir/diagnostic.ts';
 import type { Graph, Op, Value } from '../../../ir/graph.ts';
 import { dtypes, type DType } from '../../../ir/type.ts';
 import type { Asm, E, Fn, Local, Ty, VLocal, Vec } from '../asm.ts';
-import { isLaneType, isVectorChain, loadVec, splatElement, storeVec, vecChain, type VecValues } from '../elementwise/index.ts';
+import { isLaneType, isVectorChain, laneOf, loadVec, splatElement, storeVec, vecChain, type VecValues } from '../elementwise/index.ts';
 import { chainKey } from './key.ts';
 import type { TileSpace } from './space.ts';
 
@@ -123,14 +123,15 @@ export function storeResult(f: Fn, { dtype, columnStride }: Epilogue, row: Local
 /** A function that applies the epilogue to stored f32 sums in place: (c, row stride, rows, operands...). */
 export function epiloguePass(asm: Asm, e: Epilogue, vectors: number, lastLanes: number): string {
   return asm.fn(`epilogue ${vectors} last ${lastLanes} ${e.key}`, ['i32', 'i32', 'i32', ...epilogueParams(e)], undefined, (f, [c, rowStride, rows, ...params]) => {
-    const acc = f.vlocal();
-    const body: E[] = [];
-    for (let j = 0; j < vectors; j++) {
-      // Lanes past the last column are read and not written: every buffer ends with at least a vector of slack before the end of memory.
-      body.push(f.vset(acc, asm.vload(c!, 16 * j)));
-      const { steps, value } = applyEpilogue(f, e, acc, params, j);
-      body.push(...steps, ...storeResult(f, e, c!, j, value, j === vectors - 1 ? lastLanes : 4));
-    }
+    const sums = Array.from({ length: vectors }, () => f.vlocal());
+    const done = sums.map(() => f.vlocal(laneOf(e.dtype)));
+    // Lanes past the last column are read and not written: every buffer ends with at least a vector of slack before the end of memory.
+    const body: E[] = sums.map((l, j) => f.vset(l, asm.vload(c!, 16 * j)));
+    sums.forEach((l, j) => {
+      const { steps, value } = applyEpilogue(f, e, l, params, j);
+      body.push(...steps, f.vset(done[j]!, value));
+    });
+    done.forEach((l, j) => body.push(...storeResult(f, e, c!, j, f.vget(l), j === vectors - 1 ? lastLanes : 4)));
     const top = f.label('row');
     return [asm.m.loop(top, asm.m.block(null, [
       ...body,
