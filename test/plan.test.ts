@@ -197,7 +197,7 @@ describe('a plan of a real model', () => {
   it('examples/mnist_cntk.onnx', () => planOf(join(import.meta.dirname, '../examples/mnist_cntk.onnx'), undefined));
   it.skipIf(models.length === 0).each(models.length > 0 ? models : ['models (skipped: ../shared/models is not there)'])('%s', { timeout: 120_000 }, async (file) => {
     const tensors = await readSafetensors(readFileSync(join(shared, file.replace(/onnx$/, 'safetensors'))));
-    const recorded = Object.fromEntries([...tensors].flatMap(([key, t]) => (key.startsWith('input/') ? [[key.slice(6), t as Tensor]] : [])));
+    const recorded = Object.fromEntries([...tensors].flatMap(([key, t]) => (key.startsWith('input/') ? [[key.slice(6), t]] : [])));
     await planOf(join(shared, file), recorded);
   });
 });
