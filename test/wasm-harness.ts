@@ -97,7 +97,7 @@ export function difference(got: Tensor, want: Tensor, slack = 1): string | undef
   const allowed = (tolerance[want.dtype] ?? (isFloat(want.dtype) ? 0.3 : 0)) * slack * scale;
   for (let i = 0; i < a.length; i++) {
     const [x, y] = [a[i]!, b[i]!];
-    if (x === y || (x !== x && y !== y)) continue;
+    if (x === y || (Number.isNaN(x) && Number.isNaN(y))) continue;
     if (Math.abs(Number(x) - Number(y)) <= allowed) continue;
     return `element ${i} of ${showType(want)} is ${String(x)}, expected ${String(y)}`;
   }
@@ -110,6 +110,6 @@ export const converted = (t: Tensor, dtype: DType): Tensor => {
   const from = toRef(t).data;
   const big = dtype === 'i64' || dtype === 'u64';
   const values = big ? BigInt64Array.from(from as Float64Array, (x) => BigInt(Math.trunc(x))) : Float64Array.from(from as Float64Array, (x) => (isFloat(dtype) ? x : Math.trunc(x)));
-  if (big) return { dtype, shape: t.shape, data: dtype === 'i64' ? (values as BigInt64Array) : BigUint64Array.from(values as BigInt64Array, (x) => BigInt.asUintN(64, x)) };
-  return fromRef({ dtype, shape: t.shape, data: values as Float64Array });
+  if (big) return { dtype, shape: t.shape, data: dtype === 'i64' ? (values) : BigUint64Array.from(values as BigInt64Array, (x) => BigInt.asUintN(64, x)) };
+  return fromRef({ dtype, shape: t.shape, data: values });
 };

@@ -160,7 +160,7 @@ describe('the module', () => {
     const { memory, cells } = memoryFor(program, module, inputs, 1);
     const unshared = new WebAssembly.Memory({ initial: memory.buffer.byteLength / 65536, maximum: 65536 });
     new Uint8Array(unshared.buffer).set(new Uint8Array(memory.buffer));
-    (new WebAssembly.Instance(new WebAssembly.Module(own as Uint8Array<ArrayBuffer>), { env: { memory: unshared } }).exports['run'] as (t: number) => void)(0);
+    (new WebAssembly.Instance(new WebAssembly.Module(own), { env: { memory: unshared } }).exports['run'] as (t: number) => void)(0);
     (new WebAssembly.Instance(compiled, { env: { memory } }).exports['run'] as (t: number) => void)(0);
     const got = new Cells(program, unshared);
     for (const o of program.graph.outputs) expect(got.read(o.value)).toEqual(cells.read(o.value));

@@ -1,6 +1,6 @@
 /** One emitter per family of ops. */
 import { InternalError, invariant } from '../../ir/diagnostic.ts';
-import { isContractRoot, isReduceRoot } from '../../ir/fused.ts';
+import { isContractRoot, isReduceRoot, type FusedKind } from '../../ir/fused.ts';
 import type { Op, Value } from '../../ir/graph.ts';
 import { tensorAttr, type OpFamily } from '../../ir/op.ts';
 import { opDef } from '../../ir/ops/index.ts';
@@ -18,7 +18,7 @@ import { emitMap } from './map.ts';
 import { emitMove } from './move.ts';
 import { kernel } from './nest.ts';
 import { emitRandom } from './random.ts';
-import { emitRows, plainRegion } from './row.ts';
+import { emitRows, plainRegion } from './row/index.ts';
 import { emitScan } from './scan.ts';
 import { emitScatter } from './scatter.ts';
 import { emitSort } from './sort.ts';
@@ -37,7 +37,7 @@ const emitReduce: Emitter = (asm, op, operands, results) => {
 const emitFused: Emitter = (asm, op, operands, results) => {
   const region = op.regions[0]!;
   const inside = { ops: region.ops, inputs: region.inputs, outputs: region.outputs.map((o) => o.value) };
-  switch (op.attrs['kind']) {
+  switch (op.attrs['kind'] as FusedKind) {
     case 'map': return emitMap(asm, op, operands, results);
     case 'contract': return emitFusedContraction(asm, op, operands, results);
     case 'row': return emitRows(asm, kernelKey(op, operands, results), inside, operands, results);
@@ -50,7 +50,6 @@ const emitFused: Emitter = (asm, op, operands, results) => {
       return opDef(root.name).family === 'window' ? emitFusedWindow(asm, key, op, root, operands, results) : emitRows(asm, key, inside, operands, results);
     }
   }
-  invariant(false, `there is no kind of fusion ${String(op.attrs['kind'])}`);
 };
 
 /** Epilogues that lanes cannot hold (f16, f64, i64) run as scalars after each sum, or, behind a packed weight, as kernels of their own. */

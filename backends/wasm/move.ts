@@ -13,7 +13,7 @@ import { computeType, loadElement, normalize, storeElement } from './dtype.ts';
 import { byteSteps, eachElement, eachNumber, nothing, offsetOfNumber } from './elements.ts';
 import { kernelKey, type Emitter, type KernelCode } from './kernel.ts';
 import { chunkTarget, kernelOfParts, type NestDim, type Part } from './nest.ts';
-import { walkParts, type Walk } from './walk.ts';
+import { walkParts, type Walk } from './walk/index.ts';
 
 export const emitMove: Emitter = (asm, op, operands, results) => {
   const [result] = results;

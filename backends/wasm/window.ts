@@ -11,7 +11,7 @@ import { kernelKey, type Emitter, type KernelCode } from './kernel.ts';
 import { scalarLanes } from './lanes.ts';
 import { stepAlong } from './map.ts';
 import { axesOf } from './move.ts';
-import { emitWalk, type Walk } from './walk.ts';
+import { emitWalk, type Walk } from './walk/index.ts';
 
 export const emitWindow: Emitter = (asm, op, operands, results) => {
   const key = kernelKey(op, operands, results);

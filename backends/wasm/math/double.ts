@@ -167,11 +167,11 @@ function doubleTarget(f: Fn, steps: E[]): FormulaTarget<E> {
   const { m } = asm;
   const bits = (a: E): E => m.i64.reinterpret(a);
   const builtin: Readonly<Record<string, (...args: E[]) => E>> = {
-    abs: (a) => m.f64.abs(a!), sqrt: (a) => m.f64.sqrt(a!), floor: (a) => m.f64.floor(a!), trunc: (a) => m.f64.trunc(a!),
-    nearest: (a) => m.f64.nearest(a!), min: (a, b) => m.f64.min(a!, b!), max: (a, b) => m.f64.max(a!, b!), copysign: (a, b) => m.f64.copysign(a!, b!),
-    pow2: (a) => m.f64.reinterpret(m.i64.shl(m.i64.add(m.i64.trunc_s_sat.f64(a!), m.i64.const(1023)), m.i64.const(52))),
-    exponent: (a) => m.f64.convert_s.i64(m.i64.sub(m.i64.and(m.i64.shr_u(bits(a!), m.i64.const(52)), m.i64.const(0x7ff)), m.i64.const(1023))),
-    fraction: (a) => m.f64.reinterpret(m.i64.or(m.i64.and(bits(a!), m.i64.const(0xfffffffffffffn)), m.i64.const(0x3ff0000000000000n))),
+    abs: (a) => m.f64.abs(a), sqrt: (a) => m.f64.sqrt(a), floor: (a) => m.f64.floor(a), trunc: (a) => m.f64.trunc(a),
+    nearest: (a) => m.f64.nearest(a), min: (a, b) => m.f64.min(a, b), max: (a, b) => m.f64.max(a, b), copysign: (a, b) => m.f64.copysign(a, b),
+    pow2: (a) => m.f64.reinterpret(m.i64.shl(m.i64.add(m.i64.trunc_s_sat.f64(a), m.i64.const(1023)), m.i64.const(52))),
+    exponent: (a) => m.f64.convert_s.i64(m.i64.sub(m.i64.and(m.i64.shr_u(bits(a), m.i64.const(52)), m.i64.const(0x7ff)), m.i64.const(1023))),
+    fraction: (a) => m.f64.reinterpret(m.i64.or(m.i64.and(bits(a), m.i64.const(0xfffffffffffffn)), m.i64.const(0x3ff0000000000000n))),
   };
   const binary: Readonly<Record<string, (a: E, b: E) => E>> = {
     '+': m.f64.add, '-': m.f64.sub, '*': m.f64.mul, '/': m.f64.div, '<': m.f64.lt, '<=': m.f64.le, '>': m.f64.gt, '>=': m.f64.ge, '==': m.f64.eq,

@@ -119,24 +119,24 @@ function vectorTarget(f: Fn, steps: E[]): FormulaTarget<E> {
   const integer = (k: E): E => i32x4.trunc_sat_f32x4_s(k);
   const power = (k: E): E => i32x4.shl(i32x4.add(k, i(127)), m.i32.const(23));
   const builtin: Readonly<Record<string, (...args: E[]) => E>> = {
-    abs: (a) => f32x4.abs(a!), sqrt: (a) => f32x4.sqrt(a!), nearest: (a) => f32x4.nearest(a!),
+    abs: (a) => f32x4.abs(a), sqrt: (a) => f32x4.sqrt(a), nearest: (a) => f32x4.nearest(a),
     // Where the first argument is NaN, so is the result.
-    min: (a, b) => f32x4.pmin(a!, b!), max: (a, b) => f32x4.pmax(a!, b!), pmin: (a, b) => f32x4.pmin(a!, b!),
-    copysign: (a, b) => v128.bitselect(a!, b!, i(0x7fffffff)),
-    madd: (a, b, k) => madd(a!, b!, k!),
+    min: (a, b) => f32x4.pmin(a, b), max: (a, b) => f32x4.pmax(a, b), pmin: (a, b) => f32x4.pmin(a, b),
+    copysign: (a, b) => v128.bitselect(a, b, i(0x7fffffff)),
+    madd: (a, b, k) => madd(a, b, k),
     // k + 1.5 · 2^23 holds the integer k in its low bits, which the shift brings to the exponent.
-    pow2: (k) => i32x4.add(i32x4.shl(f32x4.add(k!, c(12582912)), m.i32.const(23)), i(0x3f800000)),
-    halfInteger: (k) => i32x4.shr_s(integer(k!), m.i32.const(1)),
-    pow2Integer: (h) => power(h!),
-    pow2Rest: (k, h) => power(i32x4.sub(integer(k!), h!)),
-    exponent: (x) => f32x4.convert_i32x4_s(i32x4.sub(v128.and(i32x4.shr_u(x!, m.i32.const(23)), i(255)), i(127))),
-    fraction: (x) => v128.or(v128.and(x!, i(0x7fffff)), i(0x3f800000)),
+    pow2: (k) => i32x4.add(i32x4.shl(f32x4.add(k, c(12582912)), m.i32.const(23)), i(0x3f800000)),
+    halfInteger: (k) => i32x4.shr_s(integer(k), m.i32.const(1)),
+    pow2Integer: (h) => power(h),
+    pow2Rest: (k, h) => power(i32x4.sub(integer(k), h)),
+    exponent: (x) => f32x4.convert_i32x4_s(i32x4.sub(v128.and(i32x4.shr_u(x, m.i32.const(23)), i(255)), i(127))),
+    fraction: (x) => v128.or(v128.and(x, i(0x7fffff)), i(0x3f800000)),
     // sin(k pi/2 + r) from the sine and cosine of r.
     quarterTurns: (k, sine, cosine) => {
-      const n = bind(integer(k!));
+      const n = bind(integer(k));
       const odd = i32x4.shr_s(i32x4.shl(n(), m.i32.const(31)), m.i32.const(31));
       const sign = i32x4.shl(i32x4.shr_u(n(), m.i32.const(1)), m.i32.const(31));
-      return v128.xor(v128.bitselect(cosine!, sine!, odd), sign);
+      return v128.xor(v128.bitselect(cosine, sine, odd), sign);
     },
   };
   const binary: Readonly<Record<string, (a: E, b: E) => E>> = {
