@@ -10,7 +10,6 @@ import type * as runtime from '../runtime/index.ts';
 
 declare global {
   /** The runtime, as the test pages import it. */
-  // eslint-disable-next-line no-var -- a property of globalThis is declared so
   var tilewright: typeof runtime;
 }
 

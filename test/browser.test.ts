@@ -66,7 +66,7 @@ describe.skipIf(!chromiumPath)(chromiumPath ? 'in Chromium' : 'in Chromium (skip
     servers['isolated'] = await serve(folders, isolation);
     servers['not isolated'] = await serve(folders, {});
     browser = await launch();
-  });
+  }, 120_000);
   afterEach(async () => {
     await Promise.all(pages.splice(0).map((p) => p.close()));
     await extra?.close();
@@ -149,7 +149,7 @@ describe.skipIf(!chromiumPath)(chromiumPath ? 'in Chromium' : 'in Chromium (skip
         return { elapsed: at.at(-1)! - at[0]!, ticks: at.length - 2, longest: Math.max(...pauses), some: Array.from(y.filter((_, i) => i % 997 === 0)) };
       }, [channels * side * side, last] as const);
       console.log(`${kind}: a run of ${got.elapsed.toFixed()} ms, ${got.ticks} ticks of 5 ms, longest pause ${got.longest.toFixed()} ms`);
-      expect(got.elapsed).toBeGreaterThan(150);
+      expect(got.elapsed).toBeGreaterThan(100);
       expect(got.ticks).toBeGreaterThan(10);
       expect(got.longest).toBeLessThan(got.elapsed / 2);
       await using session = await load(place('long'), { threads: 2 });
