@@ -170,3 +170,23 @@ describe.each(featureSets)('depthwise convolution, %s', (features) => {
   test.each(depthwiseConvs)('$x by $w, strides $strides, pads $pads, dilations $dilations', (c) => checkConv(features, 'depthwise', c, epilogues));
   test('channel slices of wider tensors', () => checkConv(features, 'depthwise', { x: [2, 6, 9, 9], w: [6, 1, 3, 3], pads: [1, 1, 1, 1], groups: 6 }, epilogues, undefined, true));
 });
+
+describe('convolutions of random shapes', () => {
+  test.each(Array.from({ length: 40 }, (_, seed) => seed))('seed %i', (seed) => {
+    const next = randomNumbers(seed * 7919 + 13);
+    const pick = (lo: number, hi: number): number => lo + Math.floor(((next() + 1) / 2) * (hi - lo + 1));
+    const features = featureSets[pick(0, 3)]!;
+    const algorithm = (['direct', 'direct', 'depthwise', 'winograd2', 'winograd4'] as const)[pick(0, 4)]!;
+    const fast = algorithm.startsWith('winograd');
+    const kernel = fast ? [3, 3] : [pick(1, 5), pick(1, 5)];
+    const groups = algorithm === 'depthwise' ? pick(2, 21) : algorithm === 'direct' ? pick(1, 3) : 1;
+    const [fanIn, fanOut] = algorithm === 'depthwise' ? [1, 1] : fast ? [4 * pick(1, 6), 4 * pick(1, 9)] : [pick(1, 20), pick(1, 30)];
+    const step = (): number[] => (fast ? [1, 1] : [pick(1, 3), pick(1, 3)]);
+    const [strides, dilations] = [step(), step()];
+    const reach = kernel.map((k, i) => (k - 1) * dilations[i]! + 1);
+    const pads = [0, 1, 0, 1].map((axis) => pick(0, reach[axis]! - 1));
+    const size = reach.map((r) => r + pick(0, 24));
+    const c: Conv = { x: [pick(1, 3), groups * fanIn!, ...size], w: [groups * fanOut!, fanIn!, ...kernel], strides, pads, dilations, groups };
+    checkConv(features, algorithm, c, [epilogues[pick(0, epilogues.length - 1)]!], fast ? 4e-5 : undefined, pick(0, 1) === 1);
+  });
+});
