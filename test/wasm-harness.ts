@@ -43,8 +43,8 @@ export function programOf(op: Op, layouts: readonly (Layout | undefined)[]): Til
 /** Reads and writes values in the memory of an instance. */
 export class Cells {
   readonly #program: TileProgram;
-  readonly #memory: WebAssembly.Memory;
-  constructor(program: TileProgram, memory: WebAssembly.Memory) {
+  readonly #memory: { readonly buffer: ArrayBufferLike };
+  constructor(program: TileProgram, memory: { readonly buffer: ArrayBufferLike }) {
     this.#program = program;
     this.#memory = memory;
   }
@@ -70,7 +70,7 @@ export class Cells {
   }
 }
 
-/** Runs a program on one thread in this one; memory is dirty where nothing was written. */
+/** Runs a program on one thread in this one; memory is dirty where nothing was written. Throws where a byte changes that belongs to no result. */
 export function runOnce(program: TileProgram, inputs: ReadonlyMap<Value, Tensor>, features: Features): { results: Tensor[]; chunks: number } {
   const module = emitWasm(program, features, { validate: true });
   const end = module.scratch + module.scratchPerThread;
@@ -82,7 +82,15 @@ export function runOnce(program: TileProgram, inputs: ReadonlyMap<Value, Tensor>
   for (const { value, tensor } of program.contents) if (tensor !== 'zero') cells.write(value, tensor);
   for (const [v, t] of inputs) cells.write(v, t);
   new Int32Array(memory.buffer)[control.threads / 4] = 1;
+  const expected = { buffer: memory.buffer.slice(0) };
   (instance.exports['run'] as (thread: number) => void)(0);
+  const rest = new Cells(program, expected);
+  for (const o of program.graph.outputs) rest.write(o.value, cells.read(o.value));
+  const region = (buffer: ArrayBufferLike): Uint8Array => new Uint8Array(buffer, control.size, module.scratch - control.size);
+  if (Buffer.compare(region(expected.buffer), region(memory.buffer)) !== 0) {
+    const at = region(memory.buffer).findIndex((b, i) => b !== region(expected.buffer)[i]);
+    throw new Error(`${program.graph.name} on ${features} writes outside its results, at address ${control.size + at}`);
+  }
   return { results: program.graph.outputs.map((o) => cells.read(o.value)), chunks: module.steps.reduce((n, s) => n + s.chunks, 0) };
 }
 
