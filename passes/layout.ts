@@ -1,4 +1,5 @@
 /** Memory orders and views: which strides a value has, and when a reshape, slice or transpose needs no copy. */
+import { invariant } from '../ir/diagnostic.ts';
 import type { Op } from '../ir/graph.ts';
 import { rowMajor, sameShape } from '../ir/type.ts';
 
@@ -50,39 +51,56 @@ export const sameStrides = (shape: readonly number[], a: readonly number[], b: r
  */
 export function reshapeStrides(from: readonly number[], strides: readonly number[], to: readonly number[]): number[] | undefined {
   if (from.some((d) => d === 0)) return rowMajor(to);
-  const src = from.map((d, i) => [d, strides[i]!] as const).filter(([d]) => d !== 1);
   const out = new Array<number>(to.length).fill(1);
-  let si = 0;
-  let ti = 0;
-  while (ti < to.length) {
-    if (to[ti] === 1) {
-      ti++;
-      continue;
+  for (const group of matchAxes(from, to)) {
+    for (const [k, axis] of group.from.entries()) {
+      const next = group.from[k + 1];
+      if (next !== undefined && strides[axis] !== from[next]! * strides[next]!) return undefined;
     }
-    if (si >= src.length) return undefined;
-    const sStart = si;
-    const tStart = ti;
-    let sn = src[si++]![0];
-    let tn = to[ti++]!;
-    while (sn !== tn) {
-      if (sn < tn) {
-        if (si >= src.length) return undefined;
-        sn *= src[si++]![0];
-      } else {
-        if (ti >= to.length) return undefined;
-        tn *= to[ti++]!;
-      }
-    }
-    for (let i = sStart; i + 1 < si; i++) if (src[i]![1] !== src[i + 1]![0] * src[i + 1]![1]) return undefined;
-    let stride = src[si - 1]![1];
-    for (let i = ti - 1; i >= tStart; i--) {
-      out[i] = stride;
-      stride *= to[i]!;
+    let stride = strides[group.from.at(-1)!]!;
+    for (const axis of group.to.toReversed()) {
+      out[axis] = stride;
+      stride *= to[axis]!;
     }
   }
   // A size-1 axis never moves; give it the stride of its right neighbour's whole extent, so that orders stay readable.
   for (let i = to.length - 1; i >= 0; i--) if (to[i] === 1) out[i] = i + 1 < to.length ? out[i + 1]! * Math.max(1, to[i + 1]!) : 1;
   return out;
+}
+
+/**
+ * The order for a copy of a value that a reshape can then view: axes that become one axis follow each other, and these groups keep the order in which
+ * memory has them, so that channels that lie side by side still do.
+ */
+export function orderForReshape(from: readonly number[], strides: readonly number[], to: readonly number[]): Order {
+  if (from.some((d) => d === 0)) return rowMajorOrder(from.length);
+  const groups = matchAxes(from, to).map((g) => ({ axes: g.from, step: Math.min(...g.from.map((axis) => strides[axis]!)) }));
+  const order = groups.sort((a, b) => b.step - a.step || a.axes[0]! - b.axes[0]!).flatMap((g) => g.axes);
+  return [...rowMajorOrder(from.length).filter((axis) => from[axis] === 1), ...order];
+}
+
+/** Maximal groups of axes with equal products, in order; source axes of size 1 belong to none. No size is 0. */
+function matchAxes(from: readonly number[], to: readonly number[]): { readonly from: number[]; readonly to: number[] }[] {
+  const source = rowMajorOrder(from.length).filter((axis) => from[axis] !== 1);
+  const target = rowMajorOrder(to.length).filter((axis) => to[axis] !== 1);
+  const groups: { from: number[]; to: number[] }[] = [];
+  while (source.length > 0) {
+    const group = { from: [source.shift()!], to: [target.shift()!] };
+    let [left, right] = [from[group.from[0]!]!, to[group.to[0]!]!];
+    while (left !== right) {
+      const grown = left < right ? source.shift() : target.shift();
+      invariant(grown !== undefined, 'a reshape keeps the number of elements');
+      if (left < right) {
+        group.from.push(grown);
+        left *= from[grown]!;
+      } else {
+        group.to.push(grown);
+        right *= to[grown]!;
+      }
+    }
+    groups.push(group);
+  }
+  return groups;
 }
 
 /** What an op asks of an operand's strides. */

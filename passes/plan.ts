@@ -2,10 +2,10 @@
 import { InternalError, invariant } from '../ir/diagnostic.ts';
 import type { Graph, Op, Value } from '../ir/graph.ts';
 import type { Buffer, Entry, Placement, Step, Target, TileProgram } from '../ir/tile.ts';
-import { bytesOf, dtypes, rowMajor, sameShape, sizeOf, type Tensor, type TensorType } from '../ir/type.ts';
+import { bytesOf, dtypes, sameShape, sizeOf, type Tensor, type TensorType } from '../ir/type.ts';
 import { opDef } from '../ir/ops/index.ts';
 import { align, allocate, liveBound, type Lifetime } from './allocate.ts';
-import { demandOf, denseStrides, isDense, meets, orderFor, orderOf, reshapeStrides, rootOf, rowMajorOrder, sameOrder, sameStrides, channelsLastOrder, type Order } from './layout.ts';
+import { demandOf, denseStrides, isDense, meets, orderFor, orderForReshape, orderOf, reshapeStrides, rootOf, rowMajorOrder, sameOrder, sameStrides, channelsLastOrder, type Order } from './layout.ts';
 import { schedule } from './schedule.ts';
 
 /** The tile program of a fused graph for one target. The graph is not changed; copies that a layout asks for become steps of their own. */
@@ -324,9 +324,10 @@ class Planner {
     } else {
       let strides = reshapeStrides(v.type.shape, spot.strides, result.type.shape);
       if (!strides) {
-        v = this.#copied(v, rowMajorOrder(v.type.shape.length), steps, copies);
+        v = this.#copied(v, orderForReshape(v.type.shape, spot.strides, result.type.shape), steps, copies);
         spot = this.#spot(v);
-        strides = rowMajor(result.type.shape);
+        strides = reshapeStrides(v.type.shape, spot.strides, result.type.shape);
+        invariant(strides, 'plan: a reshape does not view its copy');
       }
       this.#alias(result, spot.root, spot.offset, strides);
     }

@@ -10,6 +10,7 @@ import type { Graph } from '../ir/graph.ts';
 import { parseGraph } from '../ir/parse.ts';
 import type { TileProgram } from '../ir/tile.ts';
 import { dtypes, sizeOf, type Tensor } from '../ir/type.ts';
+import { denseStrides, orderForReshape, reshapeStrides } from '../passes/layout.ts';
 import { plan } from '../passes/plan.ts';
 import { runPipeline } from '../passes/pipeline.ts';
 import { load, readSafetensors } from '../runtime/index.ts';
@@ -201,3 +202,37 @@ describe('a plan of a real model', () => {
     await planOf(join(shared, file), recorded);
   });
 });
+
+describe('the copy that a reshape asks for', () => {
+  it('keeps channels side by side through a channel shuffle', () => {
+    // Two groups of 58 channels, transposed, over pixels of 116 channels.
+    expect(orderForReshape([1, 58, 2, 28, 28], [90944, 1, 58, 3248, 116], [1, 116, 28, 28])).toEqual([0, 3, 4, 1, 2]);
+    // Heads of attention become one axis of features again.
+    expect(orderForReshape([1, 197, 12, 64], [151296, 64, 12608, 1], [1, 197, 768])).toEqual([0, 1, 2, 3]);
+  });
+
+  it('can be viewed in the new shape, in every order of its source', () => {
+    const random = generator(5);
+    const pick = (n: number): number => Math.floor(random() * n);
+    for (let round = 0; round < 300; round++) {
+      const from = Array.from({ length: 1 + pick(5) }, () => [1, 2, 3, 4, 6][pick(5)]!);
+      const size = sizeOf(from);
+      const to: number[] = [];
+      for (let left = size; left > 1 || random() < 0.3;) {
+        const factors = [1, 2, 3, 4, 6, 12, left].filter((f) => left % f === 0);
+        const f = factors[pick(factors.length)]!;
+        to.push(f);
+        left /= f;
+      }
+      const order = from.map((_, axis) => axis).sort(() => random() - 0.5);
+      const copied = denseStrides(from, orderForReshape(from, denseStrides(from, order), to));
+      const viewed = reshapeStrides(from, copied, to);
+      expect(viewed && places(to, viewed), `${from.join()} to ${to.join()}`).toEqual(places(from, copied));
+    }
+  });
+});
+
+/** Where the elements of a tensor lie, in row-major order. */
+function places(shape: readonly number[], strides: readonly number[]): number[] {
+  return shape.reduce<number[]>((list, d, axis) => list.flatMap((p) => Array.from({ length: d }, (_, i) => p + i * strides[axis]!)), [0]);
+}
