@@ -6,7 +6,7 @@ export const control = {
   barrierCount: 64,
   /** Grows by one each time a barrier opens. */
   barrierGeneration: 128,
-  /** Next chunk of the current step; the thread that opens a barrier sets it to 0. */
+  /** Taken by the first thread that comes to work which cannot be shared; the thread that opens a barrier sets it to 0. */
   chunk: 192,
   /** Not 0: a thread failed; every barrier tests it and traps. */
   abort: 256,
@@ -18,8 +18,13 @@ export const control = {
   done: 448,
   /** Index of the step that is running, for error messages. */
   step: 512,
+  /** Threads asleep at the barrier. */
+  sleepers: 576,
+  /** Chunks taken of each region of the current step, a cache line each; the thread that opens a barrier sets them to 0. */
+  regions: 1024,
+  maxRegions: 64,
   /** Bytes of the whole block; data starts here. */
-  size: 1024,
+  size: 1024 + 64 * 64,
 } as const;
 
 /**

@@ -3,7 +3,7 @@ import type { Entry } from '../../../ir/tile.ts';
 import { control } from '../../../runtime/control.ts';
 import type { Asm, E } from '../asm.ts';
 import type { Node, ProgramLayout } from './node.ts';
-import { barrier, forChunks, takeChunk } from './sync.ts';
+import { barrier, forChunks, takeTurn } from './sync.ts';
 
 export interface RunLayout extends ProgramLayout { readonly scratch: number; readonly scratchPerThread: number; readonly rows: number }
 
@@ -51,13 +51,13 @@ export function addEntry(asm: Asm, entry: Entry, nodes: readonly Node[], exporte
         let end = i;
         while (end < list.length && isSolo(list[end]!)) end++;
         if (end > i) {
-          code.push(f.if(m.i32.eqz(takeChunk(asm)), timedAll(list.slice(i, end))), barrier(asm));
+          code.push(f.if(m.i32.eqz(takeTurn(asm)), timedAll(list.slice(i, end))), barrier(asm));
           i = end;
           continue;
         }
         const node = list[i++]!;
         if (node.kind === 'kernel') {
-          const work = [stepIs(node.row), forChunks(f, node.code.chunks, chunk, [call(node)]), barrier(asm)];
+          const work = [stepIs(node.row), forChunks(f, node.code.chunks, chunk, thread!, [call(node)]), barrier(asm)];
           code.push(...(profiling ? [clock(), ...work, f.if(m.i32.eqz(f.get(thread!)), [mark(node.row)])] : work));
         } else if (node.kind === 'if') {
           // Nobody may overwrite the condition before everybody has read it.
@@ -66,8 +66,8 @@ export function addEntry(asm: Asm, entry: Entry, nodes: readonly Node[], exporte
         } else if (node.kind === 'loop') {
           const top = f.label('loop');
           const on = f.local('i32');
-          const step = [f.if(m.i32.eqz(takeChunk(asm)), [advance(node)]), barrier(asm)];
-          code.push(f.if(m.i32.eqz(takeChunk(asm)), [begin(node)]), barrier(asm));
+          const step = [f.if(m.i32.eqz(takeTurn(asm)), [advance(node)]), barrier(asm)];
+          code.push(f.if(m.i32.eqz(takeTurn(asm)), [begin(node)]), barrier(asm));
           code.push(m.loop(top, m.block(null, [f.set(on, goesOn(node)), barrier(asm), f.if(f.get(on), [...shared(node.body), ...step, m.br(top)])])));
         }
       }
