@@ -37,8 +37,8 @@ export function ancestors(ops: readonly Op[], of: Value): Set<Value> {
   return found;
 }
 
-/** Names the op that keeps a gradient from its parameter. */
-function blocked(graph: Graph, name: string, parameter: Value, connected: ReadonlySet<Value>): never {
+/** Reports the op that keeps a gradient from its parameter. `connected` is what the loss depends on. */
+export function blocked(graph: Graph, name: string, parameter: Value, connected: ReadonlySet<Value>): never {
   const reached = new Set([parameter]);
   for (const op of graph.ops) {
     if (!op.operands.some((v) => reached.has(v)) || !op.results.some((r) => connected.has(r))) continue;

@@ -79,6 +79,12 @@ export interface TrainOptions {
   readonly freeze?: readonly string[];
   /** Units of weights that the user names, in place of the inferred ones. */
   readonly units?: Readonly<Record<string, { readonly shape?: readonly number[]; readonly axes: readonly number[] }>>;
+  /** Samples of a batch, where the imported graph has another number: it is rebound. */
+  readonly batch?: number;
+  /** Samples that are computed at a time: gradients add up over the batch, and the update comes after all of it. */
+  readonly microBatch?: number;
+  /** Lets batch norms join the samples of a micro-batch alone, in place of refusing micro-batches. */
+  readonly joinWithinMicroBatch?: boolean;
   /** The step also returns each parameter's gradient, as `name.grad`. */
   readonly gradients?: boolean;
 }

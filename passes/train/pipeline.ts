@@ -7,6 +7,7 @@ import { eliminateDeadCode } from '../eliminate-dead-code.ts';
 import { foldConstants } from '../fold-constants.ts';
 import { runPipeline, type Pass, type PipelineOptions } from '../pipeline.ts';
 import { simplify } from '../simplify.ts';
+import { accumulateGradients } from './accumulate-gradients.ts';
 import { addLoss } from './add-loss.ts';
 import { averageWeights } from './average-weights.ts';
 import { centralizeGradients } from './centralize-gradients.ts';
@@ -17,6 +18,7 @@ import { declareParameters, type Statistic } from './declare-parameters.ts';
 import { differentiate } from './differentiate.ts';
 import { dropDirections } from './extend.ts';
 import type { TrainOptions } from './options.ts';
+import { rebindBatch } from './rebind-batch.ts';
 import { seedRandomOps } from './seed-random-ops.ts';
 import { sharpenGradients } from './sharpen-gradients.ts';
 import { inferUnits, type Unit, type Units } from './units.ts';
@@ -43,20 +45,28 @@ const pass = (name: string, run: Pass['run']): Pass => ({ name, run });
 function forwardPasses(statistics: readonly Statistic[], options: TrainOptions): Pass[] {
   return [
     pass('declare-parameters', (g) => declareParameters(g, statistics, options.freeze ?? [])),
+    pass('rebind-batch', (g) => (options.batch === undefined ? g : rebindBatch(g, options.batch))),
     pass('count-steps', countSteps),
     pass('seed-random-ops', seedRandomOps),
     pass('eliminate-dead-code', eliminateDeadCode),
     pass('simplify', simplify),
     pass('fold-constants', foldConstants),
     pass('eliminate-common-subexpressions', eliminateCommonSubexpressions),
-    // Not simplified before it is differentiated: max(x, 0) and relu(x) have other slopes at 0.
-    pass('add-loss', (g) => addLoss(g, options.loss, options.output)),
   ];
 }
 
-function stepPasses({ optimizer, gradients }: TrainOptions, units: Units): Pass[] {
+/** Loss and gradients, of the whole batch at once or in a loop over parts of it. */
+function gradientPasses(options: TrainOptions): Pass[] {
+  const { loss, output, microBatch } = options;
+  if (microBatch !== undefined) return [pass('accumulate-gradients', (g) => accumulateGradients(g, { loss, output, microBatch, joinWithin: options.joinWithinMicroBatch ?? false }))];
+  // The loss is not simplified before it is differentiated: max(x, 0) and relu(x) have other slopes at 0.
+  return [pass('add-loss', (g) => addLoss(g, loss, output)), pass('differentiate', differentiate)];
+}
+
+function stepPasses(options: TrainOptions, units: Units): Pass[] {
+  const { optimizer, gradients } = options;
   return [
-    pass('differentiate', differentiate),
+    ...gradientPasses(options),
     pass('eliminate-dead-code', eliminateDeadCode),
     pass('sharpen-gradients', (g) => sharpenGradients(g, optimizer.sam)),
     pass('clip-gradients', (g) => clipGradients(g, optimizer, units)),
