@@ -132,7 +132,10 @@ async function measure(model: string, options: Options, threads: number): Promis
   }
 }
 
-/** Warms each up for a second or two hundred runs, then takes turns, so that noise of the machine meets all alike. */
+/**
+ * Warms each up for a second or two hundred runs, then takes turns, so that noise of the machine meets all alike. A turn begins with a pause, in which
+ * threads of the others that spin for more work fall asleep, and a run that is not counted, which brings the model's weights back into the caches.
+ */
 async function interleave(runs: readonly (() => Promise<unknown>)[], rounds: number): Promise<number[][]> {
   for (const f of runs) {
     const end = performance.now() + 1000;
@@ -141,6 +144,10 @@ async function interleave(runs: readonly (() => Promise<unknown>)[], rounds: num
   const times: number[][] = runs.map(() => []);
   for (let round = 0; round < rounds; round++) {
     for (const [i, f] of runs.entries()) {
+      if (runs.length > 1) {
+        await new Promise((resolve) => setTimeout(resolve, pauseMs));
+        await f();
+      }
       const begun = performance.now();
       await f();
       times[i]!.push(performance.now() - begun);
@@ -148,3 +155,5 @@ async function interleave(runs: readonly (() => Promise<unknown>)[], rounds: num
   }
   return times;
 }
+
+const pauseMs = 50;
