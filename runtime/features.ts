@@ -15,15 +15,20 @@ const drop = 0x1a;
 export const hasSimd = (): boolean => WebAssembly.validate(withBody(...v128Zero, drop));
 /** Whether `f32x4.relaxed_madd` validates. */
 export const hasRelaxedSimd = (): boolean => WebAssembly.validate(withBody(...v128Zero, ...v128Zero, ...v128Zero, 0xfd, 0x85, 0x02, drop));
-/** Whether a shared memory can be made here: the engine has it and, in a browser, the page is cross-origin isolated. */
-export function hasThreads(): boolean {
-  const isolated = (globalThis as { crossOriginIsolated?: boolean }).crossOriginIsolated;
-  return typeof SharedArrayBuffer !== 'undefined' && isolated !== false && WebAssembly.validate(new Uint8Array([...header, 5, 4, 1, 3, 1, 1]));
+/** Why threads cannot share a memory here; undefined where they can. */
+export function noThreads(): string | undefined {
+  if ((globalThis as { crossOriginIsolated?: boolean }).crossOriginIsolated === false) {
+    return 'this page is not cross-origin isolated, so memory cannot be shared (send the headers Cross-Origin-Opener-Policy: same-origin and Cross-Origin-Embedder-Policy: require-corp)';
+  }
+  // Where this global is hidden, engines may still make a shared memory, and then refuse to send it to a worker.
+  if (typeof SharedArrayBuffer === 'undefined') return 'this browser does not let workers share memory';
+  if (!WebAssembly.validate(new Uint8Array([...header, 5, 4, 1, 3, 1, 1]))) return 'this engine has no shared WebAssembly memory';
+  return undefined;
 }
 
 /** Whether this thread may sleep until others have done their part: not the main thread of a page. */
 export function canBlock(): boolean {
-  if (!hasThreads()) return false;
+  if (noThreads() !== undefined) return false;
   try {
     // The cell differs from the expected value, so a thread that may wait returns at once.
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 1);
@@ -43,8 +48,10 @@ export function chooseModule(modules: Manifest['modules'], wanted: { readonly fe
   };
   const found = modules.find((m) => (wanted.features === undefined || m.features === wanted.features) && runs[m.features]());
   if (found) return found;
-  const have = modules.map((m) => m.features).join(', ');
-  throw new InputError(`this engine runs none of the artifact's modules (${have})${wanted.features ? ` with the features asked for (${wanted.features})` : ''}; compile with --features plain`);
+  const have = modules.map((m) => m.features);
+  if (wanted.features === undefined) throw new InputError(`this engine runs none of the artifact's modules (${have.join(', ')}); compile with --features plain`);
+  if (!have.includes(wanted.features)) throw new InputError(`the artifact has no module ${wanted.features}, it has ${have.join(', ')}; compile with --features ${wanted.features}`);
+  throw new InputError(`this engine does not run the module ${wanted.features}, it runs ${have.filter((f) => runs[f]()).join(', ') || 'none of the others'}; leave features out`);
 }
 
 /** Turns on V8's revectorizer for modules compiled from now on; false where there is no V8 or no way to its flags. */

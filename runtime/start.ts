@@ -3,7 +3,7 @@ import type { OpenArtifact } from './artifact.ts';
 import type { ByteSource } from './bytes.ts';
 import { InputError, RunError } from './error.ts';
 import type { Executor, Failure } from './executor.ts';
-import { canBlock, chooseModule, enableRevectorizer, hasThreads, memoryLimits, unsharedModule, type Features } from './features.ts';
+import { canBlock, chooseModule, enableRevectorizer, memoryLimits, noThreads, unsharedModule, type Features } from './features.ts';
 import type { Manifest } from './manifest.ts';
 import { startOwned } from './owned.ts';
 import { startPool } from './pool.ts';
@@ -27,8 +27,9 @@ export async function start(artifact: OpenArtifact, options: LoadOptions, notice
   const limits = memoryLimits(binary, chosen.memoryFlag);
   const pagesFor = (n: number): number => Math.max(limits.min, Math.ceil((manifest.memory.scratch + manifest.memory.scratchPerThread * n) / pageSize));
 
-  if (!hasThreads()) {
-    notices.push('one thread: this page is not cross-origin isolated, so memory cannot be shared (send the headers Cross-Origin-Opener-Policy: same-origin and Cross-Origin-Embedder-Policy: require-corp)');
+  const why = noThreads();
+  if (why !== undefined) {
+    notices.push(`one thread: ${why}`);
     // eslint-disable-next-line no-console -- a page has no other place for it
     console.warn(`tilewright: ${notices.at(-1)}`);
     const executor = await startOwned(await compileModule(unsharedModule(binary, chosen.memoryFlag), chosen.file), pagesFor(1), failure);

@@ -78,9 +78,11 @@ describe.skipIf(!chromiumPath)(chromiumPath ? 'in Chromium' : 'in Chromium (skip
     rmSync(folder, { recursive: true });
   });
 
-  async function open(url: string): Promise<Page> {
+  /** Opens a page that holds the runtime; `before` runs in it first. */
+  async function open(url: string, before?: () => void): Promise<Page> {
     const page = await browser.newPage();
     pages.push(page);
+    if (before) await page.addInitScript(before);
     await page.goto(url);
     await page.waitForFunction(() => 'tilewright' in globalThis);
     return page;
@@ -224,8 +226,38 @@ describe.skipIf(!chromiumPath)(chromiumPath ? 'in Chromium' : 'in Chromium (skip
       await page.goto(`${servers[kind]!.url}/example/`);
       await page.waitForFunction(() => document.querySelector('pre')!.textContent !== 'loading…');
       const text = await page.textContent('pre');
-      expect(text).toMatch(/^This is a 7\.\n\d+ threads?, relaxed/);
+      expect(text).toMatch(/^This is a 7\.\nthreads: \d+, module: relaxed/);
       expect(text?.includes('not cross-origin isolated')).toBe(kind === 'not isolated');
+    });
+  });
+
+  describe('an engine that lacks', () => {
+    /** Loads with each choice of features: the module and threads that were taken, or the error. */
+    const choices = (page: Page): Promise<string[]> => page.evaluate(() => Promise.all(([undefined, 'relaxed', 'simd', 'plain'] as const).map((features) =>
+      tilewright.load('digits/', { threads: 2, ...(features && { features }) }).then((s) => [s.features, s.threads, ...s.notices].join(' '), (e: unknown) => String(e)))));
+
+    test('relaxed SIMD takes the module simd', async () => {
+      const page = await open(`${servers['isolated']!.url}/bundled.html`, () => {
+        const validate = WebAssembly.validate;
+        // 0xfd 0x85 0x02 is f32x4.relaxed_madd.
+        WebAssembly.validate = (bytes) => validate(bytes) && !String(bytes).includes('253,133,2');
+      });
+      expect(await choices(page)).toEqual(['simd 2', 'InputError: this engine does not run the module relaxed, it runs simd, plain; leave features out', 'simd 2', 'plain 2']);
+    });
+
+    test('SIMD takes the module plain', async () => {
+      const page = await open(`${servers['isolated']!.url}/bundled.html`, () => {
+        const validate = WebAssembly.validate;
+        WebAssembly.validate = (bytes) => validate(bytes) && !String(bytes).includes('253,12');
+      });
+      const refused = (what: string): string => `InputError: this engine does not run the module ${what}, it runs plain; leave features out`;
+      expect(await choices(page)).toEqual(['plain 2', refused('relaxed'), refused('simd'), 'plain 2']);
+    });
+
+    // As WebKitGTK does on isolated pages.
+    test('SharedArrayBuffer runs one thread and says why', async () => {
+      const page = await open(`${servers['isolated']!.url}/bundled.html`, () => Reflect.deleteProperty(globalThis, 'SharedArrayBuffer'));
+      expect((await choices(page))[0]).toBe('relaxed 1 one thread: this browser does not let workers share memory');
     });
   });
 
