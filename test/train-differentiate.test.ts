@@ -1,30 +1,11 @@
 /** Gradients of whole graphs against central differences, and what cannot be differentiated. */
 import { describe, expect, it } from 'vitest';
 
-import { evaluate } from '../ir/evaluate.ts';
 import type { Graph, Value } from '../ir/graph.ts';
 import type { LossSpec } from '../passes/train/options.ts';
 import { trainingStep } from '../passes/train/pipeline.ts';
 import { testTarget } from './ir/target.ts';
-import { model, tensor, train } from './train-harness.ts';
-
-/** Checks every element of every gradient: the loss at w ± h, by the graph's own output. */
-function checkGradients(graph: Graph, inputs: Readonly<Record<string, ReturnType<typeof tensor>>>): void {
-  const { outputs } = train(graph, { optimizer: { kind: 'sgd' } }, 1, 0, () => inputs);
-  const loss = (state: ReadonlyMap<Value, ReturnType<typeof tensor>>): number => evaluate(graph, inputs, { state }).outputs.get('out')!.data[0] as number;
-  for (const { value, name, init } of graph.state) {
-    if (init === 'zero') throw new Error('weights of these tests have values');
-    const got = outputs[0]!.get(`${name}.grad`)!;
-    const at = init.data as Float64Array;
-    at.forEach((x, i) => {
-      const h = 1e-5 * Math.max(1, Math.abs(x));
-      const shifted = (d: number): number => loss(new Map([[value, { ...init, data: at.with(i, x + d) }]]));
-      expect(got[i], `${name}[${i}]`).toBeCloseTo((shifted(h) - shifted(-h)) / (2 * h), 5);
-    });
-  }
-}
-
-const spread = (n: number, scale = 1): number[] => Array.from({ length: n }, (_, i) => scale * Math.sin(1 + 2.3 * i));
+import { checkGradients, model, spread, tensor, train } from './train-harness.ts';
 
 describe('gradients of graphs', () => {
   it('sum over all uses of a tied weight', () => {

@@ -1,4 +1,5 @@
 /** Small graphs to train on the interpreter. */
+import { expect } from 'vitest';
 import { Builder, filled } from '../ir/builder.ts';
 import { evaluate } from '../ir/evaluate.ts';
 import type { Graph, Value } from '../ir/graph.ts';
@@ -52,6 +53,25 @@ export function train(graph: Graph, options: Omit<TrainOptions, 'loss'> & { read
   }
   return { states, outputs, step };
 }
+
+/** Checks every element of every gradient against central differences of the loss, the output `out`. */
+export function checkGradients(graph: Graph, inputs: Readonly<Record<string, Tensor>>): void {
+  const { outputs } = train(graph, { optimizer: { kind: 'sgd' } }, 1, 0, () => inputs);
+  const loss = (state: ReadonlyMap<Value, Tensor>): number => evaluate(graph, inputs, { state }).outputs.get('out')!.data[0] as number;
+  for (const { value, name, init } of graph.state) {
+    if (init === 'zero') throw new Error('weights of these tests have values');
+    const got = outputs[0]!.get(`${name}.grad`)!;
+    const at = init.data as Float64Array;
+    at.forEach((x, i) => {
+      const h = 1e-5 * Math.max(1, Math.abs(x));
+      const shifted = (d: number): number => loss(new Map([[value, { ...init, data: at.with(i, x + d) }]]));
+      expect(got[i], `${name}[${i}]`).toBeCloseTo((shifted(h) - shifted(-h)) / (2 * h), 6);
+    });
+  }
+}
+
+/** n numbers between -scale and scale that follow no pattern. */
+export const spread = (n: number, scale = 1, from = 1): number[] => Array.from({ length: n }, (_, i) => scale * Math.sin(from + 2.3 * i));
 
 /** Elements as numbers. */
 export const numbers = (t: Tensor): number[] => Array.from(t.data as ArrayLike<number | bigint>, Number);

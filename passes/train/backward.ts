@@ -1,9 +1,10 @@
 /** Reverse-mode differentiation of a list of ops. */
 import type { Builder } from '../../ir/builder.ts';
-import { Unsupported, invariant } from '../../ir/diagnostic.ts';
+import { invariant } from '../../ir/diagnostic.ts';
 import type { Op, Value } from '../../ir/graph.ts';
 import { opDef } from '../../ir/ops/index.ts';
 import { isFloat } from '../../ir/type.ts';
+import { controlCotangents } from './backward-control.ts';
 
 /**
  * Adds the ops that compute cotangents of `wanted` from those of `seeds`, and returns them; a wanted value that nothing flows back to is missing. The ops come in
@@ -17,7 +18,7 @@ export function backward(b: Builder, ops: readonly Op[], seeds: ReadonlyMap<Valu
     const incoming = op.results.map((r) => (active.has(r) ? cotangents.get(r) : undefined));
     if (!op.operands.some((v) => active.has(v)) || incoming.every((g) => g === undefined)) continue;
     b.source = op.source;
-    operandCotangents(b, op, incoming).forEach((g, i) => {
+    operandCotangents(b, op, incoming, active).forEach((g, i) => {
       const v = op.operands[i]!;
       if (!g || !active.has(v)) return;
       const before = cotangents.get(v);
@@ -28,15 +29,13 @@ export function backward(b: Builder, ops: readonly Op[], seeds: ReadonlyMap<Valu
   return new Map([...wanted].flatMap((v) => (cotangents.has(v) ? [[v, cotangents.get(v)!] as const] : [])));
 }
 
-function operandCotangents(b: Builder, op: Op, incoming: readonly (Value | undefined)[]): readonly (Value | undefined)[] {
+function operandCotangents(b: Builder, op: Op, incoming: readonly (Value | undefined)[], active: ReadonlySet<Value>): readonly (Value | undefined)[] {
+  if (op.regions.length > 0) return controlCotangents(b, op, incoming, active);
   const { grad } = opDef(op.name);
-  if ('build' in grad) {
-    const built = grad.build(b, op, incoming);
-    invariant(built.length === op.operands.length, `the gradient of ${op.name} has ${built.length} parts for ${op.operands.length} operands`);
-    return built;
-  }
-  if (op.regions.length === 0) return op.operands.map(() => undefined);
-  throw new Unsupported(`the gradient of ${op.name}`, `${describe(op)} cannot be differentiated (${grad.none}), but a parameter's gradient has to pass it; freeze the parameters before it, or export the model without it`);
+  if (!('build' in grad)) return op.operands.map(() => undefined);
+  const built = grad.build(b, op, incoming);
+  invariant(built.length === op.operands.length, `the gradient of ${op.name} has ${built.length} parts for ${op.operands.length} operands`);
+  return built;
 }
 
 /** Float values that depend on some of `from`, these included: what a gradient can reach. */

@@ -30,5 +30,5 @@ export function declareParameters(graph: Graph, statistics: readonly Statistic[]
 /** The parameters that declare-parameters has marked and no pass has updated yet. */
 export function declaredParameters(graph: Graph): State[] {
   const own = new Set(graph.updates.filter((u) => u.state === u.value).map((u) => u.state));
-  return graph.state.filter((s) => own.has(s.value));
+  return graph.state.filter((s) => own.has(s.value) && isFloat(s.value.type.dtype));
 }

@@ -43,7 +43,7 @@ export function blocked(graph: Graph, name: string, parameter: Value, connected:
   for (const op of graph.ops) {
     if (!op.operands.some((v) => reached.has(v)) || !op.results.some((r) => connected.has(r))) continue;
     const { grad } = opDef(op.name);
-    if ('none' in grad) {
+    if ('none' in grad && op.regions.length === 0) {
       throw new Unsupported(`the gradient of ${op.name}`, `the gradient of "${name}" would have to pass ${describe(op)}, which has none (${grad.none}); freeze "${name}", or export the model without that op`);
     }
     for (const r of op.results) reached.add(r);

@@ -19,6 +19,7 @@ import { differentiate } from './differentiate.ts';
 import { dropDirections } from './extend.ts';
 import type { TrainOptions } from './options.ts';
 import { rebindBatch } from './rebind-batch.ts';
+import { saveLoopStates } from './save-loop-states.ts';
 import { seedRandomOps } from './seed-random-ops.ts';
 import { sharpenGradients } from './sharpen-gradients.ts';
 import { inferUnits, type Unit, type Units } from './units.ts';
@@ -52,6 +53,7 @@ function forwardPasses(statistics: readonly Statistic[], options: TrainOptions):
     pass('simplify', simplify),
     pass('fold-constants', foldConstants),
     pass('eliminate-common-subexpressions', eliminateCommonSubexpressions),
+    pass('save-loop-states', saveLoopStates),
   ];
 }
 

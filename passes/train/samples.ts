@@ -113,6 +113,8 @@ class Following {
     const placed = found.map(({ piece, dims }) => resultFactors(op, piece, dims, sizes));
     const [first] = placed;
     if (!first) return;
+    const rest = axes.stages.flatMap((s) => s.pieces).filter((p) => p.reads.some((r) => r !== null) && !found.some((f) => f.piece === p));
+    for (const piece of rest) this.#askPart(op, piece, sampleAxis(first), sizes);
     if (placed.some((p) => sampleAxis(p) !== sampleAxis(first))) refuse(op, 'its parts hold samples in different places');
     if (sampleAxis(first) < 0) {
       this.joins.push(op);
@@ -160,6 +162,16 @@ class Following {
     });
   }
 
+  /** A part of a result beside parts that hold samples: it has to be the same for all of them. */
+  #askPart(op: Op, piece: Piece, axis: number, sizes: ReadonlyMap<string, number>): void {
+    const names = axis < 0 ? [] : merged(piece.writes[axis]!, op.results[0]!.type.shape[axis]!, sizes);
+    op.operands.forEach((v, i) => piece.reads[i]?.forEach((index, a) => {
+      const own = merged(index, v.type.shape[a]!, sizes);
+      if (names?.length === 1 && own?.length === 1 && own[0] === names[0] && this.#ask(v, a)) throw new Restart();
+    }));
+    refuse(op, 'some of its parts hold samples and others do not');
+  }
+
   /** Asks that an axis of a value count samples. True if the value is the same along it, and can be made for any number of samples. */
   #ask(v: Value, axis: number): boolean {
     const origin = this.#origins.get(v);
@@ -175,22 +187,27 @@ class Following {
         return accept();
       case 'iota':
         return num(op.attrs, 'axis') !== axis && accept();
-      case 'broadcast': {
-        const [x] = op.operands;
-        const own = axis - (v.type.shape.length - x!.type.shape.length);
-        return own < 0 || x!.type.shape[own] === 1 ? accept() : this.#ask(x!, own);
-      }
-      case 'transpose':
-        return this.#ask(op.operands[0]!, nums(op.attrs, 'perm')[axis]!);
-      default: {
-        if (opDef(op.name).family !== 'map') return false;
-        // The operands that stretch along the axis; where they hold samples, so does the result.
-        return op.operands.map((x) => {
-          const own = axis - (v.type.shape.length - x.type.shape.length);
-          return own < 0 || x.type.shape[own] === 1 || this.factors.has(x) || this.#ask(x, own);
-        }).every(Boolean);
-      }
+      default:
+        return this.#askOperands(v, axis, op, accept);
     }
+  }
+
+  /** Asks the operands that are read along an axis of a result; where none is (a broadcast), the result itself repeats. */
+  #askOperands(v: Value, axis: number, op: Op, accept: () => boolean): boolean {
+    if (op.regions.length > 0) return false;
+    const axes = opDef(op.name).axes(op.operands.map((x) => x.type), op.attrs, op.results.map((r) => r.type));
+    const [piece, ...others] = 'none' in axes ? [] : axes.stages.flatMap((s) => s.pieces);
+    if ('none' in axes || !piece || others.length > 0) return false;
+    const sizes = new Map(axes.space.map((d) => [d.name, d.size]));
+    const names = merged(piece.writes[axis]!, v.type.shape[axis]!, sizes);
+    const [dim] = names ?? [];
+    if (dim === undefined || names!.length > 1 || piece.indexed.includes(dim)) return false;
+    const readers = op.operands.flatMap((x, i) => x.type.shape.flatMap((size, a) => {
+      const index = piece.reads[i]![a]!;
+      return index.kind === 'affine' && index.terms.some(([d]) => d === dim) ? [{ x, a, plain: merged(index, size, sizes)?.length === 1 }] : [];
+    }));
+    if (readers.length === 0) return op.name === 'broadcast' && accept();
+    return readers.every(({ x, a, plain }) => plain && (holdsSamples(this.factors.get(x)?.[a] ?? []) || this.#ask(x, a)));
   }
 
   /** Windows at run-time positions keep an axis that they cover whole. */

@@ -24,7 +24,9 @@ export function seedRandomOps(graph: Graph): Graph {
     x.output('key', b.add(b.binary('mul', before, b.scalar(2n ** 32n, 'i64')), seed));
   });
   const key = head.outputs[0]!.value;
-  return extend({ ...graph, state: head.state, ops: [...head.ops, ...graph.ops.flatMap((op) => (isRandom(op) ? keyed(op, key) : [op]))] }, () => undefined);
+  const seed = head.state.find((s) => s.name === seedName)!.value;
+  // Updated by itself, the seed is no constant to be folded: a run may be given another one.
+  return { ...graph, state: head.state, ops: [...head.ops, ...graph.ops.flatMap((op) => (isRandom(op) ? keyed(op, key) : [op]))], updates: [...graph.updates, { state: seed, value: seed }] };
 }
 
 const isRandom = (op: Op): boolean => opDef(op.name).family === 'random';
