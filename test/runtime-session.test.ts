@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, describe, expect, test } from 'vitest';
+import { control } from '../runtime/control.ts';
 import { load, type ArtifactObject, type Session } from '../runtime/index.ts';
 import { poison, tinyArtifact, tinyInput, tinyResult } from './tiny-artifact.ts';
 
@@ -86,7 +87,7 @@ describe('a session', () => {
 
   test('reports its memory', async () => {
     const s = await session(tinyArtifact(), { threads: 3 });
-    expect(s.memory).toEqual({ weights: 4096, io: 8192, activations: 0, scratch: 192, total: 1024 + 12 * 1024 + 192 });
+    expect(s.memory).toEqual({ weights: 4096, io: 8192, activations: 0, scratch: 192, total: control.size + 12 * 1024 + 192 });
   });
 
   test('loads from a folder, a file URL and over HTTP', async () => {
@@ -203,8 +204,8 @@ describe('an artifact that does not fit together is refused', () => {
     ['another version', (a) => ({ ...a, manifest: { ...a.manifest, version: 2 as 1 } }), 'its version is 2'],
     ['an output outside memory', (a) => ({ ...a, manifest: { ...a.manifest, outputs: [{ name: 'y', dtype: 'f32', shape: [1 << 20], address: 4096 }] } }), '"y" lies outside the memory'],
     ['a weight over the control block', (a) => ({ ...a, manifest: { ...a.manifest, weights: [{ name: 'w', address: 0, bytes: 4096 }] } }), '"w" lies outside the memory'],
-    ['weights of another model', (a) => ({ ...a, manifest: { ...a.manifest, weights: [{ name: 'v', address: 1024, bytes: 4 }] } }), 'lacks the tensor "v"'],
-    ['weights of another size', (a) => ({ ...a, manifest: { ...a.manifest, weights: [{ name: 'w', address: 1024, bytes: 4 }] } }), 'tensor "w" has 4096 bytes, the manifest expects 4'],
+    ['weights of another model', (a) => ({ ...a, manifest: { ...a.manifest, weights: [{ name: 'v', address: control.size, bytes: 4 }] } }), 'lacks the tensor "v"'],
+    ['weights of another size', (a) => ({ ...a, manifest: { ...a.manifest, weights: [{ name: 'w', address: control.size, bytes: 4 }] } }), 'tensor "w" has 4096 bytes, the manifest expects 4'],
     ['truncated weights', (a) => ({ ...a, weights: (a.weights as Uint8Array).subarray(0, 2000) }), 'weights.safetensors'],
     ['a broken module', (a) => ({ ...a, modules: { 'model.wasm': new Uint8Array(100) } }), 'is not a WebAssembly module'],
   ];
