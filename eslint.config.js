@@ -30,5 +30,5 @@ export default tseslint.config(
     },
   },
   // What prints is the command line, its benchmarks and the examples.
-  { files: ['cli/**', 'bench/**', 'examples/**', 'test/**'], rules: { 'no-console': 'off' } },
+  { files: ['cli/**', 'bench/**', 'examples/**', 'test/**', '.ci/**'], rules: { 'no-console': 'off' } },
 );

@@ -1,4 +1,4 @@
 /** tilewright: compiles ONNX models. `tilewright/runtime` loads and runs what comes out, without this. */
-export { compile, compileGraph, defaultFeatures, type Artifact, type CompiledGraph, type CompileOptions } from './driver/compile.ts';
+export { compile, compileGraph, defaultFeatures, type Artifact, type CompiledGraph, type CompileOptions } from './cli/driver/compile.ts';
 export { InternalError, Unsupported, UserError } from './ir/diagnostic.ts';
 export { UnboundInputs } from './frontend/index.ts';

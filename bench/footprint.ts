@@ -94,7 +94,7 @@ interface Compiled {
 
 function compile(model: string, folder: string): Compiled {
   const begun = performance.now();
-  const text = run([join(import.meta.dirname, '../bin/tilewright.js'), 'compile', model, '-o', folder, '--json']);
+  const text = run([join(import.meta.dirname, '../cli/tilewright.js'), 'compile', model, '-o', folder, '--json']);
   return { ...(JSON.parse(text) as Omit<Compiled, 'wall'>), wall: performance.now() - begun };
 }
 

@@ -1,5 +1,5 @@
 /** Runs a training golden and compares every tensor that it records. */
-import { wasmTarget } from '../driver/target.ts';
+import { wasmTarget } from '../cli/driver/target.ts';
 import { importModel } from '../frontend/index.ts';
 import { filled } from '../ir/builder.ts';
 import { evaluate } from '../ir/evaluate.ts';

@@ -8,9 +8,10 @@ import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { readCase } from './golden-case.ts';
+import { onWasm } from './golden-wasm.ts';
 import { onReference, runGolden, type Executor } from './golden-run.ts';
 
-const executors: Readonly<Record<string, Executor>> = { reference: onReference };
+const executors: Readonly<Record<string, Executor>> = { reference: onReference, wasm: onWasm(1), 'wasm-2': onWasm(2) };
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,

@@ -7,8 +7,8 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { artifactOf } from '../driver/compile.ts';
-import { wasmTarget } from '../driver/target.ts';
+import { artifactOf } from '../cli/driver/compile.ts';
+import { wasmTarget } from '../cli/driver/target.ts';
 import { importModel } from '../frontend/index.ts';
 import { evaluate } from '../ir/evaluate.ts';
 import type { Graph, Op, Value } from '../ir/graph.ts';

@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { availableParallelism, cpus, tmpdir, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { Option, type Command } from 'commander';
-import { version } from '../driver/compile.ts';
+import { version } from './driver/compile.ts';
 import { UserError } from '../ir/diagnostic.ts';
 import { load, type Tensor } from '../runtime/index.ts';
 import { sampleTensors, worstDifference } from '../runtime/selfcheck.ts';

@@ -2,8 +2,8 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { basename, extname, join } from 'node:path';
 import { Option, type Command } from 'commander';
-import { compile, compileGraph, type CompileOptions } from '../driver/compile.ts';
-import { checkFolder } from '../driver/folder.ts';
+import { compile, compileGraph, type CompileOptions } from './driver/compile.ts';
+import { checkFolder } from './driver/folder.ts';
 import { UserError } from '../ir/diagnostic.ts';
 import type { Graph } from '../ir/graph.ts';
 import { graphText } from '../ir/text.ts';

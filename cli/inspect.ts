@@ -1,7 +1,7 @@
 /** tilewright inspect: what is in a model or an artifact. */
 import type { Command } from 'commander';
-import { countMultiplyAdds } from '../driver/cost.ts';
-import { wasmTarget } from '../driver/target.ts';
+import { countMultiplyAdds } from './driver/cost.ts';
+import { wasmTarget } from './driver/target.ts';
 import { graphText } from '../ir/text.ts';
 import { showType, sizeOf } from '../ir/type.ts';
 import { plan } from '../passes/plan.ts';

@@ -1,7 +1,7 @@
 /** What commands run: an artifact's folder, or an ONNX model that is compiled first. */
 import { existsSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { compile, type Artifact, type CompileOptions } from '../driver/compile.ts';
+import { compile, type Artifact, type CompileOptions } from './driver/compile.ts';
 import { UserError } from '../ir/diagnostic.ts';
 import { UnboundInputs } from '../frontend/index.ts';
 import { decodeModel } from '../frontend/onnx/decode.ts';

@@ -4,17 +4,16 @@ import { Project, SyntaxKind, type SourceFile } from 'ts-morph';
 import { describe, expect, it } from 'vitest';
 
 const root = resolve(import.meta.dirname, '..');
-const folders = ['ir', 'frontend', 'passes', 'backends', 'runtime', 'driver', 'cli'].filter((f) => existsSync(resolve(root, f)));
+const folders = ['ir', 'frontend', 'passes', 'backends', 'runtime', 'cli'].filter((f) => existsSync(resolve(root, f)));
 
-/** The folders of ours that each folder may import. `driver` joins the parts; `cli` and the root may import all. */
+/** The folders of ours that each folder may import. `cli/driver` joins the parts; `cli` and the root may import all. */
 const allowed: Readonly<Record<string, readonly string[]>> = {
   ir: ['ir'],
   frontend: ['frontend', 'ir'],
   passes: ['passes', 'ir'],
   backends: ['backends', 'ir'],
   runtime: ['runtime'],
-  driver: ['driver', 'ir', 'frontend', 'passes', 'backends', 'runtime'],
-  cli: ['cli', 'driver', 'ir', 'frontend', 'passes', 'backends', 'runtime', 'index.ts'],
+  cli: ['cli', 'ir', 'frontend', 'passes', 'backends', 'runtime', 'index.ts'],
 };
 /** Plain constants and types that the compiler and the runtime share. */
 const shared = { from: 'backends/wasm/', to: ['runtime/control.ts', 'runtime/manifest.ts'] };

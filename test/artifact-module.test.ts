@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { execFileSync } from 'node:child_process';
 import { afterAll, describe, expect, it } from 'vitest';
-import { weightsOf } from '../driver/manifest.ts';
+import { weightsOf } from '../cli/driver/manifest.ts';
 import { compile } from '../index.ts';
 import { control } from '../runtime/control.ts';
 import { load, type Tensor } from '../runtime/index.ts';
@@ -58,7 +58,7 @@ describe('the modules of an artifact', () => {
 it('two compilations, in processes of their own, write the same bytes', () => {
   const hashes = ['a', 'b'].map((name) => {
     const out = join(folder, name);
-    execFileSync(process.execPath, [join(root, 'bin/tilewright.js'), 'compile', mnist, '-o', out], { stdio: 'ignore' });
+    execFileSync(process.execPath, [join(root, 'cli/tilewright.js'), 'compile', mnist, '-o', out], { stdio: 'ignore' });
     return Object.fromEntries(readdirSync(out).sort().map((f) => [f, sha(readFileSync(join(out, f)))]));
   });
   expect(Object.keys(hashes[0]!)).toEqual(['manifest.json', 'model.d.ts', 'model.js', 'model.plain.wasm', 'model.simd.wasm', 'model.wasm', 'weights.safetensors']);

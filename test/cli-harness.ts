@@ -5,7 +5,7 @@ import { join } from 'node:path';
 export const root = join(import.meta.dirname, '..');
 export const example = join(root, 'examples/mnist_cntk.onnx');
 export const digit = join(root, 'examples/digit.png');
-const bin = join(root, 'bin/tilewright.js');
+const bin = join(root, 'cli/tilewright.js');
 
 export interface Finished {
   readonly code: number | null;

@@ -6,7 +6,7 @@ import { Project } from 'ts-morph';
 import { afterAll, describe, expect, test } from 'vitest';
 import { compile, UserError } from '../index.ts';
 import { load } from '../runtime/index.ts';
-import { bindings } from '../driver/bindings.ts';
+import { bindings } from '../cli/driver/bindings.ts';
 import { encodeModel, floats, node, value } from './onnx-encode.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'tilewright-api-'));

@@ -3,7 +3,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { withBoundInputs } from '../bench/onnx-case.ts';
-import { artifactOf } from '../driver/compile.ts';
+import { artifactOf } from '../cli/driver/compile.ts';
 import { importModel } from '../frontend/index.ts';
 import { evaluate } from '../ir/evaluate.ts';
 import type { Graph } from '../ir/graph.ts';

@@ -2,8 +2,8 @@
 import { randomBytes } from 'node:crypto';
 import { mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
-import { UserError } from '../ir/diagnostic.ts';
-import { reason } from '../runtime/bytes.ts';
+import { UserError } from '../../ir/diagnostic.ts';
+import { reason } from '../../runtime/bytes.ts';
 
 /** Contents of the files of a folder, by name, in pieces. */
 export type Files = Readonly<Record<string, readonly Uint8Array[]>>;

@@ -1,12 +1,12 @@
 /** Describes a compiled program for the runtime. */
-import { decodeFloat } from '../ir/number.ts';
-import type { TileProgram } from '../ir/tile.ts';
-import { bytesOf, dtypes, isFloat, type Tensor } from '../ir/type.ts';
-import type { Value } from '../ir/graph.ts';
-import type { ImportedModel } from '../frontend/index.ts';
-import { invariant } from '../ir/diagnostic.ts';
-import { control } from '../runtime/control.ts';
-import type { IoEntry, Manifest } from '../runtime/manifest.ts';
+import { decodeFloat } from '../../ir/number.ts';
+import type { TileProgram } from '../../ir/tile.ts';
+import { bytesOf, dtypes, isFloat, type Tensor } from '../../ir/type.ts';
+import type { Value } from '../../ir/graph.ts';
+import type { ImportedModel } from '../../frontend/index.ts';
+import { invariant } from '../../ir/diagnostic.ts';
+import { control } from '../../runtime/control.ts';
+import type { IoEntry, Manifest } from '../../runtime/manifest.ts';
 
 /** What the manifest says of the modules that were emitted from one program. */
 export interface ModuleFacts {

@@ -1,19 +1,19 @@
 /** Drives a compilation from an ONNX model to an artifact. */
 import { readFileSync } from 'node:fs';
-import type { WasmModule } from '../backends/wasm/module.ts';
-import { importModel, type ImportedModel } from '../frontend/index.ts';
-import { UserError } from '../ir/diagnostic.ts';
-import type { Graph } from '../ir/graph.ts';
-import type { TileProgram } from '../ir/tile.ts';
-import type { Tensor } from '../ir/type.ts';
-import { plan } from '../passes/plan.ts';
-import { PassError, runPipeline } from '../passes/pipeline.ts';
-import type { ArtifactObject, SpecialisationRequest } from '../runtime/artifact.ts';
-import { chunkSource } from '../runtime/bytes.ts';
-import type { Features } from '../runtime/features.ts';
-import { tensorOf, type InputValue } from '../runtime/inputs.ts';
-import type { Manifest } from '../runtime/manifest.ts';
-import { safetensorsChunks } from '../runtime/safetensors.ts';
+import type { WasmModule } from '../../backends/wasm/module.ts';
+import { importModel, type ImportedModel } from '../../frontend/index.ts';
+import { UserError } from '../../ir/diagnostic.ts';
+import type { Graph } from '../../ir/graph.ts';
+import type { TileProgram } from '../../ir/tile.ts';
+import type { Tensor } from '../../ir/type.ts';
+import { plan } from '../../passes/plan.ts';
+import { PassError, runPipeline } from '../../passes/pipeline.ts';
+import type { ArtifactObject, SpecialisationRequest } from '../../runtime/artifact.ts';
+import { chunkSource } from '../../runtime/bytes.ts';
+import type { Features } from '../../runtime/features.ts';
+import { tensorOf, type InputValue } from '../../runtime/inputs.ts';
+import type { Manifest } from '../../runtime/manifest.ts';
+import { safetensorsChunks } from '../../runtime/safetensors.ts';
 import { bindings } from './bindings.ts';
 import { writeFolder } from './folder.ts';
 import { makeManifest, weightsOf } from './manifest.ts';
@@ -95,7 +95,7 @@ export async function artifactOf(
   options.onProgress?.('plan', 0, 1);
   const program = inStage('plan', graph, () => plan(graph, wasmTarget));
   // Binaryen takes a while to start; a model that is refused should not wait for it.
-  const { emitWasm } = await import('../backends/wasm/module.ts');
+  const { emitWasm } = await import('../../backends/wasm/module.ts');
   const features = options.features ?? defaultFeatures;
   const emitted: { features: Features; file: string; module: WasmModule }[] = [];
   for (const [i, f] of features.entries()) {
@@ -162,9 +162,9 @@ async function save(folder: string, manifest: Manifest, modules: Readonly<Record
 }
 
 let known: string | undefined;
-/** The package's version: beside this folder in a checkout, one folder up in the package. */
+/** The package's version: two folders up in a checkout, three in the package. */
 export function version(): string {
-  known ??= ['../package.json', '../../package.json'].flatMap((path) => {
+  known ??= ['../../package.json', '../../../package.json'].flatMap((path) => {
     try {
       return [(JSON.parse(readFileSync(new URL(path, import.meta.url), 'utf8')) as { version: string }).version];
     } catch {

@@ -10,5 +10,5 @@ if (major < 22 || (major === 22 && minor < 18)) {
 }
 // Most of the time to start goes into reading the same files again.
 enableCompileCache();
-const source = new URL('../cli/main.ts', import.meta.url);
+const source = new URL('./main.ts', import.meta.url);
 await import(existsSync(source) ? source.href : new URL('../dist/cli/main.js', import.meta.url).href);

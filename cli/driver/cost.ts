@@ -1,6 +1,6 @@
 /** Arithmetic of a graph, for reports. */
-import type { Graph, Op } from '../ir/graph.ts';
-import { sizeOf } from '../ir/type.ts';
+import type { Graph, Op } from '../../ir/graph.ts';
+import { sizeOf } from '../../ir/type.ts';
 
 /** Multiply-adds of products and convolutions, each written out as it stands (no Winograd, no skipped padding); bodies of loops count once a trip. */
 export function countMultiplyAdds(graph: Graph): number {

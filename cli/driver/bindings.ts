@@ -1,6 +1,6 @@
 /** Typed bindings of an artifact: model.js loads it, model.d.ts names its inputs and outputs. */
-import type { Manifest } from '../runtime/manifest.ts';
-import { describe, type TensorInfo } from '../runtime/tensor.ts';
+import type { Manifest } from '../../runtime/manifest.ts';
+import { describe, type TensorInfo } from '../../runtime/tensor.ts';
 
 /** Texts of model.js and model.d.ts. */
 export async function bindings(manifest: Manifest): Promise<{ readonly js: string; readonly declarations: string }> {
