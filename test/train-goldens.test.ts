@@ -4,6 +4,8 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { readCase } from '../bench/golden-case.ts';
 import { onReference, runGolden } from '../bench/golden-run.ts';
+import { runPipeline } from '../passes/pipeline.ts';
+import { testTarget } from './ir/target.ts';
 
 const root = join(import.meta.dirname, '../../shared/goldens');
 const absent = !existsSync(root);
@@ -13,5 +15,9 @@ describe.skipIf(absent)(absent ? 'goldens (skipped: ../shared/goldens is not the
     const result = await runGolden(await readCase(join(root, name)), onReference);
     expect(result.problems).toEqual([]);
     expect(result.compared).toBeGreaterThan(40);
+  });
+  it.each(['mlp-label-smoothing-ignore', 'convnet-bn-sgd-momentum', 'resnet-in-adamw', 'unet-mse'])('%s after the passes that compile the step', async (name) => {
+    const result = await runGolden(await readCase(join(root, name)), (step) => onReference({ ...step, graph: runPipeline(step.graph, testTarget, { verify: true }) }));
+    expect(result.problems).toEqual([]);
   });
 });

@@ -19,12 +19,12 @@ export interface Clusters {
   ordered(): readonly { readonly ops: readonly Op[]; readonly kind: string | undefined }[];
 }
 
-interface Node { readonly ops: readonly Op[]; readonly kind: string | undefined; readonly last: number }
+interface Node { readonly ops: readonly Op[]; readonly kind: string | undefined; readonly first: number; readonly last: number }
 
 /** Every op a cluster of its own. */
 export function singleClusters(graph: Graph): Clusters {
   const index = new Map<Op, number>(graph.ops.map((op, i) => [op, i]));
-  const nodes = new Map<Op, Node>(graph.ops.map((op, i) => [op, { ops: [op], kind: undefined, last: i }]));
+  const nodes = new Map<Op, Node>(graph.ops.map((op, i) => [op, { ops: [op], kind: undefined, first: i, last: i }]));
   const definitions = new Map<Value, Op>(graph.ops.flatMap((op) => op.results.map((r) => [r, op] as const)));
   const readers = new Map<Value, Op[]>();
   for (const op of graph.ops) for (const v of new Set(op.operands)) readers.set(v, [...(readers.get(v) ?? []), op]);
@@ -38,14 +38,21 @@ export function singleClusters(graph: Graph): Clusters {
       }
     }
   };
+  const closed: Node[] = [];
+  /** The least index from which an op at `index` or after it can be reached backwards: a cluster that spans it leads from its first op to its last. */
+  const horizon = (index: number): number => {
+    const next = closed.reduce((least, n) => (n.last >= index ? Math.min(least, n.first) : least), index);
+    return next === index ? index : horizon(next);
+  };
   /** Whether any op of `targets` can be reached backwards from `start` without passing through `through`. `first` is the least index among the targets. */
   const dependsOn = (start: Iterable<Op>, targets: ReadonlySet<Op>, first: number, through: ReadonlySet<Op>): boolean => {
+    const least = horizon(first);
     const seen = new Set<Node>();
     const stack: Op[] = [...start];
     for (let op = stack.pop(); op; op = stack.pop()) {
       if (targets.has(op)) return true;
       const node = nodes.get(op)!;
-      if (through.has(op) || seen.has(node) || node.last < first) continue;
+      if (through.has(op) || seen.has(node) || node.last < least) continue;
       seen.add(node);
       stack.push(...producers(node.ops));
     }
@@ -68,8 +75,9 @@ export function singleClusters(graph: Graph): Clusters {
     },
     close(set, kind) {
       const ops = [...set].sort((p, q) => index.get(p)! - index.get(q)!);
-      const node: Node = { ops, kind, last: index.get(ops.at(-1)!)! };
+      const node: Node = { ops, kind, first: index.get(ops[0]!)!, last: index.get(ops.at(-1)!)! };
       for (const op of ops) nodes.set(op, node);
+      closed.push(node);
     },
     ordered() {
       const done = new Set<Node>();
