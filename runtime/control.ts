@@ -20,6 +20,8 @@ export const control = {
   step: 512,
   /** Threads asleep at the barrier. */
   sleepers: 576,
+  /** Index of the entry (manifest.entries) that the host runs. */
+  entry: 640,
   /** Chunks taken of each region of the current step, a cache line each; the thread that opens a barrier sets them to 0. */
   regions: 1024,
   maxRegions: 64,

@@ -12,6 +12,26 @@ export interface IoEntry {
   readonly address: number;
 }
 
+/** A tensor that outlives a call of an entry: what training changes, and what checkpoints hold. */
+export interface StateEntry extends IoEntry {
+  /**
+   * `parameter`: a weight that is trained. `statistic`: a running statistic of a norm. `moment`: the optimizer's. `average`: the moving average of a
+   * parameter. `counter`: the number of updates so far. `seed`: what random numbers are drawn by, set by the host.
+   */
+  readonly role: 'parameter' | 'statistic' | 'moment' | 'average' | 'counter' | 'seed';
+}
+
+/** One function of the module: inference has `run`; training has `step`, which changes the state, and `eval`, which reads it. */
+export interface EntryPoint {
+  readonly name: 'run' | 'step' | 'eval';
+  /** The exported function, called with the thread's number. */
+  readonly export: string;
+  readonly inputs: readonly IoEntry[];
+  readonly outputs: readonly IoEntry[];
+  /** Its rows in the manifest's list of steps: the first, and the one after the last. */
+  readonly steps: readonly [first: number, end: number];
+}
+
 export interface Manifest {
   readonly format: 'tilewright';
   readonly version: 1;
@@ -19,8 +39,13 @@ export interface Manifest {
   readonly model: string;
   readonly producer: string;
   readonly backend: 'wasm';
+  /** Inputs and outputs of the first entry. */
   readonly inputs: readonly IoEntry[];
   readonly outputs: readonly IoEntry[];
+  /** All functions of the module; absent: `run` alone. */
+  readonly entries?: readonly EntryPoint[];
+  /** Tensors that entries change; absent where none does. State that starts as zeros is not among `weights`: fresh memory holds it. */
+  readonly state?: readonly StateEntry[];
   /** Inputs whose values were bound at compile time: run() checks that a given value equals this one. */
   readonly bound: readonly { readonly name: string; readonly dtype: DTypeName; readonly shape: readonly number[]; readonly value: readonly (number | string)[] }[];
   /** Symbolic dimensions and the sizes they were bound to. */
