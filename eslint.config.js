@@ -24,7 +24,6 @@ export default tseslint.config(
       'prefer-const': 'error',
       'no-console': 'error',
       'no-fallthrough': 'error',
-      'no-self-compare': 'error',
       'no-unreachable': 'error',
       'no-constant-condition': ['error', { checkLoops: false }],
     },

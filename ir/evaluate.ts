@@ -68,7 +68,7 @@ function inBlocks(operands: readonly Tensor[], type: TensorType, compute: (opera
     const block = cut.map((c, k) => {
       if ('data' in c) return c;
       const { dtype, shape, data } = operands[k]!;
-      return toRef({ dtype, shape: shape.with(c.own, n), data: data.subarray(from * c.row, (from + n) * c.row) as typeof data });
+      return toRef({ dtype, shape: shape.with(c.own, n), data: data.subarray(from * c.row, (from + n) * c.row) });
     });
     const { data } = fromRef(compute(block, { dtype: type.dtype, shape: type.shape.with(axis, n) }));
     (out as Float32Array).set(data as Float32Array, from * whole);

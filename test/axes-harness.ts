@@ -1,6 +1,6 @@
 /** Runs an op from its axes alone, by brute force, and compares with its reference. */
 import fc from 'fast-check';
-import type { Axes, Dim, Index, Piece, Place, Stage } from '../ir/axes.ts';
+import type { Axes, Dim, Index, Place, Stage } from '../ir/axes.ts';
 import { Builder } from '../ir/builder.ts';
 import { evaluateOp } from '../ir/evaluate.ts';
 import type { Attrs, Op } from '../ir/graph.ts';

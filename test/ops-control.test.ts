@@ -8,7 +8,7 @@ import { tensorType, type Tensor, type TensorType } from '../ir/type.ts';
 import { tensor } from './gradient-harness.ts';
 import { run, values } from './run-op.ts';
 
-const [i64, bool, f32] = [tensorType('i64', []), tensorType('bool', []), tensorType('f32', [])];
+const [i64, f32] = [tensorType('i64', []), tensorType('f32', [])];
 const scalar = (dtype: Tensor['dtype'], x: number): Tensor => tensor(dtype, [], [x]);
 
 function region(inputs: readonly TensorType[], build: (b: Builder, xs: readonly Value[]) => readonly Value[]): Graph {

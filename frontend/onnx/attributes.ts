@@ -47,7 +47,7 @@ export function attributesOf<Scope>(attributes: ReadonlyMap<string, BoundAttribu
       if (otherwise.length === 0) throw new UserError(`${say(name)} is missing; the op requires it`);
       return otherwise[0] as T;
     }
-    return get as ReadAttribute<T>;
+    return get;
   }
   const denseTensor = (a: BoundAttribute<Scope>, name: string): Tensor | StringTensor =>
     a.view.proto.sparseTensor ? readSparse(a.view.proto.sparseTensor, say(name), folder) : readTensor(a.view.proto.t ?? {}, say(name), folder);

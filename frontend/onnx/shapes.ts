@@ -75,7 +75,7 @@ function concrete(v: ValueView, given: GivenInput | undefined, size: (d: number 
 
 /** Compares an inferred type with a declared one. Shapes contradict only where both are concrete in every dimension. */
 export function checkDeclared(name: string, inferred: TensorType, declared: DeclaredType, where: string): void {
-  const concreteDims = declared.dims?.every((d) => typeof d === 'number') ? (declared.dims as readonly number[]) : undefined;
+  const concreteDims = declared.dims?.every((d) => typeof d === 'number') ? (declared.dims) : undefined;
   const kindDiffers = declared.kind !== 'tensor' && declared.kind !== 'optional';
   const dtypeDiffers = declared.dtype !== undefined && declared.dtype !== inferred.dtype;
   const shapeDiffers = concreteDims !== undefined && !sameShape(concreteDims, inferred.shape);

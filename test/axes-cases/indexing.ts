@@ -22,7 +22,7 @@ const nd = [2, 3, 2];
 const ndCases = [[0, 0], [0, 1], [0, 2], [0, 3], [1, 1], [1, 2], [2, 1]].map(([batch, depth]): AxesCase => ({
   op: 'gatherNd',
   note: `${batch} batch axes, tuples of ${depth}`,
-  instance: shapes(2, 2).chain((more) => indicesFor([...nd.slice(0, batch!), ...more, depth!], 3)).map((indices): Instance => ({ operands: [counted(nd), indices], attrs: { batchDims: batch! } })),
+  instance: shapes(2, 2).chain((more) => indicesFor([...nd.slice(0, batch), ...more, depth!], 3)).map((indices): Instance => ({ operands: [counted(nd), indices], attrs: { batchDims: batch! } })),
   body: ([x, tuple]) => (depth === 0 ? (x as number) : pickTuple(x, tuple, nd.slice(batch, batch! + depth!))),
 }));
 

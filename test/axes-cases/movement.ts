@@ -33,7 +33,7 @@ export const movementAxesCases: readonly AxesCase[] = [
     op: 'pad',
     note: 'constant',
     instance: padding(['constant'], fc.constantFrom(0, -Infinity, 2.5)).map(({ shape, attrs }) => of(shape, attrs)),
-    body: ([x], _index, attrs) => (x === undefined ? (attrs['value'] as number) : (x as number)),
+    body: ([x], _index, attrs) => (x === undefined ? (attrs['value'] as number) : (x)),
     runs: 150,
   },
   { op: 'pad', note: 'repeating', instance: padding(['edge', 'reflect', 'wrap'], fc.constant(0)).map(({ shape, attrs }) => of(shape, attrs)), runs: 100 },

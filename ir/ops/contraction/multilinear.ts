@@ -31,7 +31,7 @@ export function multilinear(operands: readonly RefTensor[], result: TensorType, 
   };
   add([], 0);
   if (out.data instanceof Float64Array) for (let i = 0; i < sums.length; i++) out.data[i] = Number(BigInt.asIntN(bits, sums[i]!));
-  else out.data.set(sums as BigInt64Array & BigUint64Array);
+  else out.data.set(sums);
   return out;
 }
 

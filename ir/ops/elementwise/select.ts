@@ -53,7 +53,7 @@ const clamp: OpDef = {
   reference(operands, _attrs, [type]) {
     const [x, lo, hi] = operands;
     if (!isBig(x!.dtype)) return [apply3((v, l, h) => Math.min(Math.max(v, l), h), x!, lo!, hi!, type!)];
-    return [applyBig((v, l, h) => { const raised = v! < l! ? l! : v!; return raised > h! ? h! : raised; }, operands, type!)];
+    return [applyBig((v, l, h) => { const raised = v < l ? l : v; return raised > h ? h : raised; }, operands, type!)];
   },
   // Exactly one operand gets the cotangent: hi where it cut, else lo where it raised, else x (bounds included).
   grad: broadcastGrad((b, op, g) => {

@@ -123,7 +123,7 @@ const slice: OpDef = {
   axes(_operands, attrs, [y]): Axes {
     const space = dimsOf(y!.shape);
     const [starts, steps] = [nums(attrs, 'starts'), nums(attrs, 'steps')];
-    const read = space.map((d, i) => at([[d.name, steps[i]!]], starts[i]!));
+    const read = space.map((d, i) => at([[d.name, steps[i]!]], starts[i]));
     return { space, stages: [{ pieces: [{ dims: namesOf(space), reads: [read], writes: writeDims(space), indexed: [] }], combine: 'none', product: false }] };
   },
   reference([x], attrs, [type]) {
