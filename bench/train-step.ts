@@ -1,0 +1,97 @@
+/**
+ * Times training steps (SGD with momentum) against PyTorch from the same weights, where python3 has torch:
+ * npm run bench:train -- [--threads 2] [--steps 20] [--only TEXT] [--profile]
+ */
+import { execFileSync } from 'node:child_process';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { artifactOf } from '../cli/driver/compile.ts';
+import { bestFeatures } from '../cli/model.ts';
+import { table } from '../cli/print.ts';
+import { median } from '../cli/statistics.ts';
+import { wasmTarget } from '../cli/driver/target.ts';
+import { importModel } from '../frontend/index.ts';
+import { runPipeline } from '../passes/pipeline.ts';
+import { trainingStep } from '../passes/train/pipeline.ts';
+import { load, type StepTime } from '../runtime/index.ts';
+import { convnet, numbers, resnet20, type Network } from './train-networks.ts';
+
+const { values } = parseArgs({
+  options: {
+    threads: { type: 'string', default: '2' }, steps: { type: 'string', default: '20' }, only: { type: 'string', default: '' },
+    profile: { type: 'boolean', default: false }, python: { type: 'string', default: '/usr/bin/python3' },
+  },
+});
+const [threads, steps] = [Number(values.threads), Number(values.steps)];
+const rate = 0.01;
+/** Steps until the engine has optimised the code. */
+const warmUp = 5;
+const networks = [convnet(), resnet20('batch'), resnet20('group')].filter((n) => n.name.includes(values.only));
+
+for (const network of networks) {
+  const ours = await timeOurs(network);
+  const theirs = timeTorch(network);
+  const show = (r: Timing): string => `${median(r.times.slice(warmUp)).toFixed(1)} ms a step, losses ${[0, 1, 2, r.losses.length - 1].map((i) => r.losses[i]!.toFixed(5)).join(' ')}`;
+  console.log(`${network.name}, ${threads} threads`);
+  console.log(`  tilewright  ${show(ours)}`);
+  console.log(theirs ? `  PyTorch ${theirs.version}  ${show(theirs)}` : '  PyTorch is not at hand (python3-torch)');
+  if (theirs) console.log(`  ratio ${(median(ours.times.slice(warmUp)) / median(theirs.times.slice(warmUp))).toFixed(2)}`);
+}
+
+interface Timing { readonly losses: readonly number[]; readonly times: readonly number[] }
+
+async function timeOurs(network: Network): Promise<Timing> {
+  const imported = importModel(network.model, { file: network.name });
+  const step = trainingStep(imported.graph, imported.statistics, { loss: { kind: 'crossEntropy' }, optimizer: { kind: 'sgd', momentum: 0.9 } }, wasmTarget);
+  const graph = runPipeline(step.graph, wasmTarget);
+  const artifact = await artifactOf({ imported, graph }, { features: [bestFeatures()], profile: values.profile });
+  const session = await load(artifact, { threads });
+  try {
+    const y = BigInt64Array.from({ length: network.input[0] }, (_, i) => BigInt(i % network.classes));
+    const inputs = { x: images(network), y, lr: Float32Array.of(rate) };
+    const losses: number[] = [];
+    const times: number[] = [];
+    const samples: StepTime[][] = [];
+    for (let i = 0; i < steps + warmUp; i++) {
+      const start = performance.now();
+      const { loss } = await session.run(inputs);
+      times.push(performance.now() - start);
+      losses.push(Number(loss!.data[0]));
+      if (i >= warmUp && values.profile) samples.push([...session.profile()!]);
+    }
+    if (values.profile) printProfile(samples);
+    return { losses, times };
+  } finally {
+    await session.close();
+  }
+}
+
+function printProfile(samples: readonly StepTime[][]): void {
+  const rows = samples[0]!.map((s, i) => ({ s, ms: median(samples.map((t) => t[i]!.end - t[i]!.start)) })).sort((a, b) => b.ms - a.ms);
+  const total = rows.reduce((n, r) => n + r.ms, 0);
+  const shown = rows.slice(0, 40).map(({ s, ms }) => [ms.toFixed(3), (s.flops / ms / 1e6).toFixed(1), String(s.chunks), s.name, s.source.join(', ').slice(0, 80)]);
+  for (const line of table(['ms', 'GFLOP/s', 'chunks', 'op', 'from'], shown, [0, 1, 2])) console.log(line);
+  console.log(`${total.toFixed(1)} ms in ${rows.length} steps`);
+}
+
+function timeTorch(network: Network): (Timing & { readonly version: string }) | undefined {
+  if (!existsSync(values.python)) return undefined;
+  const folder = mkdtempSync(join(tmpdir(), 'train-step-'));
+  try {
+    const { weights, input, classes, torch } = network;
+    writeFileSync(join(folder, 'request.json'), JSON.stringify({ torch, input, classes, rate, threads, steps: steps + warmUp, weights: weights.map(({ name, shape }) => ({ name, shape })) }));
+    writeFileSync(join(folder, 'data.f32'), Buffer.concat([...weights.map((w) => w.data), images(network)].map((a) => Buffer.from(a.buffer))));
+    const out = execFileSync(values.python, [new URL('train-step.py', import.meta.url).pathname, join(folder, 'request.json'), join(folder, 'data.f32')], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] });
+    return JSON.parse(out) as Timing & { version: string };
+  } catch {
+    return undefined;
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+function images(n: Network): Float32Array {
+  return numbers(n.input.reduce((p, d) => p * d, 1), 77);
+}
