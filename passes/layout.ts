@@ -1,4 +1,5 @@
 /** Memory orders and views: which strides a value has, and when a reshape, slice or transpose needs no copy. */
+import { copiesRows, geometryOf } from '../ir/ops/packing/geometry.ts';
 import { invariant } from '../ir/diagnostic.ts';
 import type { Op } from '../ir/graph.ts';
 import { rowMajor, sameShape } from '../ir/type.ts';
@@ -121,7 +122,7 @@ export function demandOf(op: Op, operand: number): Demand {
   const at = root === op ? operand : root.operands.indexOf(op.regions[0]!.inputs[operand]!);
   if (at === 1) return 'rowMajor';
   if (root.name === 'contractPacked') return at === 0 || sameShape(op.operands[operand]!.type.shape, op.results[0]!.type.shape) ? 'rows' : 'any';
-  if (at === 0) return 'channelsLast';
+  if (at === 0) return copiesRows(geometryOf(root.attrs), root.attrs['dilations'] as readonly number[]) ? 'any' : 'channelsLast';
   const rank = op.results[0]!.type.shape.length;
   return op.operands[operand]!.type.shape.length === rank ? 'channelsLast' : 'any';
 }

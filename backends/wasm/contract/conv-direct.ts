@@ -1,7 +1,7 @@
 /** Direct convolution over packed weights: an implicit matrix product that reads the input's pixels in place. */
 import { invariant } from '../../../ir/diagnostic.ts';
 import { nums } from '../../../ir/op.ts';
-import { geometryOf } from '../../../ir/ops/packing/geometry.ts';
+import { copiesRows, geometryOf } from '../../../ir/ops/packing/geometry.ts';
 import type { Placed } from '../../../ir/tile.ts';
 import { dtypes } from '../../../ir/type.ts';
 import type { Asm, E, Fn, Local } from '../asm.ts';
@@ -33,12 +33,15 @@ export function directConv(asm: Asm, k: Contraction, operands: readonly Placed[]
   const batchBytes = 4 * input.strides[0]!;
   const [, ay, ax] = axes;
 
-  const window = windowOf(axes, geometry.fanIn, geometry.groups);
-  if (window && space.rows % ax.result === 0) {
+  if (copiesRows(geometry, nums(k.root.attrs, 'dilations'))) {
+    // Neighbours along the innermost spatial axis are evenly spaced in every result, so rows always come whole.
+    invariant(space.rows % ax.result === 0, 'rows of pixels are cut');
+    const window = windowOf(axes, geometry.fanIn);
+    const channelBytes = 4 * input.strides[1]!;
     const cut = cutWork({ ...work, rowBytes: 4 * geometry.fanIn * ax.stride * ay.stride, rowMultiple: ax.result });
     return blockedKernel(asm, {
       ...shared, taps: ay.kernel, run: 4 * geometry.fanIn * ax.kernel, cut, fillBytes: windowBytes(window, ay, cut.rowBlock / ax.result),
-      fill: (f, pointers, { table, first, count, area }) => windowRows(f, { table, area, first, count, input: () => f.get(pointers[source]!), batchBytes, channels: geometry.fanIn, axes, window }),
+      fill: (f, pointers, { table, first, count, area }) => windowRows(f, { table, area, first, count, input: () => f.get(pointers[source]!), batchBytes, channels: geometry.fanIn, channelBytes, axes, window }),
     });
   }
   const run = 4 * geometry.fanIn;
@@ -57,10 +60,11 @@ export function directConv(asm: Asm, k: Contraction, operands: readonly Placed[]
 /** The three spatial axes of a convolution (missing ones of size 1, outermost); checks the placement of its input. */
 export function convAxes(k: Contraction, input: Placed, result: Placed): [Axis, Axis, Axis] {
   const rank = input.type.shape.length - 2;
-  const { kernel } = geometryOf(k.root.attrs);
+  const geometry = geometryOf(k.root.attrs);
+  const { kernel } = geometry;
   const [strides, pads, dilations] = [nums(k.root.attrs, 'strides'), nums(k.root.attrs, 'pads'), nums(k.root.attrs, 'dilations')];
   invariant(rank >= 1 && rank <= 3, 'a packed convolution has one to three spatial axes');
-  invariant(input.type.shape[1]! === 1 || input.strides[1] === 1, 'a packed convolution reads channels that lie side by side');
+  invariant(input.type.shape[1]! === 1 || input.strides[1] === 1 || copiesRows(geometry, dilations), 'a packed convolution reads channels that lie side by side');
   const axes = kernel.map((size, i): Axis => ({
     size: input.type.shape[i + 2]!, result: result.type.shape[i + 2]!, kernel: size, stride: strides[i]!, dilation: dilations[i]!, before: pads[i]!, bytes: 4 * input.strides[i + 2]!,
   }));

@@ -5,9 +5,6 @@
 import type { E, Fn, Local } from '../asm.ts';
 import type { Axis } from './rows.ts';
 
-/** Channels up to which copying pays. */
-const fewChannels = 16;
-
 /** How rows are copied. */
 export interface Window {
   readonly rowBytes: number;
@@ -15,10 +12,8 @@ export interface Window {
   readonly span: number;
 }
 
-/** The window of a convolution, or undefined where its pixels are better read in place. */
-export function windowOf(axes: readonly [Axis, Axis, Axis], channels: number, groups: number): Window | undefined {
-  const [az, ay, ax] = axes;
-  if (groups !== 1 || channels > fewChannels || ax.kernel === 1 || ax.dilation !== 1 || az.kernel > 1 || az.result > 1) return undefined;
+/** The window of a convolution that copies its rows (ir/ops/packing/geometry.ts says which do). */
+export function windowOf([, ay, ax]: readonly [Axis, Axis, Axis], channels: number): Window {
   return { rowBytes: ((ax.result - 1) * ax.stride + ax.kernel) * channels * 4, span: (ay.kernel - 1) * ay.dilation + 1 };
 }
 
@@ -31,7 +26,7 @@ export function windowBytes(w: Window, ay: Axis, rows: number): number {
 /** Copies the rows that a block needs to `area` and fills its table, one tap per kernel row. The block starts and ends at whole result rows. */
 export function windowRows(f: Fn, o: {
   readonly table: Local; readonly area: Local; readonly first: Local; readonly count: number;
-  readonly input: () => E; readonly batchBytes: number; readonly channels: number; readonly axes: readonly [Axis, Axis, Axis]; readonly window: Window;
+  readonly input: () => E; readonly batchBytes: number; readonly channels: number; readonly channelBytes: number; readonly axes: readonly [Axis, Axis, Axis]; readonly window: Window;
 }): E[] {
   const { asm } = f;
   const { m } = asm;
@@ -49,13 +44,13 @@ export function windowRows(f: Fn, o: {
   const right = width - left - copied;
   const zero = (offset: number, pixels: number): E[] => (pixels > 0 ? [m.memory.fill(asm.plus(f.get(target), offset * pixelBytes), asm.i32(0), asm.i32(pixels * pixelBytes))] : []);
   const from = (): E => asm.plus(asm.add(asm.add(o.input(), asm.times(f.get(n), o.batchBytes)), asm.times(f.get(source), ay.bytes)), skipped * ax.bytes);
-  const pixels: E[] = ax.bytes === pixelBytes
+  const pixels: E[] = ax.bytes === pixelBytes && (o.channelBytes === 4 || o.channels === 1)
     ? [m.memory.copy(asm.plus(f.get(target), left * pixelBytes), from(), asm.i32(copied * pixelBytes))]
     : [
       f.set(p, from()),
       f.set(at, asm.plus(f.get(target), left * pixelBytes)),
       f.repeat(column, 0, copied, 1, [
-        ...Array.from({ length: o.channels }, (_, c) => m.f32.store(4 * c, 4, f.get(at), m.f32.load(4 * c, 4, f.get(p)))),
+        ...Array.from({ length: o.channels }, (_, c) => m.f32.store(4 * c, 4, f.get(at), m.f32.load(o.channelBytes * c, 4, f.get(p)))),
         f.inc(at, pixelBytes),
         f.inc(p, ax.bytes),
       ]),

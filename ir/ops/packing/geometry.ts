@@ -40,6 +40,14 @@ export function convGeometry(algorithm: string, weightShape: readonly number[], 
   return geometry;
 }
 
+/**
+ * Whether a direct convolution copies the rows that it reads, so that a row of the kernel meets pixels side by side: pays where channels are few. Such a
+ * convolution reads its input in any layout; all others need channels side by side.
+ */
+export function copiesRows(g: ConvGeometry, dilations: readonly number[]): boolean {
+  return g.algorithm === 'direct' && g.groups === 1 && g.fanIn <= 16 && g.kernel.length <= 2 && g.kernel.at(-1)! > 1 && dilations.at(-1) === 1;
+}
+
 export const geometryOf = (attrs: Attrs): ConvGeometry => convGeometry(str(attrs, 'algorithm'), nums(attrs, 'weightShape'), num(attrs, 'groups'));
 
 /** Results per side of a Winograd tile: 2, 4, or 0 for other algorithms. */
