@@ -21,21 +21,25 @@ const leastWork = 500_000;
 /** Rows that pay for reading a panel. */
 const leastRows = 48;
 /** Bytes of packed weights, and of operand rows, that a core's second-level cache holds while they are read again. */
-const panelCache = 256 * 1024;
+const panelCache = 512 * 1024;
 const rowCache = 256 * 1024;
 
 /** Cuts `outer` blocks of rows x (groups x columns) with a reduction of `k`; `rowBytes`: bytes of the operand that one row adds, `rowMultiple`: what blocks of rows are a multiple of. */
 export function cutWork(o: { readonly outer: number; readonly rows: number; readonly groups: number; readonly columns: number; readonly k: number; readonly rowBytes: number; readonly rowMultiple: number }): Cut {
   const work = o.outer * o.rows * o.groups * o.columns * o.k;
   const wanted = Math.ceil(Math.min(mostChunks, Math.max(1, work / leastWork)) / o.outer);
+  const panels = Math.max(1, Math.floor(o.columns / panelColumns));
+  // Either blocks of rows stay in cache and each of them reads all weights, or passes of panels do and each of those reads all rows.
+  const weightBytes = 4 * o.groups * o.columns * o.k;
+  const passes = Math.ceil(weightBytes / panelCache);
   const fewest = Math.ceil((o.rows * o.rowBytes) / rowCache);
-  const rowParts = Math.max(fewest, Math.min(wanted, Math.floor(o.rows / leastRows)), 1);
+  const columnsFirst = passes > 1 && (fewest === 1 || passes * o.rows * o.rowBytes < fewest * weightBytes);
+  const rowParts = Math.max(columnsFirst ? 1 : fewest, Math.min(columnsFirst ? Math.ceil(wanted / (panels * o.groups)) : wanted, Math.floor(o.rows / leastRows)), 1);
   const rowBlock = Math.min(o.rows, Math.ceil(Math.ceil(o.rows / rowParts) / o.rowMultiple) * o.rowMultiple);
   const rowBlocks = Math.ceil(o.rows / rowBlock);
   const rest = Math.max(1, Math.round(wanted / rowBlocks));
   const groupBlock = Math.ceil(o.groups / Math.min(o.groups, rest));
   const groupBlocks = Math.ceil(o.groups / groupBlock);
-  const panels = Math.max(1, Math.floor(o.columns / panelColumns));
   const panelBlock = Math.ceil(panels / Math.min(panels, Math.ceil(rest / groupBlocks)));
   const panelBlocks = Math.ceil(panels / panelBlock);
   const panelsPerPass = Math.max(1, Math.floor(panelCache / (4 * panelColumns * o.k)));

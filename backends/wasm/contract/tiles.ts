@@ -96,23 +96,29 @@ export function tileLoops(f: Fn, k: Block): E[] {
   return out;
 }
 
+/** Places from which panels are fetched at once: a core follows several streams faster than one. */
+const streams = 4;
+
 /**
  * Brings the panels of a pass into cache, a load a line, where several tiles will read them. Weights come from memory, and the tiles alone ask for them too
  * late and a few at a time: measured on the last layers of ResNet-50, this makes them 1.15 times as fast.
  */
 function fetch(asm: Asm, runs: readonly RowRun[], from: E, bytes: E): E[] {
   if (runs.length === 1 && runs[0]!.count === 1) return [];
-  const fn = asm.fn('fetch', ['i32', 'i32'], 'i32', (f, [at, end]) => {
+  const fn = asm.fn('fetch', ['i32', 'i32'], 'i32', (f, [at, bytes]) => {
     const { m } = asm;
-    const seen = f.local('i32');
+    const [seen, end] = [f.local('i32'), f.local('i32')];
+    const places = [at!, ...Array.from({ length: streams - 1 }, () => f.local('i32'))];
     const top = f.label('line');
     return [
-      f.set(end!, asm.add(f.get(at!), f.get(end!))),
-      m.loop(top, m.block(null, [
-        f.set(seen, m.i32.or(f.get(seen), m.i32.load(0, 4, f.get(at!)))),
-        f.inc(at!, 64),
-        m.br(top, m.i32.lt_u(f.get(at!), f.get(end!))),
-      ])),
+      f.set(bytes!, asm.times(m.i32.div_u(f.get(bytes!), asm.i32(64 * streams)), 64)),
+      ...places.slice(1).map((p, i) => f.set(p, asm.add(f.get(places[i]!), f.get(bytes!)))),
+      f.set(end, asm.add(f.get(at!), f.get(bytes!))),
+      f.if(f.get(bytes!), [m.loop(top, m.block(null, [
+        ...places.map((p) => f.set(seen, m.i32.or(f.get(seen), m.i32.load(0, 4, f.get(p))))),
+        ...places.map((p) => f.inc(p, 64)),
+        m.br(top, m.i32.lt_u(f.get(at!), f.get(end))),
+      ]))]),
       f.get(seen),
     ];
   });
