@@ -55,17 +55,24 @@ export async function readHeader(source: ByteSource): Promise<ReadonlyMap<string
   return table;
 }
 
+/** The free text beside the tensors of a file whose header has been checked; anything but text is left out. */
+export function readMetadata(bytes: Uint8Array): Record<string, string> {
+  const length = Number(new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true));
+  const metadata = parseJson(bytes.subarray(8, 8 + length))?.['__metadata__'];
+  return Object.fromEntries(Object.entries(metadata ?? {}).filter((e): e is [string, string] => typeof e[1] === 'string'));
+}
+
 /** All tensors of a file held in memory. */
 export async function readSafetensors(bytes: Uint8Array, name = 'safetensors'): Promise<Map<string, Tensor>> {
   const table = await readHeader(memorySource(bytes, name));
   return new Map([...table].map(([key, t]) => [key, tensorFromBytes(t, bytes.subarray(t.offset, t.offset + t.bytes))]));
 }
 
-/** The file as chunks, header first; tensor data is not copied. Every tensor starts at a multiple of 8 bytes. */
-export function safetensorsChunks(tensors: readonly (Tensor & { readonly name: string })[]): Uint8Array[] {
+/** The file as chunks, header first; tensor data is not copied. Every tensor starts at a multiple of 8 bytes. `metadata` is the format's free text beside the tensors. */
+export function safetensorsChunks(tensors: readonly (Tensor & { readonly name: string })[], metadata?: Readonly<Record<string, string>>): Uint8Array[] {
   // Widest elements first keeps each tensor aligned without gaps, which the format forbids.
   const order = [...tensors].sort((a, b) => b.data.BYTES_PER_ELEMENT - a.data.BYTES_PER_ELEMENT);
-  const header: Record<string, unknown> = {};
+  const header: Record<string, unknown> = metadata ? { __metadata__: metadata } : {};
   let at = 0;
   for (const t of order) {
     header[t.name] = { dtype: fileNames[t.dtype], shape: t.shape, data_offsets: [at, at + t.data.byteLength] };

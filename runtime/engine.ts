@@ -1,0 +1,32 @@
+/** What a trainer needs of whatever runs a training artifact's entries. */
+import type { InputValue } from './inputs.ts';
+import type { StateEntry } from './manifest.ts';
+import type { Tensor, TensorInfo } from './tensor.ts';
+
+export interface EntryInfo {
+  readonly inputs: readonly TensorInfo[];
+  readonly outputs: readonly TensorInfo[];
+}
+
+export type StateInfo = TensorInfo & Pick<StateEntry, 'role'>;
+
+/** Two entries over one state. One call at a time. */
+export interface Engine {
+  readonly model: string;
+  readonly threads: number;
+  readonly notices: readonly string[];
+  readonly step: EntryInfo;
+  readonly eval: EntryInfo;
+  readonly state: readonly StateInfo[];
+  /** Runs an entry; inputs are checked against it before anything happens. */
+  run(entry: 'step' | 'eval', inputs: Readonly<Record<string, InputValue>>): Promise<Record<string, Tensor>>;
+  /** Copies of the named state. */
+  read(names: readonly string[]): Promise<Map<string, Tensor>>;
+  /** Replaces the named state; types have been checked. */
+  write(state: ReadonlyMap<string, Tensor>): Promise<void>;
+  /** Keeps a copy of all state, in place of the one before. */
+  remember(): Promise<void>;
+  /** Puts back what was remembered. */
+  recall(): Promise<void>;
+  close(): Promise<void>;
+}
