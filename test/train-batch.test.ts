@@ -23,33 +23,38 @@ function rows(graph: Graph): number[] {
   return numbers(evaluate(graph, inputs).outputs.get('out')!);
 }
 
-/** Graphs for a batch of 4 beside other axes of size 4, whose samples do not meet. */
-const independent: readonly [string, Make][] = [
-  ['attention over 4 tokens with 4 heads', (b, weight, input) => {
-    const x = input('x', [4, 4, 8]);
-    const heads = (name: string): Value => b.transpose(b.reshape(b.contract('ntc,cd->ntd', x, weight(name, [8, 8], spread(64))), [4, 4, 4, 2]), [0, 2, 1, 3]);
+/** Graphs for a batch of n beside other axes of size 4, whose samples do not meet. */
+const independent: readonly [string, (n: number) => Make][] = [
+  ['attention over 4 tokens with 4 heads', (n) => (b, weight, input) => {
+    const x = input('x', [n, 4, 8]);
+    const heads = (name: string): Value => b.transpose(b.reshape(b.contract('ntc,cd->ntd', x, weight(name, [8, 8], spread(64))), [n, 4, 4, 2]), [0, 2, 1, 3]);
     const scores = b.contract('nhtd,nhsd->nhts', heads('q'), heads('k'));
     const e = b.unary('exp', b.sub(scores, b.reduce('reduceMax', scores, [3], true)));
     const mixed = b.contract('nhts,nhsd->nhtd', b.div(e, b.reduce('reduceSum', e, [3], true)), heads('v'));
-    return b.reshape(b.transpose(mixed, [0, 2, 1, 3]), [4, 4, 8]);
+    return b.reshape(b.transpose(mixed, [0, 2, 1, 3]), [n, 4, 8]);
   }],
-  ['samples and tokens merged, then apart again', (b, weight, input) => b.reshape(b.contract('mc,cd->md', b.reshape(input('x', [4, 4, 4]), [16, 4]), weight('w', [4, 4], spread(16))), [4, 4, 4])],
-  ['samples of two rows', (b, _weight, input) => b.reshape(input('x', [4, 6]), [8, 3])],
-  ['group norm through a reshape to one row', (b, _weight, input) => {
-    const x = b.reshape(input('x', [4, 4, 3]), [1, 8, 6]);
+  ['tokens first, rows merged, heads beside samples', (n) => (b, weight, input) => {
+    const rows = b.contract('mc,cd->md', b.reshape(b.transpose(input('x', [n, 4, 8]), [1, 0, 2]), [4 * n, 8]), weight('w', [8, 8], spread(64)));
+    const heads = b.transpose(b.reshape(b.reshape(rows, [4, n, 8]), [4, n * 2, 4]), [1, 0, 2]);
+    const y = b.contract('gtd,gsd->gts', heads, heads);
+    return b.reshape(b.contract('gts,gsd->gtd', y, heads), [n, 2, 4, 4]);
+  }],
+  ['samples and tokens merged, then apart again', (n) => (b, weight, input) => b.reshape(b.contract('mc,cd->md', b.reshape(input('x', [n, 4, 4]), [4 * n, 4]), weight('w', [4, 4], spread(16))), [n, 4, 4])],
+  ['group norm through a reshape to one row', (n) => (b, _weight, input) => {
+    const x = b.reshape(input('x', [n, 4, 3]), [1, 2 * n, 6]);
     const [m] = b.op('moments', [x], { axes: [2] }) as [Value, Value];
-    return b.reshape(b.sub(x, b.reshape(m, [1, 8, 1])), [4, 4, 3]);
+    return b.reshape(b.sub(x, b.reshape(m, [1, 2 * n, 1])), [n, 4, 3]);
   }],
-  ['a token that is expanded to the batch', (b, weight, input) => b.concat([b.broadcast(weight('cls', [1, 1, 4], spread(4)), [4, 1, 4]), input('x', [4, 4, 4])], 1)],
-  ['a mask that is the same for all samples', (b, _weight, input) => b.add(input('x', [4, 4]), b.constant(tensor([4, 4], [1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3, 4])))],
-  ['a loop over time with a state of zeros', (b, weight, input) => {
+  ['a token that is expanded to the batch', (n) => (b, weight, input) => b.concat([b.broadcast(weight('cls', [1, 1, 4], spread(4)), [n, 1, 4]), input('x', [n, 4, 4])], 1)],
+  ['a mask that is the same for all samples', (n) => (b, _weight, input) => b.add(input('x', [n, 4]), b.constant(tensor([n, 4], Array.from({ length: 4 * n }, (_, i) => i % 4))))],
+  ['a loop over time with a state of zeros', (n) => (b, weight, input) => {
     const r = new Builder('body');
     const i = r.input({ dtype: 'i64', shape: [] });
-    const h = r.input({ dtype: 'f64', shape: [4, 4] });
-    const [x, w] = [r.input({ dtype: 'f64', shape: [4, 4, 4] }), r.input({ dtype: 'f64', shape: [4, 4] })];
+    const h = r.input({ dtype: 'f64', shape: [n, 4] });
+    const [x, w] = [r.input({ dtype: 'f64', shape: [4, n, 4] }), r.input({ dtype: 'f64', shape: [4, 4] })];
     const next = r.unary('tanh', r.add(r.contract('nk,kh->nh', h, w), r.one('gather', [x, i], { axis: 0 })));
     const region = r.finish([r.scalar(1, 'bool'), next].map((value, k) => ({ name: `r${k}`, value })));
-    return b.op('loop', [b.scalar(4, 'i64'), b.scalar(1, 'bool'), b.zeros({ dtype: 'f64', shape: [4, 4] }), b.transpose(input('x', [4, 4, 4]), [1, 0, 2]), weight('w', [4, 4], spread(16))], { trips: 4, carried: 1, scans: 0 }, [region])[0]!;
+    return b.op('loop', [b.scalar(4, 'i64'), b.scalar(1, 'bool'), b.zeros({ dtype: 'f64', shape: [n, 4] }), b.transpose(input('x', [n, 4, 4]), [1, 0, 2]), weight('w', [4, 4], spread(16))], { trips: 4, carried: 1, scans: 0 }, [region])[0]!;
   }],
 ];
 
@@ -65,14 +70,25 @@ const mixing: readonly [string, Make, RegExp][] = [
 
 describe('another batch size', () => {
   it.each(independent)('%s', (_name, make) => {
-    const full = rows(model(make));
+    const full = rows(model(make(4)));
     for (const batch of [1, 2, 3]) {
-      const graph = rebindBatch(model(make), batch);
+      const graph = rebindBatch(model(make(4)), batch);
       verify(graph);
       expect(graph.inputs[0]!.type.shape[0]).toBe(batch);
       expect(rows(graph)).toEqual(full.slice(0, (full.length / 4) * batch));
     }
-    expect(rows(rebindBatch(rebindBatch(model(make), 6), 2))).toEqual(full.slice(0, full.length / 2));
+    expect(rows(rebindBatch(rebindBatch(model(make(4)), 6), 2))).toEqual(full.slice(0, full.length / 2));
+  });
+  it.each(independent)('of a graph for one sample: %s', (_name, make) => {
+    const graph = rebindBatch(model(make(1)), 4);
+    verify(graph);
+    expect(rows(graph)).toEqual(rows(model(make(4))));
+    expect(rows(rebindBatch(graph, 3))).toEqual(rows(model(make(3))));
+  });
+  it('samples of two rows have another batch size, but no place when they are merged from one', () => {
+    const two = (n: number): Graph => model((b, _weight, input) => b.reshape(input('x', [n, 6]), [2 * n, 3]));
+    expect(rows(rebindBatch(two(4), 3))).toEqual(rows(two(3)));
+    expect(() => rebindBatch(two(1), 3)).toThrow(/samples of the output "out" do not stand on its first axis/);
   });
   it.each(mixing)('is refused for %s', (_name, make, message) => expect(() => rebindBatch(model(make), 2)).toThrow(message));
   it('keeps means over samples means', () => {

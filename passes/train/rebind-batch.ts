@@ -1,9 +1,11 @@
 import { Builder } from '../../ir/builder.ts';
-import { Unsupported, invariant } from '../../ir/diagnostic.ts';
+import { Unsupported, UserError, invariant } from '../../ir/diagnostic.ts';
 import type { Attrs, Graph, Op, Value } from '../../ir/graph.ts';
-import { nums, tensorAttr } from '../../ir/op.ts';
+import { tensorAttr } from '../../ir/op.ts';
 import { dtypes, rowMajor, sameShape, showType, sizeOf, type Tensor, type TypedArray } from '../../ir/type.ts';
 import { describe } from './backward.ts';
+import { expandBatch } from './expand-batch.ts';
+import { MeansOverSamples } from './means-over-samples.ts';
 import { followSamples, sampleAxis, type SampleFactors, type Samples } from './samples.ts';
 
 /**
@@ -11,6 +13,8 @@ import { followSamples, sampleAxis, type SampleFactors, type Samples } from './s
  * of batch norms) keeps dividing by the number of elements that it joins. A graph that does anything else with its batch size is refused by the name of the op.
  */
 export function rebindBatch(graph: Graph, batch: number): Graph {
+  if (!Number.isInteger(batch) || batch < 1) throw new UserError(`a batch has to be a positive number of samples, not ${batch}`);
+  if (graph.inputs[0]?.type.shape[0] === 1) return batch === 1 ? graph : expandBatch(graph, batch);
   const samples = followSamples(graph);
   return batch === samples.batch ? graph : rebound(graph, samples, batch);
 }
@@ -29,8 +33,7 @@ class Rebinding {
   readonly #samples: Samples;
   readonly #batch: number;
   readonly #values: Map<Value, Value>;
-  /** Reductions over samples: how many elements each of their sums joined, and joins now. */
-  readonly #joined = new Map<Value, { readonly before: number; readonly now: number }>();
+  readonly #means = new MeansOverSamples();
 
   constructor(samples: Samples, batch: number, values: Map<Value, Value>) {
     this.#samples = samples;
@@ -60,7 +63,7 @@ class Rebinding {
 
   #op(b: Builder, op: Op, ops: readonly Op[]): void {
     const join = this.#samples.joins.includes(op);
-    const operands = op.operands.map((v, i) => this.#divisor(b, op, i, ops) ?? this.at(v));
+    const operands = op.operands.map((v, i) => this.#means.divisor(b, op, i, ops) ?? this.at(v));
     const regions = op.regions.map((r) => this.#region(r));
     const attrs = this.#attrs(op);
     if (operands.every((v, i) => v === op.operands[i]) && regions.every((r, i) => r === op.regions[i]) && attrs === op.attrs) {
@@ -76,30 +79,7 @@ class Rebinding {
         this.#values.set(r, made[i]!);
       });
     }
-    if (join) this.#noteJoin(op);
-  }
-
-  /** Sums over samples, and sums of squares, grow with the batch. */
-  #noteJoin(op: Op): void {
-    if (op.name !== 'moments' && op.name !== 'reduceSum') return;
-    const axes = nums(op.attrs, 'axes');
-    const count = (shape: readonly number[]): number => axes.reduce((n, a) => n * shape[a]!, 1);
-    const sum = op.results[op.name === 'moments' ? 1 : 0]!;
-    const x = op.operands[0]!;
-    this.#joined.set(sum, { before: count(x.type.shape), now: count(this.#shape(x)) });
-  }
-
-  /** The new divisor of a mean: where a sum over samples, reshaped or not, is divided by the number of its terms. */
-  #divisor(b: Builder, op: Op, operand: number, ops: readonly Op[]): Value | undefined {
-    if (op.name === 'reshape' && this.#joined.has(op.operands[0]!)) this.#joined.set(op.results[0]!, this.#joined.get(op.operands[0]!)!);
-    if (operand !== 1 || (op.name !== 'div' && op.name !== 'mul')) return undefined;
-    const joined = this.#joined.get(op.operands[0]!);
-    const constant = joined && ops.find((o) => o.results[0] === op.operands[1] && o.name === 'constant');
-    if (!constant) return undefined;
-    const { data, dtype, shape } = tensorAttr(constant.attrs, 'value');
-    const term = op.name === 'div' ? joined.before : Math.fround(1 / joined.before);
-    if (data.length !== 1 || dtypes[dtype].kind !== 'float' || Math.fround(Number(data[0])) !== Math.fround(term)) return undefined;
-    return b.reshape(b.scalar(op.name === 'div' ? joined.now : 1 / joined.now, dtype), shape);
+    if (join) this.#means.note(op, this.#shape(op.operands[0]!));
   }
 
   #attrs(op: Op): Attrs {

@@ -47,6 +47,26 @@ const leading = (v: Value, batch: number): SampleFactors => v.type.shape.map((si
 const plainFactors = (size: number): Factor<Mark>[] => (size === 1 ? [] : [{ size, mark: 'other' }]);
 const holdsSamples = (factors: readonly Factor<Mark>[]): boolean => factors.some((f) => f.mark === 'n');
 
+/** Follows samples op by op, through ops that are made one after the other. */
+export interface Follower {
+  readonly factors: Map<Value, SampleFactors>;
+  /** Notes the factors of an op's results, from those of its operands; true if it joins samples. Control flow is left to the caller. */
+  follow(op: Op): boolean;
+}
+
+/** A follower that knows nothing yet. */
+export function newFollower(batch: number): Follower {
+  const following = new Following(batch, new Map(), undefined);
+  return {
+    factors: following.factors,
+    follow(op) {
+      const before = following.joins.length;
+      following.op(op);
+      return following.joins.length > before;
+    },
+  };
+}
+
 /** Where a value comes from: an op, or an operand of the op whose region it enters. */
 type Origin = { readonly op: Op } | { readonly outer: Value };
 /** Something was asked of an earlier value: start again. */
@@ -59,10 +79,10 @@ class Following {
   readonly #asked: Map<Value, number>;
   readonly #origins = new Map<Value, Origin>();
 
-  constructor(batch: number, asked: Map<Value, number>, graph: Graph) {
+  constructor(batch: number, asked: Map<Value, number>, graph: Graph | undefined) {
     this.#batch = batch;
     this.#asked = asked;
-    this.#note(graph);
+    if (graph) this.#note(graph);
   }
 
   /** Follows a graph; true where it has to be followed again. */
@@ -97,11 +117,13 @@ class Following {
       }
       if (op.results.some((r) => this.factors.has(r))) continue;
       if (op.regions.length > 0) this.#regions(op);
-      else if (op.operands.some((v) => this.factors.has(v))) this.#op(op);
+      else this.op(op);
     }
   }
 
-  #op(op: Op): void {
+  /** Follows one op that holds no regions. */
+  op(op: Op): void {
+    if (!op.operands.some((v) => this.factors.has(v))) return;
     if (op.name === 'dynamicSlice' || op.name === 'dynamicUpdate') return this.#window(op);
     const axes = opDef(op.name).axes(op.operands.map((v) => v.type), op.attrs, op.results.map((r) => r.type));
     if ('none' in axes) return refuse(op, axes.none);
