@@ -1,9 +1,9 @@
 /** tilewright inspect: what is in a model or an artifact. */
 import type { Command } from 'commander';
-import { countMultiplyAdds } from './driver/cost.ts';
 import { wasmTarget } from './driver/target.ts';
+import { countGraph } from '../ir/count.ts';
 import { graphText } from '../ir/text.ts';
-import { showType, sizeOf } from '../ir/type.ts';
+import { showType } from '../ir/type.ts';
 import { plan } from '../passes/plan.ts';
 import { runPipeline } from '../passes/pipeline.ts';
 import { importModel } from '../frontend/index.ts';
@@ -64,8 +64,7 @@ function inspectModel(path: string, options: Options): void {
     dims: imported.dims,
     ops: count(readModelGraph(path).nodes.map((n: NodeView) => n.opType)),
     coreOps: count(graph.ops.map((op) => op.name)),
-    parameters: graph.state.reduce((n, s) => n + sizeOf(s.value.type.shape), 0),
-    multiplyAdds: countMultiplyAdds(graph),
+    ...countGraph(graph),
     memory: { weights: memory.constants + memory.state, activations: memory.temps, io: memory.io },
     steps: entries.reduce((n, e) => n + e.steps.length, 0),
     warnings: imported.warnings,
@@ -79,6 +78,7 @@ function inspectModel(path: string, options: Options): void {
   say(`core ops       ${listed(facts.coreOps)}`);
   say(`parameters     ${amount(facts.parameters)}`);
   say(`multiply-adds  ${amount(facts.multiplyAdds)}`);
+  say(`activations    ${amount(facts.activations)} elements, ${bytes(facts.activationBytes)} computed in a run`);
   say(`steps          ${facts.steps} after fusion`);
   say(`memory         ${bytes(facts.memory.weights)} weights, ${bytes(facts.memory.activations)} activations, ${bytes(facts.memory.io)} inputs and outputs`);
 }
