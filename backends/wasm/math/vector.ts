@@ -61,13 +61,15 @@ const formulas: Readonly<Record<string, string>> = {
     u = 1 + x
     c = x - (u - 1)
     x < inf ? (u == 0 ? -inf : x == 0 ? x : log(u) + c / u) : x`,
-  // 1 / (1 + e^-x) with one division; beyond |x| = 88 it stays at its value there, which is 1 or below 1e-38. NaN passes both bounds.
+  // 1 / (1 + e^-x) with one division; beyond |x| = 88 it stays at its value there, which is 1 or below 1e-38. NaN passes both bounds. The sum with
+  // 1.5 · 2^23 rounds to an integer, and holds it in its low bits.
   sigmoid: `
-    c = max(min(-x, 88), -88)
-    k = nearest(c * 1.44269504)
-    r = madd(k, 2.12194440e-4, madd(k, -0.693359375, c))
-    p = madd(r * r, expTail(r), r) + 1
-    1 / (1 + p * pow2(k))`,
+    c = max(min(x, 88), -88)
+    j = madd(c, -1.44269504, 12582912)
+    k = j - 12582912
+    s = madd(k, -2.12194440e-4, madd(k, 0.693359375, c))
+    p = poly(s, 1, -1, 0.5000000028, -0.1666657336, 0.04166636966, -0.008363776316, 0.001394165821)
+    1 / (1 + timesPow2(p, j))`,
   tanh: `
     t = expm1Bounded(2 * pmin(abs(x), 10))
     x != x ? x : copysign(t / (t + 2), x)`,
@@ -126,6 +128,8 @@ function vectorTarget(f: Fn, steps: E[]): FormulaTarget<E> {
     madd: (a, b, k) => madd(a, b, k),
     // k + 1.5 · 2^23 holds the integer k in its low bits, which the shift brings to the exponent.
     pow2: (k) => i32x4.add(i32x4.shl(f32x4.add(k, c(12582912)), m.i32.const(23)), i(0x3f800000)),
+    // Adds the integer in the low bits of j to the exponent of a normal p.
+    timesPow2: (p, j) => i32x4.add(p, i32x4.shl(j, m.i32.const(23))),
     halfInteger: (k) => i32x4.shr_s(integer(k), m.i32.const(1)),
     pow2Integer: (h) => power(h),
     pow2Rest: (k, h) => power(i32x4.sub(integer(k), h)),
