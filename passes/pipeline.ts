@@ -7,6 +7,7 @@ import { eliminateCommonSubexpressions } from './eliminate-common-subexpressions
 import { eliminateDeadCode } from './eliminate-dead-code.ts';
 import { foldAffine } from './fold-affine.ts';
 import { foldConstants } from './fold-constants.ts';
+import { gradientsAsConvolutions } from './gradients-as-convolutions.ts';
 import { fuse } from './fuse.ts';
 import { hoistInvariants } from './hoist-invariants.ts';
 import { selectAlgorithms } from './select-algorithms.ts';
@@ -30,6 +31,7 @@ export const passes: readonly Pass[] = [
   pass('fold-constants', foldConstants),
   pass('simplify', simplify),
   pass('eliminate-common-subexpressions', eliminateCommonSubexpressions),
+  pass('gradients-as-convolutions', gradientsAsConvolutions),
   pass('fold-constants', foldConstants),
   pass('select-algorithms', selectAlgorithms),
   pass('fold-constants', foldConstants),

@@ -29,7 +29,7 @@ export function selectAlgorithms(graph: Graph, target: Target): Graph {
 function packConvolution(op: Op, b: Builder, facts: Facts, winograd: ReadonlyMap<Value, ConvAlgorithm>): readonly Value[] | undefined {
   const [x, w] = op.operands as [Value, Value];
   const result = op.results[0]!;
-  if (!isPackable(w, facts) || sizeOf(result.type.shape) === 0) return undefined;
+  if (w.type.dtype !== 'f32' || sizeOf(result.type.shape) === 0) return undefined;
   const groups = num(op.attrs, 'groups');
   const algorithm = winograd.get(result) ?? plainAlgorithm(w, groups);
   const packed = b.one('packConv', [w], { algorithm, groups });
@@ -64,12 +64,12 @@ function chooseWinograd(graph: Graph, target: Target): ReadonlyMap<Value, ConvAl
   if (!target.winograd) return chosen;
   const candidates: Candidate[] = [];
   rewriteOps(graph, (op, _, facts) => {
-    if (op.name === 'conv') candidates.push(...winogradCandidates(op, facts));
+    if (op.name === 'conv') candidates.push(...winogradCandidates(op, facts, graph));
     return undefined;
   });
   const weights = [...graph.state.map((s) => s.value), ...graph.ops.filter((op) => op.name === 'constant').map((op) => op.results[0]!)];
   let left = (target.packBudget - 1) * weights.reduce((n, v) => n + bytesOf(v.type), 0);
-  candidates.sort((p, q) => q.saved / q.bytes - p.saved / p.bytes);
+  candidates.sort((p, q) => q.saved / Math.max(1, q.bytes) - p.saved / Math.max(1, p.bytes));
   // Greedy by time saved per byte; then a layer that got the small transform may change to the large one, if that saves more and fits.
   const taken = new Map<Value, Candidate>();
   for (const c of candidates) {
@@ -83,10 +83,11 @@ function chooseWinograd(graph: Graph, target: Target): ReadonlyMap<Value, ConvAl
   return chosen;
 }
 
-function winogradCandidates(op: Op, facts: Facts): Candidate[] {
+function winogradCandidates(op: Op, facts: Facts, graph: Graph): Candidate[] {
   const [x, w] = op.operands as [Value, Value];
   const result = op.results[0]!;
-  const weight = facts.constant(w);
+  const known = facts.constant(w);
+  const weight = known ?? sampleOf(w, facts, graph);
   const [out, channels, ...kernel] = w.type.shape;
   const fits = weight && w.type.dtype === 'f32' && num(op.attrs, 'groups') === 1 && kernel.length === 2 && kernel.every((d) => d === 3) && channels! % 4 === 0 && out! % 4 === 0
     && [...nums(op.attrs, 'strides'), ...nums(op.attrs, 'dilations')].every((d) => d === 1) && sizeOf(result.type.shape) > 0;
@@ -96,8 +97,20 @@ function winogradCandidates(op: Op, facts: Facts): Candidate[] {
   return (['winograd2', 'winograd4'] as const).flatMap((algorithm): Candidate[] => {
     const saved = direct - convTime(algorithm, sizes);
     if (saved <= 0.1 * direct || !exactEnough(weight, algorithm)) return [];
-    return [{ result, algorithm, saved, bytes: 4 * packedFloats(convGeometry(algorithm, w.type.shape, 1)) - bytesOf(w.type) }];
+    return [{ result, algorithm, saved, bytes: known ? 4 * packedFloats(convGeometry(algorithm, w.type.shape, 1)) - bytesOf(w.type) : 0 }];
   });
+}
+
+/** What a weight that the graph updates starts from, the order of its channels and taps aside, to judge errors by; undefined for other values. */
+function sampleOf(w: Value, facts: Facts, graph: Graph): Tensor | undefined {
+  let v = w;
+  for (let op = facts.definition(v); op; op = facts.definition(v)) {
+    if (!['reshape', 'transpose', 'slice'].includes(op.name)) return undefined;
+    v = op.operands[0]!;
+  }
+  const init = graph.state.find((s) => s.value === v)?.init;
+  if (!init || init === 'zero' || sizeOf(init.shape) !== sizeOf(w.type.shape)) return undefined;
+  return { dtype: init.dtype, shape: w.type.shape, data: init.data };
 }
 
 /** Largest error of a Winograd layer, as a fraction of its results' standard deviation: what F(4x4) reaches on ordinary weights is 2e-5 to 7e-5. */
