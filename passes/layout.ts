@@ -118,6 +118,7 @@ const contractions = new Set(['contract', 'contractPacked', 'conv', 'convPacked'
 /** What an op's operand must look like. Fused contractions: the root's data operand, found through the region's inputs. */
 export function demandOf(op: Op, operand: number): Demand {
   const root = rootOf(op);
+  if (root.name === 'convWeight') return (root.attrs['parts'] as number) > 0 ? 'channelsLast' : 'any';
   if (root.name !== 'convPacked' && root.name !== 'contractPacked') return root.name === 'packConv' || root.name === 'packMatmul' ? 'rowMajor' : 'any';
   const at = root === op ? operand : root.operands.indexOf(op.regions[0]!.inputs[operand]!);
   if (at === 1) return 'rowMajor';

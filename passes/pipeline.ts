@@ -12,6 +12,7 @@ import { fuse } from './fuse.ts';
 import { hoistInvariants } from './hoist-invariants.ts';
 import { selectAlgorithms } from './select-algorithms.ts';
 import { simplify } from './simplify.ts';
+import { splitWeightGradients } from './split-weight-gradients.ts';
 
 export interface Pass {
   readonly name: string;
@@ -33,6 +34,7 @@ export const passes: readonly Pass[] = [
   pass('eliminate-common-subexpressions', eliminateCommonSubexpressions),
   pass('gradients-as-convolutions', gradientsAsConvolutions),
   pass('fold-constants', foldConstants),
+  pass('split-weight-gradients', splitWeightGradients),
   pass('select-algorithms', selectAlgorithms),
   pass('fold-constants', foldConstants),
   pass('fuse', fuse),

@@ -4,6 +4,7 @@ import type { Placed } from '../../../ir/tile.ts';
 import type { Asm } from '../asm.ts';
 import type { Emitter, KernelCode } from '../kernel.ts';
 import { directConv } from './conv-direct.ts';
+import { isPixelProduct, pixelProduct } from './conv-weight.ts';
 import { depthwiseConv } from './depthwise.ts';
 import { contractionOf, type Contraction } from './fused.ts';
 import { packedGemm } from './gemm.ts';
@@ -22,7 +23,7 @@ export const contraction: Emitter = (asm, op, operands, results) => {
     case 'contractPacked': return packedGemm(asm, k, operands, result);
     case 'convPacked': return packedConv(asm, k, operands, result);
     case 'contract': return matmul(asm, k, operands, result) ?? genericContraction(asm, k, operands, result);
-    default: return genericContraction(asm, k, operands, result);
+    default: return isPixelProduct(k.op) ? pixelProduct(asm, k, operands, result) : genericContraction(asm, k, operands, result);
   }
 };
 

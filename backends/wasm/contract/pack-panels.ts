@@ -25,7 +25,7 @@ export function packTransposedPanel(asm: Asm): string {
     const one = f.label('one');
     const steps = (count: number): E[] => [...columns.map((c) => f.inc(c, 4 * count)), f.inc(to!, 4 * panelColumns * count), f.set(k!, asm.plus(f.get(k!), -count))];
     const single: E[] = columns.map((c, i) => m.f32.store(4 * i, 4, f.get(to!), m.f32.load(0, 4, f.get(c))));
-    const transposed: E[] = asm.simd ? [0, 4].flatMap((half) => transposeInto(f, columns.slice(half, half + 4), to!, 4 * half)) : [];
+    const transposed: E[] = asm.simd ? [0, 4].flatMap((half) => transposeInto(f, columns.slice(half, half + 4), [to!, to!, to!, to!], [0, 32, 64, 96].map((row) => row + 4 * half))) : [];
     return [
       f.set(columns[0]!, f.get(from!)),
       ...columns.slice(1).map((c, i) => f.set(c, asm.add(f.get(columns[i]!), f.get(columnStride!)))),
@@ -35,8 +35,8 @@ export function packTransposedPanel(asm: Asm): string {
   });
 }
 
-/** Stores the transpose of 4 rows of 4 at rows of a panel, `offset` bytes into each. */
-function transposeInto(f: Fn, rows: readonly Local[], to: Local, offset: number): E[] {
+/** Stores the transpose of 4 rows of 4, each row of it at a pointer and an offset in bytes. */
+export function transposeInto(f: Fn, rows: readonly Local[], to: readonly Local[], offsets: readonly number[]): E[] {
   const { asm } = f;
   const { m } = asm;
   const loaded = rows.map(() => f.vlocal());
@@ -51,10 +51,10 @@ function transposeInto(f: Fn, rows: readonly Local[], to: Local, offset: number)
     f.vset(paired[1]!, shuffle(get(2), get(3), [0, 4, 1, 5])),
     f.vset(paired[2]!, shuffle(get(0), get(1), [2, 6, 3, 7])),
     f.vset(paired[3]!, shuffle(get(2), get(3), [2, 6, 3, 7])),
-    asm.vstore(to, offset, shuffle(pair(0), pair(1), [0, 1, 4, 5])),
-    asm.vstore(to, offset + 32, shuffle(pair(0), pair(1), [2, 3, 6, 7])),
-    asm.vstore(to, offset + 64, shuffle(pair(2), pair(3), [0, 1, 4, 5])),
-    asm.vstore(to, offset + 96, shuffle(pair(2), pair(3), [2, 3, 6, 7])),
+    asm.vstore(to[0]!, offsets[0]!, shuffle(pair(0), pair(1), [0, 1, 4, 5])),
+    asm.vstore(to[1]!, offsets[1]!, shuffle(pair(0), pair(1), [2, 3, 6, 7])),
+    asm.vstore(to[2]!, offsets[2]!, shuffle(pair(2), pair(3), [0, 1, 4, 5])),
+    asm.vstore(to[3]!, offsets[3]!, shuffle(pair(2), pair(3), [2, 3, 6, 7])),
   ];
 }
 

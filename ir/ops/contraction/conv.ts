@@ -2,7 +2,7 @@
 import { at, plain, put, type Axes, type Dim, type Piece } from '../../axes.ts';
 import type { Attrs } from '../../graph.ts';
 import { num, nums, type OpDef } from '../../op.ts';
-import { showType, tensorType, type TensorType } from '../../type.ts';
+import { showType, sizeOf, tensorType, type TensorType } from '../../type.ts';
 import { arity, check, namesOf, nth, readDims, requireNumeric, requireSameDType, writeDims } from '../helpers.ts';
 import { forwardWalk, phaseWalks, requireOutputs, sweepAttrs, sweepsOf, type Sweep } from '../spatial.ts';
 import { convolve, convolveBack, convolveWeight, type ConvSizes } from './conv-reference.ts';
@@ -97,10 +97,10 @@ export const convData: OpDef = {
 
 export const convWeight: OpDef = {
   name: 'convWeight',
-  doc: 'w[(g o),i,y] = Σ_n,h x[n,(g i),h·s+y·d-p] · dy[n,(g o),h]: the gradient of conv with respect to a w of spatial sizes `kernel`',
+  doc: 'w[(g o),i,y] = Σ_n,h x[n,(g i),h·s+y·d-p] · dy[n,(g o),h]: the gradient of conv with respect to a w of spatial sizes `kernel`; with `parts` > 0 that many partial sums over equal shares of the samples, along an axis of their own before the others',
   family: 'conv',
   operands: ['x', 'dy'],
-  attrs: { ...convAttrs, kernel: { kind: 'numbers', default: 'required' } },
+  attrs: { ...convAttrs, kernel: { kind: 'numbers', default: 'required' }, parts: { kind: 'number', default: 0 } },
   infer(operands, a) {
     const [x, dy] = arity(operands, 2);
     requireOperands(x, dy);
@@ -109,20 +109,33 @@ export const convWeight: OpDef = {
     checkGroups('dy', dy, s.groups);
     check(x.shape[0] === dy.shape[0], () => `${showType(x)} and ${showType(dy)} differ in batch size`);
     requireOutputs(s.sweeps, spatial(dy));
-    return [tensorType(x.dtype, [dy.shape[1]!, s.inputs, ...nums(a, 'kernel')])];
+    const parts = num(a, 'parts');
+    check(Number.isInteger(parts) && parts >= 0 && (parts === 0 || s.batch % parts === 0), () => `parts=${parts} must be a divisor of the batch of ${s.batch}, or 0`);
+    return [tensorType(x.dtype, [...(parts > 0 ? [parts] : []), dy.shape[1]!, s.inputs, ...nums(a, 'kernel')])];
   },
   axes([x, dy], a) {
     const s = weightSizes(x!, dy!, a);
     const walk = forwardWalk(s.sweeps, '0', 'reduce', 'parallel');
     const { n, g, i, o } = channelDims(s, { n: 'reduce', i: 'parallel', o: 'parallel' });
-    return oneProduct([g, o, i, ...walk.taps, n, ...walk.outs], {
-      reads: [[plain('n'), grouped('i', s.inputs), ...walk.reads], [plain('n'), grouped('o', s.outputs), ...readDims(walk.outs)]],
-      writes: [{ terms: groupTerms('o', s.outputs), plus: 0 }, put('i'), ...writeDims(walk.taps)],
+    const parts = num(a, 'parts');
+    const share = s.batch / Math.max(1, parts);
+    const sample = parts > 0 ? at([['p', share], ['n', 1]]) : plain('n');
+    return oneProduct([...(parts > 0 ? [{ name: 'p', size: parts, role: 'parallel' } as const] : []), g, o, i, ...walk.taps, { ...n, size: share }, ...walk.outs], {
+      reads: [[sample, grouped('i', s.inputs), ...walk.reads], [sample, grouped('o', s.outputs), ...readDims(walk.outs)]],
+      writes: [...(parts > 0 ? [put('p')] : []), { terms: groupTerms('o', s.outputs), plus: 0 }, put('i'), ...writeDims(walk.taps)],
     });
   },
   reference([x, dy], a, [w]) {
     const s = weightSizes(x!, dy!, a);
-    return [multilinear([x!, dy!], w!, s.batch * s.sweeps.reduce((n, v) => n * v.out, 1), (p, q) => convolveWeight(p, q, s))];
+    const parts = Math.max(1, num(a, 'parts'));
+    const own = { ...s, batch: s.batch / parts };
+    const sums = (p: Float64Array, q: Float64Array): Float64Array => {
+      const out = new Float64Array(sizeOf(w!.shape));
+      const share = (t: Float64Array, i: number): Float64Array => t.subarray((i * t.length) / parts, ((i + 1) * t.length) / parts);
+      for (let i = 0; i < parts; i++) share(out, i).set(convolveWeight(share(p, i), share(q, i), own));
+      return out;
+    };
+    return [multilinear([x!, dy!], w!, own.batch * s.sweeps.reduce((n, v) => n * v.out, 1), sums)];
   },
   grad: {
     build(b, op, [dw]) {
