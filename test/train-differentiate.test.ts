@@ -5,7 +5,7 @@ import type { Graph, Value } from '../ir/graph.ts';
 import type { LossSpec } from '../passes/train/options.ts';
 import { trainingStep } from '../passes/train/pipeline.ts';
 import { testTarget } from './ir/target.ts';
-import { checkGradients, model, spread, tensor, train } from './train-harness.ts';
+import { checkGradients, linear, model, spread, tensor, train } from './train-harness.ts';
 
 describe('gradients of graphs', () => {
   it('sum over all uses of a tied weight', () => {
@@ -42,6 +42,11 @@ describe('gradients of graphs', () => {
       return b.reduce('reduceSum', b.mul(p!, b.unary('tanh', p!)), [0, 1, 2, 3]);
     }), { x: tensor([2, 2, 6, 6], spread(144)) });
   });
+});
+
+it('values of gradients are named after their parameters', () => {
+  const { step } = train(linear([2], [1, 2]), { optimizer: { kind: 'sgd' } }, 1, 0, () => ({ x: tensor([2], [3, 4]) }));
+  expect(step.graph.outputs.find((o) => o.name === 'w.grad')?.value.name).toBe('w.grad');
 });
 
 describe('what has no gradient', () => {

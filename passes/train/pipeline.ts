@@ -17,6 +17,7 @@ import { decayWeights } from './decay-weights.ts';
 import { declareParameters, type Statistic } from './declare-parameters.ts';
 import { differentiate } from './differentiate.ts';
 import { dropDirections } from './extend.ts';
+import { nameGradients } from './name-gradients.ts';
 import type { TrainOptions } from './options.ts';
 import { rebindBatch } from './rebind-batch.ts';
 import { saveLoopStates } from './save-loop-states.ts';
@@ -69,6 +70,7 @@ function stepPasses(options: TrainOptions, units: Units): Pass[] {
   const { optimizer, gradients } = options;
   return [
     ...gradientPasses(options),
+    pass('name-gradients', nameGradients),
     pass('eliminate-dead-code', eliminateDeadCode),
     pass('sharpen-gradients', (g) => sharpenGradients(g, optimizer.sam)),
     pass('clip-gradients', (g) => clipGradients(g, optimizer, units)),
