@@ -65,6 +65,7 @@ const mixing: readonly [string, Make, RegExp][] = [
   ['a cumulative sum', (b, _weight, input) => b.one('cumSum', [input('x', [4, 3])], { axis: 0 }), /op cumSum mixes the samples of a batch: it scans along samples/],
   ['similarity of samples', (b, _weight, input) => b.contract('nk,mk->nm', input('x', [4, 3]), input('z', [4, 3])), /it pairs samples with samples/],
   ['an axis that cuts through samples', (b, _weight, input) => b.reshape(input('x', [4, 6]), [3, 8]), /op reshape mixes the samples of a batch/],
+  ['the number of the best sample', (b, _weight, input) => b.one('argMax', [input('x', [4, 3])], { axis: 0 }), /op argMax mixes the samples of a batch: it numbers samples/],
   ['samples that are numbered', (b, _weight, input) => b.mul(input('x', [4, 3]), b.reshape(b.one('iota', [], { shape: [4], axis: 0, dtype: 'f64' }), [4, 1])), /differs from sample to sample/],
 ];
 
