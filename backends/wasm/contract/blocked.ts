@@ -64,6 +64,7 @@ export function blockedKernel(asm: Asm, k: Blocked): KernelCode {
     const columnBytes = view.columnStride * elementBytes;
     const operandBase = k.epilogue.operands.map(() => local());
 
+    const firstPanel = (block: E): E => m.i32.div_u(asm.times(block, wholePanels), asm.i32(cut.panelBlocks));
     const hasLast = (): E => m.i32.eq(f.get(panelBlock), asm.i32(cut.panelBlocks - 1));
 
     /** Everything for row blocks of one size; `rows` is static so that the tiles are. */
@@ -97,9 +98,8 @@ export function blockedKernel(asm: Asm, k: Blocked): KernelCode {
       f.set(table, f.get(scratch!)), f.set(area, asm.plus(f.get(scratch!), tableBytes)),
       f.set(start, asm.mul(f.get(rowBlock), asm.i32(cut.rowBlock))),
       f.set(first, asm.add(asm.mul(f.get(outer), asm.i32(space.rows)), f.get(start))),
-      f.set(from, asm.times(f.get(panelBlock), cut.panelBlock)),
-      f.set(to, asm.plus(f.get(from), cut.panelBlock)),
-      f.if(m.i32.gt_u(f.get(to), asm.i32(wholePanels)), [f.set(to, asm.i32(wholePanels))]),
+      f.set(from, firstPanel(f.get(panelBlock))),
+      f.set(to, firstPanel(asm.plus(f.get(panelBlock), 1))),
       f.set(group, asm.times(f.get(groupBlock), cut.groupBlock)),
       f.set(groupEnd, asm.plus(f.get(group), cut.groupBlock)),
       f.if(m.i32.gt_u(f.get(groupEnd), asm.i32(k.groups)), [f.set(groupEnd, asm.i32(k.groups))]),

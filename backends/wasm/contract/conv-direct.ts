@@ -11,7 +11,6 @@ import { windowBytes, windowOf, windowRows } from './conv-window.ts';
 import { cutWork } from './cut.ts';
 import { epilogueOf } from './epilogue.ts';
 import type { Contraction } from './fused.ts';
-import { maxRows } from './micro.ts';
 import { pixelRows, readsOutside, type Axis } from './rows.ts';
 import { broadcastTo, tileSpace, type TileSpace } from './space.ts';
 
@@ -47,7 +46,7 @@ export function directConv(asm: Asm, k: Contraction, operands: readonly Placed[]
   const run = 4 * geometry.fanIn;
   const outside = readsOutside(axes);
   const zeroBytes = outside ? run * geometry.groups : 0;
-  const cut = cutWork({ ...work, rowBytes: run * geometry.groups * Math.min(geometry.taps, axes.reduce((n, a) => n * a.stride, 1)), rowMultiple: maxRows(asm) });
+  const cut = cutWork({ ...work, rowBytes: run * geometry.groups * Math.min(geometry.taps, axes.reduce((n, a) => n * a.stride, 1)), rowMultiple: 1 });
   return blockedKernel(asm, {
     ...shared, taps: geometry.taps, run, cut, fillBytes: zeroBytes,
     fill: (f, pointers, { table, first, count, area }) => [

@@ -5,7 +5,7 @@ export interface Cut {
   /** Rows of a block (the last may have fewer) and the number of blocks. */
   readonly rowBlock: number;
   readonly rowBlocks: number;
-  /** Whole panels of a block; the last block also has the narrower last panel. */
+  /** Whole panels of the largest block, and the number of blocks, whose sizes differ by one at most; the last block also has the narrower last panel. */
   readonly panelBlock: number;
   readonly panelBlocks: number;
   readonly groupBlock: number;
@@ -16,34 +16,36 @@ export interface Cut {
 
 /** Most chunks of one kernel, unless its outer blocks are more: 4 threads take 8 each. */
 const mostChunks = 32;
-/** Work below which a chunk costs more to hand out than it is worth, in multiply-adds. */
-const leastWork = 500_000;
+/** Work below which a chunk costs more to hand out than it is worth, in multiply-adds: some microseconds. */
+const leastWork = 150_000;
 /** Rows that pay for reading a panel. */
 const leastRows = 48;
 /** Bytes of packed weights, and of operand rows, that a core's second-level cache holds while they are read again. */
 const panelCache = 512 * 1024;
 const rowCache = 256 * 1024;
 
+/** The largest power of two up to n: as many chunks share out evenly among 2, 4 or 8 threads. */
+const evenly = (n: number): number => 2 ** Math.floor(Math.log2(Math.max(1, n)));
+
 /** Cuts `outer` blocks of rows x (groups x columns) with a reduction of `k`; `rowBytes`: bytes of the operand that one row adds, `rowMultiple`: what blocks of rows are a multiple of. */
 export function cutWork(o: { readonly outer: number; readonly rows: number; readonly groups: number; readonly columns: number; readonly k: number; readonly rowBytes: number; readonly rowMultiple: number }): Cut {
   const work = o.outer * o.rows * o.groups * o.columns * o.k;
-  const wanted = Math.ceil(Math.min(mostChunks, Math.max(1, work / leastWork)) / o.outer);
+  const wanted = evenly(Math.ceil(Math.min(mostChunks, Math.max(1, work / leastWork)) / o.outer));
   const panels = Math.max(1, Math.floor(o.columns / panelColumns));
   // Either blocks of rows stay in cache and each of them reads all weights, or passes of panels do and each of those reads all rows.
   const weightBytes = 4 * o.groups * o.columns * o.k;
   const passes = Math.ceil(weightBytes / panelCache);
   const fewest = Math.ceil((o.rows * o.rowBytes) / rowCache);
   const columnsFirst = passes > 1 && (fewest === 1 || passes * o.rows * o.rowBytes < fewest * weightBytes);
-  const rowParts = Math.max(columnsFirst ? 1 : fewest, Math.min(columnsFirst ? Math.ceil(wanted / (panels * o.groups)) : wanted, Math.floor(o.rows / leastRows)), 1);
+  const rowParts = Math.max(columnsFirst ? 1 : fewest, evenly(Math.min(columnsFirst ? Math.ceil(wanted / (panels * o.groups)) : wanted, Math.floor(o.rows / leastRows))));
   const rowBlock = Math.min(o.rows, Math.ceil(Math.ceil(o.rows / rowParts) / o.rowMultiple) * o.rowMultiple);
   const rowBlocks = Math.ceil(o.rows / rowBlock);
   const rest = Math.max(1, Math.round(wanted / rowBlocks));
   const groupBlock = Math.ceil(o.groups / Math.min(o.groups, rest));
   const groupBlocks = Math.ceil(o.groups / groupBlock);
-  const panelBlock = Math.ceil(panels / Math.min(panels, Math.ceil(rest / groupBlocks)));
-  const panelBlocks = Math.ceil(panels / panelBlock);
+  const panelBlocks = Math.min(panels, Math.ceil(rest / groupBlocks));
   const panelsPerPass = Math.max(1, Math.floor(panelCache / (4 * panelColumns * o.k)));
-  return { rowBlock, rowBlocks, panelBlock, panelBlocks, groupBlock, groupBlocks, panelsPerPass };
+  return { rowBlock, rowBlocks, panelBlock: Math.ceil(panels / panelBlocks), panelBlocks, groupBlock, groupBlocks, panelsPerPass };
 }
 
 /** Bytes of panels that a chunk packs for itself. */

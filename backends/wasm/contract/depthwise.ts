@@ -13,7 +13,7 @@ import { broadcastTo, type TileSpace } from './space.ts';
 /** Vector registers for results: the weights of a kernel row, an input and a spare take the others. */
 const registers = 14;
 const mostPixels = 8;
-const leastWork = 200_000;
+const leastWork = 30_000;
 const mostChunks = 32;
 
 /** A row of results that is computed at once: how many, and which columns of the input they read that exist. */

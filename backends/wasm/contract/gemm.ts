@@ -10,7 +10,6 @@ import { blockedKernel } from './blocked.ts';
 import { cutWork } from './cut.ts';
 import { epilogueOf } from './epilogue.ts';
 import type { Contraction } from './fused.ts';
-import { maxRows } from './micro.ts';
 import { evenRows } from './rows.ts';
 import { broadcastTo, mergedStride, tileSpace } from './space.ts';
 
@@ -30,7 +29,7 @@ export function packedGemm(asm: Asm, k: Contraction, operands: readonly Placed[]
   const rowStride = mergedStride(rowShape, a.strides.slice(0, shape.rowAxes));
   const kStride = mergedStride(a.type.shape.slice(shape.rowAxes), a.strides.slice(shape.rowAxes));
   invariant(rowStride !== undefined && (kStride === 1 || shape.k === 1), 'a packed product reads even rows whose elements lie side by side');
-  const cut = cutWork({ outer: space.outer, rows: space.rows, groups: 1, columns: shape.n, k: shape.k, rowBytes: 4 * shape.k, rowMultiple: maxRows(asm) });
+  const cut = cutWork({ outer: space.outer, rows: space.rows, groups: 1, columns: shape.n, k: shape.k, rowBytes: 4 * shape.k, rowMultiple: 1 });
   return blockedKernel(asm, {
     key: kernelKey(k.op, operands, [result]),
     operands: operands.length, space, epilogue: epilogueOf(k.op, k.root, k.extra, space), groups: 1, columns: shape.n, taps: 1, run: 4 * shape.k, cut, fillBytes: 0,
