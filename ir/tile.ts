@@ -39,8 +39,10 @@ export type Step =
 /** Where a move writes: a value, or one row of a stacked scan result at the loop's index. */
 export type MoveTarget = Value | { readonly stack: Value; readonly index: Value };
 
+/** What one call runs. `graph`: what it was planned from, where that is not the program's own. */
 export interface Entry {
   readonly name: string;
+  readonly graph?: Graph;
   readonly steps: readonly Step[];
 }
 

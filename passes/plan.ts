@@ -2,7 +2,7 @@
 import { InternalError, invariant } from '../ir/diagnostic.ts';
 import type { Graph, Op, Value } from '../ir/graph.ts';
 import type { Buffer, Entry, Placement, Step, Target, TileProgram } from '../ir/tile.ts';
-import { bytesOf, dtypes, sameShape, sizeOf, type Tensor, type TensorType } from '../ir/type.ts';
+import { bytesOf, dtypes, sameShape, sameType, showType, sizeOf, type Tensor, type TensorType } from '../ir/type.ts';
 import { opDef } from '../ir/ops/index.ts';
 import { align, allocate, liveBound, type Lifetime } from './allocate.ts';
 import { demandOf, denseStrides, isDense, meets, orderFor, orderForReshape, orderOf, reshapeStrides, rootOf, rowMajorOrder, sameOrder, sameStrides, channelsLastOrder, type Order } from './layout.ts';
@@ -10,9 +10,22 @@ import { schedule } from './schedule.ts';
 
 /** The tile program of a fused graph for one target. The graph is not changed; copies that a layout asks for become steps of their own. */
 export function plan(graph: Graph, target: Target): TileProgram {
-  const scheduled = schedule(graph);
-  const planner = new Planner(scheduled.graph, target);
-  return planner.program(scheduled.liveBytes);
+  return planEntries([{ name: 'run', graph }], target);
+}
+
+/** A graph that one call runs. */
+export interface PlannedEntry {
+  readonly name: string;
+  readonly graph: Graph;
+}
+
+/**
+ * The tile program of several fused graphs over one state: state of a name is one buffer, and so are inputs of a name and type. The first graph is the program's own; temporaries of all
+ * share one region.
+ */
+export function planEntries(entries: readonly PlannedEntry[], target: Target): TileProgram {
+  const scheduled = entries.map((e) => ({ name: e.name, ...schedule(e.graph) }));
+  return new Planner(scheduled[0]!.graph, target).program(scheduled);
 }
 
 /** A root of memory. Lifetimes are in positions of the flattened steps. */
@@ -39,7 +52,12 @@ const reductions = new Set(['reduceSum', 'reduceProd', 'reduceMax', 'reduceMin',
 type Copies = Map<Value, Map<string, Value>>;
 
 class Planner {
-  readonly #graph: Graph;
+  /** The graph that is being planned. */
+  #graph: Graph;
+  /** Inputs and state of all graphs so far. */
+  readonly #inputs = new Map<string, Spot>();
+  readonly #state = new Map<string, { readonly type: TensorType; readonly spot: Spot }>();
+  readonly #contentNames = new Set<string>();
   readonly #roots: Root[] = [];
   readonly #spots = new Map<Value, Spot>();
   readonly #contents: { readonly value: Value; readonly name: string; readonly tensor: Tensor | 'zero' }[] = [];
@@ -60,22 +78,50 @@ class Planner {
     this.#graph = graph;
   }
 
-  program(liveBytes: number): TileProgram {
-    const graph = this.#graph;
+  program(list: readonly { readonly name: string; readonly graph: Graph; readonly liveBytes: number }[]): TileProgram {
+    const entries = list.map(({ name, graph }) => this.#entry(name, graph));
+    const end = this.#position;
+    for (const r of this.#roots) if (r.kind === 'output') r.to = end;
+    return this.#finish(entries, entries[0]!.graph, Math.max(...list.map((e) => e.liveBytes)));
+  }
+
+  /** Plans one graph after those before it, so that their temporaries never live at once. */
+  #entry(name: string, graph: Graph): Entry & { readonly graph: Graph } {
+    this.#graph = graph;
     this.#note(graph);
-    for (const v of graph.inputs) this.#spots.set(v, this.#newSpot('input', v.type, rowMajorOrder(v.type.shape.length)));
+    for (const v of graph.inputs) {
+      const key = `${v.name} ${showType(v.type)}`;
+      const known = this.#inputs.get(key);
+      const spot = known ?? this.#newSpot('input', v.type, rowMajorOrder(v.type.shape.length));
+      this.#spots.set(v, spot);
+      this.#inputs.set(key, spot);
+    }
     const updated = new Set(graph.updates.map((u) => u.state));
     for (const s of graph.state) {
       if (!updated.has(s.value) && !this.#readers.has(s.value) && !this.#outputs.has(s.value)) continue;
-      this.#spots.set(s.value, this.#newSpot(updated.has(s.value) ? 'state' : 'constant', s.value.type, rowMajorOrder(s.value.type.shape.length)));
-      this.#contents.push({ value: s.value, name: s.name, tensor: s.init });
+      const known = this.#state.get(s.name);
+      if (updated.has(s.value) && known) {
+        invariant(sameType(known.type, s.value.type), `plan: state ${s.name} has two types`);
+        this.#spots.set(s.value, known.spot);
+        continue;
+      }
+      const spot = this.#newSpot(updated.has(s.value) ? 'state' : 'constant', s.value.type, rowMajorOrder(s.value.type.shape.length));
+      this.#spots.set(s.value, spot);
+      if (updated.has(s.value)) this.#state.set(s.name, { type: s.value.type, spot });
+      this.#content(s.value, s.name, s.init);
     }
     const steps = this.#region(graph, true);
     const outputs = graph.outputs.map((o) => ({ name: o.name, value: this.#output(o.value, steps) }));
     this.#assign(graph.updates.map((u) => u.value), graph.updates.map((u) => u.state), steps);
-    const end = this.#position;
-    for (const r of this.#roots) if (r.kind === 'output') r.to = end;
-    return this.#finish([{ name: 'run', steps }], { ...graph, outputs }, liveBytes);
+    this.#position++;
+    return { name, steps, graph: { ...graph, outputs } };
+  }
+
+  #content(value: Value, wanted: string, tensor: Tensor | 'zero'): void {
+    let name = wanted;
+    for (let i = 1; this.#contentNames.has(name); i++) name = `${wanted}~${i}`;
+    this.#contentNames.add(name);
+    this.#contents.push({ value, name, tensor });
   }
 
   // Memory
@@ -157,7 +203,7 @@ class Planner {
         if (!this.#isUsed(v)) return;
         const spot = this.#newSpot('constant', v.type, rowMajorOrder(v.type.shape.length));
         this.#spots.set(v, spot);
-        this.#contents.push({ value: v, name: v.name ?? `constant.${spot.root.id}`, tensor: op.attrs['value'] as Tensor });
+        this.#content(v, v.name ?? `constant.${spot.root.id}`, op.attrs['value'] as Tensor);
         return;
       }
       case 'reshape':

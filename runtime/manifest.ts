@@ -21,11 +21,12 @@ export interface StateEntry extends IoEntry {
   readonly role: 'parameter' | 'statistic' | 'moment' | 'average' | 'counter' | 'seed';
 }
 
-/** One function of the module: inference has `run`; training has `step`, which changes the state, and `eval`, which reads it. */
+/**
+ * What one call of the module runs: inference has `run`; training has `step`, which changes the state, and `eval`, which reads it. The host writes the index of the entry to
+ * `control.entry` before a call.
+ */
 export interface EntryPoint {
   readonly name: 'run' | 'step' | 'eval';
-  /** The exported function, called with the thread's number. */
-  readonly export: string;
   readonly inputs: readonly IoEntry[];
   readonly outputs: readonly IoEntry[];
   /** Its rows in the manifest's list of steps: the first, and the one after the last. */
@@ -42,7 +43,7 @@ export interface Manifest {
   /** Inputs and outputs of the first entry. */
   readonly inputs: readonly IoEntry[];
   readonly outputs: readonly IoEntry[];
-  /** All functions of the module; absent: `run` alone. */
+  /** All that a call may run; absent: `run` alone. */
   readonly entries?: readonly EntryPoint[];
   /** Tensors that entries change; absent where none does. State that starts as zeros is not among `weights`: fresh memory holds it. */
   readonly state?: readonly StateEntry[];

@@ -17,6 +17,8 @@ export interface WasmModule {
   /** Address of f64 pairs (start, end in ms), one per step; -1 without profiling. */
   readonly profile: number;
   readonly steps: readonly StepRow[];
+  /** Rows of `steps` that belong to each entry: the first, and the one after the last. */
+  readonly entrySteps: readonly (readonly [number, number])[];
 }
 
 export interface EmitOptions {
@@ -51,7 +53,7 @@ export function emitWasm(program: TileProgram, features: Features, options: Emit
     invariant(end <= maximumPages * pageBytes, `the program needs ${end} bytes of memory, WebAssembly has ${maximumPages * pageBytes}`);
     const binary = asm.finish(Math.ceil(end / pageBytes), maximumPages);
     if (options.validate && !asm.m.validate()) throw new InternalError('binaryen finds the emitted module invalid');
-    return { binary, memoryFlag: memoryFlagOf(binary), scratch, scratchPerThread: emitted.scratchPerThread, profile, steps: emitted.rows };
+    return { binary, memoryFlag: memoryFlagOf(binary), scratch, scratchPerThread: emitted.scratchPerThread, profile, steps: emitted.rows, entrySteps: emitted.entryRows };
   } finally {
     asm.m.dispose();
   }

@@ -1,22 +1,26 @@
 /** Drives a compilation from an ONNX model to an artifact. */
 import { readFileSync } from 'node:fs';
 import type { WasmModule } from '../../backends/wasm/module.ts';
-import { importModel, type ImportedModel } from '../../frontend/index.ts';
+import { importModel, type ImportedModel, type ImportOptions } from '../../frontend/index.ts';
 import { UserError } from '../../ir/diagnostic.ts';
 import type { Graph } from '../../ir/graph.ts';
 import type { TileProgram } from '../../ir/tile.ts';
 import type { Tensor } from '../../ir/type.ts';
-import { plan } from '../../passes/plan.ts';
+import { plan, planEntries } from '../../passes/plan.ts';
 import { PassError, runPipeline } from '../../passes/pipeline.ts';
+import { evaluationStep } from '../../passes/train/evaluation-step.ts';
+import type { TrainOptions } from '../../passes/train/options.ts';
+import { trainingStep } from '../../passes/train/pipeline.ts';
 import type { ArtifactObject, SpecialisationRequest } from '../../runtime/artifact.ts';
 import { chunkSource } from '../../runtime/bytes.ts';
 import type { Features } from '../../runtime/features.ts';
 import { tensorOf, type InputValue } from '../../runtime/inputs.ts';
-import type { Manifest } from '../../runtime/manifest.ts';
+import type { Manifest, StateEntry } from '../../runtime/manifest.ts';
 import { safetensorsChunks } from '../../runtime/safetensors.ts';
 import { bindings } from './bindings.ts';
 import { writeFolder } from './folder.ts';
 import { makeManifest, weightsOf } from './manifest.ts';
+import { stateRoles } from './state-roles.ts';
 import { wasmTarget } from './target.ts';
 
 export interface CompileOptions {
@@ -34,6 +38,8 @@ export interface CompileOptions {
   readonly profile?: boolean;
   /** How messages call a model that is given as bytes. */
   readonly file?: string;
+  /** Makes a training artifact: an entry `step` that trains by these options, and an entry `eval`, over one state. */
+  readonly train?: TrainOptions;
   /** Called after each pass that changed the graph. */
   readonly onGraph?: (graph: Graph, pass: string, index: number) => void;
   /** Called before each stage of the compilation. */
@@ -66,12 +72,7 @@ export interface CompiledGraph {
 export function compileGraph(model: string | Uint8Array, options: CompileOptions = {}): CompiledGraph {
   const { onGraph, onProgress, stopAfter } = options;
   onProgress?.('import', 0, 1);
-  const imported = importModel(model, {
-    ...(options.dims && { dims: options.dims }),
-    ...(options.values && { values: options.values }),
-    ...(options.shapes && { shapes: options.shapes }),
-    ...(options.file !== undefined && { file: options.file }),
-  });
+  const imported = importModel(model, importOptions(options));
   onGraph?.(imported.graph, 'import', 0);
   if (stopAfter === 'import') return { imported, graph: imported.graph };
   const graph = runPipeline(imported.graph, wasmTarget, { ...(onGraph && { onGraph }), ...(onProgress && { onProgress }), ...(stopAfter !== undefined && { stopAfter }) });
@@ -83,6 +84,7 @@ export function compileGraph(model: string | Uint8Array, options: CompileOptions
  * supported, is a UserError that names file, node and cause. Loaded in this process, the artifact compiles other specialisations when they are asked for.
  */
 export async function compile(model: string | Uint8Array, options: CompileOptions = {}): Promise<Artifact> {
+  if (options.train) return compileTraining(model, options, options.train);
   return artifactOf(compileGraph(model, options), options, (manifest, wanted) => compile(model, specialised(options, manifest, wanted)));
 }
 
@@ -93,14 +95,41 @@ export async function artifactOf(
   recompile?: (manifest: Manifest, wanted: SpecialisationRequest) => Promise<Artifact>,
 ): Promise<Artifact> {
   options.onProgress?.('plan', 0, 1);
-  const program = inStage('plan', graph, () => plan(graph, wasmTarget));
+  return emitArtifact(imported, inStage('plan', graph, () => plan(graph, wasmTarget)), options, undefined, recompile);
+}
+
+/** Compiles a model to a step of training and an evaluation over the same state. */
+async function compileTraining(model: string | Uint8Array, options: CompileOptions, train: TrainOptions): Promise<Artifact> {
+  const { onGraph, onProgress } = options;
+  onProgress?.('import', 0, 1);
+  const imported = importModel(model, importOptions(options));
+  onGraph?.(imported.graph, 'import', 0);
+  const hooks = { ...(onGraph && { onGraph }), ...(onProgress && { onProgress }) };
+  const step = trainingStep(imported.graph, imported.statistics, train, wasmTarget, hooks);
+  const inference = importModel(model, { ...importOptions(options), inference: true });
+  const evaluation = evaluationStep(inference.graph, step, train.batch === undefined ? {} : { batch: train.batch }, wasmTarget);
+  const entries = [{ name: 'step', graph: runPipeline(step.graph, wasmTarget, hooks) }, { name: 'eval', graph: runPipeline(evaluation, wasmTarget) }];
+  onProgress?.('plan', 0, 1);
+  const program = inStage('plan', entries[0]!.graph, () => planEntries(entries, wasmTarget));
+  return emitArtifact(imported, program, options, stateRoles(step.graph, imported));
+}
+
+function importOptions({ dims, values, shapes, file }: CompileOptions): ImportOptions {
+  return { ...(dims && { dims }), ...(values && { values }), ...(shapes && { shapes }), ...(file !== undefined && { file }) };
+}
+
+/** Emits the modules of a program and joins them to an artifact. `roles`: of the state of a training program. */
+async function emitArtifact(
+  imported: Pick<ImportedModel, 'bound' | 'dims' | 'warnings'>, program: TileProgram, options: CompileOptions,
+  roles: ReadonlyMap<string, StateEntry['role']> | undefined, recompile?: (manifest: Manifest, wanted: SpecialisationRequest) => Promise<Artifact>,
+): Promise<Artifact> {
   // Binaryen takes a while to start; a model that is refused should not wait for it.
   const { emitWasm } = await import('../../backends/wasm/module.ts');
   const features = options.features ?? defaultFeatures;
   const emitted: { features: Features; file: string; module: WasmModule }[] = [];
   for (const [i, f] of features.entries()) {
     options.onProgress?.(`emit ${f}`, i, features.length);
-    emitted.push({ features: f, file: i === 0 ? 'model.wasm' : `model.${f}.wasm`, module: inStage(`emit ${f}`, graph, () => emitWasm(program, f, { profile: options.profile ?? false })) });
+    emitted.push({ features: f, file: i === 0 ? 'model.wasm' : `model.${f}.wasm`, module: inStage(`emit ${f}`, program.graph, () => emitWasm(program, f, { profile: options.profile ?? false })) });
   }
   const [first] = emitted;
   if (!first) throw new TypeError('compile needs at least one feature set');
@@ -114,6 +143,7 @@ export async function artifactOf(
       scratchPerThread: Math.max(...emitted.map((e) => e.module.scratchPerThread)),
       maxThreads: options.maxThreads ?? defaultMaxThreads,
       profile: first.module.profile,
+      training: roles && { roles, entrySteps: first.module.entrySteps },
     },
     `tilewright ${version()}`,
   );

@@ -7,10 +7,10 @@ import { barrier, forChunks, takeTurn } from './sync.ts';
 
 export interface RunLayout extends ProgramLayout { readonly scratch: number; readonly scratchPerThread: number; readonly rows: number }
 
-/** Adds and exports the function of an entry. */
-export function addEntry(asm: Asm, entry: Entry, nodes: readonly Node[], exported: string, layout: RunLayout): void {
+/** Adds the function of an entry, of the thread's number, and returns its name. */
+export function addEntry(asm: Asm, entry: Entry, nodes: readonly Node[], layout: RunLayout): string {
   const { m } = asm;
-  const fn = asm.fn(`entry ${entry.name}`, ['i32'], undefined, (f, [thread]) => {
+  return asm.fn(`entry ${entry.name}`, ['i32'], undefined, (f, [thread]) => {
     const scratch = f.local('i32');
     const chunk = f.local('i32');
     const start = f.local('f64');
@@ -76,7 +76,6 @@ export function addEntry(asm: Asm, entry: Entry, nodes: readonly Node[], exporte
     const prepare = profiling ? [f.if(m.i32.eqz(f.get(thread!)), [m.memory.fill(asm.i32(layout.profile), asm.i32(0), asm.i32(16 * layout.rows))]), barrier(asm)] : [];
     return [f.set(scratch, asm.add(asm.i32(layout.scratch), asm.times(f.get(thread!), layout.scratchPerThread))), ...prepare, ...shared(nodes)];
   });
-  m.addFunctionExport(fn, exported);
 }
 
 /** Whether a node is work for one thread throughout. */
