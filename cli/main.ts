@@ -15,6 +15,7 @@ import { compileCommand } from './compile.ts';
 import { inspectCommand } from './inspect.ts';
 import { profileCommand } from './profile.ts';
 import { runCommand } from './run.ts';
+import { trainCommand } from './train.ts';
 
 const exitUser = 2;
 const exitInternal = 70;
@@ -24,7 +25,7 @@ const program = new Command('tilewright')
   .version(version())
   .showHelpAfterError('(--help lists the options)')
   .exitOverride();
-for (const add of [compileCommand, runCommand, inspectCommand, benchCommand, profileCommand]) add(program);
+for (const add of [compileCommand, runCommand, trainCommand, inspectCommand, benchCommand, profileCommand]) add(program);
 
 // A reader that has seen enough (`| head`) closes the pipe.
 process.stdout.on('error', (e: NodeJS.ErrnoException) => {

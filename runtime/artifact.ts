@@ -4,7 +4,7 @@ import { control } from './control.ts';
 import { InputError } from './error.ts';
 import type { InputValue } from './inputs.ts';
 import type { Manifest } from './manifest.ts';
-import { byteLength, dtypeFacts } from './tensor.ts';
+import { byteLength, dtypeFacts, type Tensor } from './tensor.ts';
 
 /** Asked for when run() gets other shapes, or other values of bound inputs, than the artifact was compiled for. */
 export interface SpecialisationRequest {
@@ -12,6 +12,9 @@ export interface SpecialisationRequest {
   readonly bound: Readonly<Record<string, InputValue>>;
 }
 export type Recompile = (wanted: SpecialisationRequest) => Promise<ArtifactObject>;
+
+/** Says in words which op of a training step first produced a number that is not finite, from the step's inputs and the state before it. */
+export type Explain = (inputs: Readonly<Record<string, InputValue>>, state: ReadonlyMap<string, Tensor>) => Promise<string>;
 
 /** An artifact in memory. */
 export interface ArtifactObject {
@@ -22,6 +25,8 @@ export interface ArtifactObject {
   readonly weights: Uint8Array | ByteSource;
   /** Compiles another specialisation of the same model; absent where the compiler is not at hand. */
   readonly recompile?: Recompile;
+  /** Finds out where a loss that is not finite comes from; absent where the compiler is not at hand. */
+  readonly explain?: Explain;
 }
 
 export interface OpenArtifact {

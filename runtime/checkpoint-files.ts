@@ -37,6 +37,12 @@ export async function writeCheckpoint(folder: string, checkpoint: Checkpoint): P
   return file;
 }
 
+/** Whether there is a checkpoint in a folder, or the file. */
+export async function hasCheckpoint(place: string): Promise<boolean> {
+  const { fs } = nodeFiles('a checkpoint');
+  return fs.stat(place).then(async (s) => s.isFile() || (s.isDirectory() && (await checkpointsIn(place)).length > 0), () => false);
+}
+
 /** Reads the newest checkpoint of a folder, or the one of a file. If it is refused, the message offers the one before. */
 export async function readCheckpoint(place: string, check: (checkpoint: Checkpoint, name: string) => void = () => {}): Promise<Checkpoint> {
   const { fs, path } = nodeFiles('a checkpoint');

@@ -1,6 +1,6 @@
 /** tilewright/runtime: loads and runs artifacts in Node and in browsers. Depends on nothing and knows nothing of the compiler. */
 export { load, type LoadOptions, type MemoryReport, type Session, type StepTime } from './session.ts';
-export type { ArtifactObject, Recompile, SpecialisationRequest } from './artifact.ts';
+export type { ArtifactObject, Explain, Recompile, SpecialisationRequest } from './artifact.ts';
 export { memorySource, type ByteSource } from './bytes.ts';
 export { InputError, RunError } from './error.ts';
 export type { InputOf, InputValue, Numbers } from './inputs.ts';
@@ -8,3 +8,7 @@ export type { DTypeName, IoEntry, Manifest } from './manifest.ts';
 export { readNpy, writeNpy } from './npy.ts';
 export { readSafetensors, writeSafetensors } from './safetensors.ts';
 export type { Tensor, TensorInfo, TensorOf, TypedArray } from './tensor.ts';
+export * from './data/index.ts';
+export type { Checkpoint } from './checkpoint.ts';
+export { constantSchedule, cosineSchedule, exponentialSchedule, stepSchedule, withWarmup, type Schedule } from './schedule.ts';
+export { loadTrainer, NonFiniteLoss, type InputTensor, type StepResult, type Trainer, type TrainerOptions } from './trainer.ts';

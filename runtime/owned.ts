@@ -37,6 +37,12 @@ export async function startOwned(module: WebAssembly.Module, pages: number, fail
         await ask({ kind: 'write', patch: { address: address + at, bytes } }, [bytes.buffer]);
       }
     },
+    async read(ranges, into) {
+      const message = await ask({ kind: 'read', reads: ranges });
+      const copies = message.kind === 'result' ? message.reads : [];
+      into?.forEach((array, i) => array.set(copies[i]!));
+      return into ?? copies;
+    },
     async run(writes, reads) {
       // A view would be cloned with all of the buffer behind it.
       const copies = writes.map((w) => ({ address: w.address, bytes: w.bytes.slice() }));

@@ -1,4 +1,5 @@
 /** Trainers: a loaded training artifact, its state, and what goes in and out of it. */
+import type { ArtifactObject, Explain } from './artifact.ts';
 import { checkBelongs, type Checkpoint } from './checkpoint.ts';
 import { readCheckpoint, writeCheckpoint } from './checkpoint-files.ts';
 import type { Engine, EntryInfo, StateInfo } from './engine.ts';
@@ -6,7 +7,9 @@ import { InputError, RunError } from './error.ts';
 import { exportOnnx } from './export-onnx.ts';
 import type { InputValue } from './inputs.ts';
 import { constantSchedule, type Schedule } from './schedule.ts';
+import type { LoadOptions } from './session.ts';
 import { describe, type Tensor } from './tensor.ts';
+import { wasmEngine } from './wasm-engine.ts';
 
 /** The inputs and the output that training adds to a model. */
 const rateName = 'lr';
@@ -20,8 +23,6 @@ export interface TrainerOptions {
   /** Says which op first produced a number that is not finite, from the inputs of a step and the state before it. An artifact in memory brings its own. */
   readonly explain?: Explain;
 }
-
-export type Explain = (inputs: Readonly<Record<string, InputValue>>, state: ReadonlyMap<string, Tensor>) => Promise<string>;
 
 export interface StepResult {
   readonly loss: number;
@@ -69,6 +70,15 @@ export interface Trainer {
 
 /** A weight's new value: a tensor, or its elements in row-major order. */
 export type InputTensor = Tensor | Float32Array | Float64Array;
+
+/**
+ * Loads a training artifact, which `tilewright compile --train` or `compile(model, { train })` made: a folder, a URL, or an artifact in memory. An idle trainer does not
+ * keep a Node process alive.
+ */
+export async function loadTrainer(source: string | URL | ArtifactObject, options: TrainerOptions & Pick<LoadOptions, 'threads' | 'features'> = {}): Promise<Trainer> {
+  const explain = options.explain ?? (typeof source === 'object' && 'manifest' in source ? source.explain : undefined);
+  return trainerOver(await wasmEngine(source, options), { ...options, ...(explain && { explain }) });
+}
 
 /** A trainer over an engine. */
 export async function trainerOver(engine: Engine, options: TrainerOptions = {}): Promise<Trainer> {

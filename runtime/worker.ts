@@ -74,6 +74,7 @@ export interface Range {
 
 export type OwnedRequest =
   | { readonly kind: 'write'; readonly patch: Patch }
+  | { readonly kind: 'read'; readonly reads: readonly Range[] }
   | { readonly kind: 'run'; readonly writes: readonly Patch[]; readonly reads: readonly Range[] };
 export type OwnedMessage =
   | { readonly kind: 'ready' }
@@ -100,6 +101,10 @@ export const ownedWorker = (init: OwnedInit, post: (message: OwnedMessage) => vo
     if (request.kind === 'write') {
       bytes.set(request.patch.bytes, request.patch.address);
       post({ kind: 'written' });
+      return;
+    }
+    if (request.kind === 'read') {
+      post({ kind: 'result', reads: request.reads.map((r) => bytes.slice(r.address, r.address + r.bytes)) });
       return;
     }
     for (const w of request.writes) bytes.set(w.bytes, w.address);

@@ -16,8 +16,8 @@ const idx = (type: number, dims: readonly number[], data: readonly number[]): Ui
 describe('idx', () => {
   it('reads bytes', () => expect(readIdx(idx(8, [2, 3], [1, 2, 3, 4, 5, 255]))).toEqual(u8([2, 3], [1, 2, 3, 4, 5, 255])));
   it('reads big-endian numbers', () => {
-    expect(Array.from(readIdx(idx(0x0c, [2], [0, 0, 1, 0, 0xff, 0xff, 0xff, 0xfe])).data)).toEqual([256, -2]);
-    expect(Array.from(readIdx(idx(0x0d, [1], [0x3f, 0xc0, 0, 0])).data)).toEqual([1.5]);
+    expect(Array.from<number | bigint>(readIdx(idx(0x0c, [2], [0, 0, 1, 0, 0xff, 0xff, 0xff, 0xfe])).data as ArrayLike<number | bigint>)).toEqual([256, -2]);
+    expect(Array.from<number | bigint>(readIdx(idx(0x0d, [1], [0x3f, 0xc0, 0, 0])).data as ArrayLike<number | bigint>)).toEqual([1.5]);
   });
   it.each([
     ['cut off', idx(8, [2, 3], [1, 2, 3]), /u8\[2,3\], which takes 6 bytes, but 3 follow: the file is cut off/],
@@ -116,13 +116,13 @@ const samples: Samples = { name: 'the data', x: u8([5, 2], [0, 255, 51, 102, 1, 
 describe('batches', () => {
   it('hold scaled samples and class indices', () => {
     const batch = batchesOf(samples, wanted, { shuffle: false })(0).at(0);
-    expect(Array.from(batch.x)).toEqual([0, 1, Math.fround(0.2), Math.fround(0.4)]);
-    expect(Array.from(batch.y)).toEqual([0n, 1n]);
+    expect(Array.from<number | bigint>(batch.x as ArrayLike<number | bigint>)).toEqual([0, 1, Math.fround(0.2), Math.fround(0.4)]);
+    expect(Array.from<number | bigint>(batch.y as ArrayLike<number | bigint>)).toEqual([0n, 1n]);
   });
   it('leave the rest out, or fill it up', () => {
     expect(batchesOf(samples, wanted)(0).batches).toBe(2);
     const padded = batchesOf(samples, wanted, { rest: 'pad', shuffle: false })(0);
-    expect([padded.batches, padded.at(2).count, Array.from(padded.at(2).y)]).toEqual([3, 1, [1n, 1n]]);
+    expect([padded.batches, padded.at(2).count, Array.from(padded.at(2).y as BigInt64Array)]).toEqual([3, 1, [1n, 1n]]);
   });
   it('are the same whenever they are asked for, and cover an epoch', () => {
     const options = { seed: 4, augmentation: { mixup: 1 } };

@@ -40,7 +40,7 @@ describe('a trainer', () => {
   it('takes and gives weights', async () => {
     const t = await trainer();
     await t.setParameters({ b2: Float32Array.of(3, 4) });
-    expect(Array.from((await t.parameters()).get('b2')!.data)).toEqual([3, 4]);
+    expect(Array.from<number | bigint>((await t.parameters()).get('b2')!.data as ArrayLike<number | bigint>)).toEqual([3, 4]);
     expect([...(await t.parameters()).keys()]).toEqual(['w1', 'b1', 'w2', 'b2']);
     await expect(t.setParameters({ b3: Float32Array.of(1) })).rejects.toThrow(/no trained weight "b3"/);
     await expect(t.setParameters({ b2: Float32Array.of(1) })).rejects.toThrow(/"b2" is given as f32\[2\] with 1 elements/);

@@ -1,0 +1,42 @@
+/** From an ONNX model and options to a trainer, and to what its data has to be. */
+import { bestFeatures, modelInputs, readModelGraph } from '../model.ts';
+import { compile, type Artifact, type CompileOptions } from '../driver/compile.ts';
+import { UserError } from '../../ir/diagnostic.ts';
+import type { TrainOptions } from '../../passes/train/options.ts';
+import type { Wanted } from '../../runtime/data/index.ts';
+import type { Trainer } from '../../runtime/trainer.ts';
+
+/** Compiles a model's training step for a batch; a model with a symbolic batch gets it as that dimension, one with a fixed batch is rebound. */
+export function compileTraining(model: string, train: TrainOptions, batch: number | undefined, dims: Readonly<Record<string, number>>, onProgress?: CompileOptions['onProgress']): Promise<Artifact> {
+  const bound: Record<string, number> = { ...dims };
+  let rebound: number | undefined;
+  for (const input of modelInputs(readModelGraph(model))) {
+    const first = input.dims?.[0];
+    if (typeof first === 'number') {
+      if (batch !== undefined && batch !== first) rebound = batch;
+      continue;
+    }
+    const symbol = first ?? `${input.name}.0`;
+    if (bound[symbol] !== undefined) continue;
+    if (input.dims === undefined || input.dims.length === 0) continue;
+    bound[symbol] = batch ?? defaultBatch;
+  }
+  return compile(model, { dims: bound, features: [bestFeatures()], train: { ...train, ...(rebound !== undefined && { batch: rebound }) }, ...(onProgress && { onProgress }) });
+}
+
+const defaultBatch = 64;
+
+/** What a training step wants of its data: the model's input, and the target of the loss (or the model's second input, where the model computes its loss). */
+export function wantedOf(trainer: Trainer, { loss }: TrainOptions): Wanted {
+  const { inputs, outputs } = trainer.entries.step;
+  const own = inputs.filter((i) => i.name !== 'lr' && (loss.kind === 'output' || i.name !== 'y'));
+  const [x, second] = own;
+  const y = loss.kind === 'output' ? second : inputs.find((i) => i.name === 'y');
+  const expected = loss.kind === 'output' ? 2 : 1;
+  if (!x || !y || own.length !== expected) {
+    throw new UserError(`the model has the inputs ${own.map((i) => JSON.stringify(i.name)).join(', ') || 'none'}; tilewright train feeds ${expected === 1 ? 'one input' : 'two inputs, samples and targets'}. For others, feed trainStep in code`);
+  }
+  if (loss.kind !== 'crossEntropy') return { x, y, classes: undefined };
+  const judged = outputs.find((o) => o.name !== 'loss')!;
+  return { x, y, classes: judged.shape[loss.axis ?? 1]!, ...(loss.ignoreIndex !== undefined && { ignoreIndex: loss.ignoreIndex }) };
+}
