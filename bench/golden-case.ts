@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Tensor } from '../ir/type.ts';
+import { parseNorm, type NormSpec } from '../passes/norm/options.ts';
 import type { LossSpec, OptimizerSpec } from '../passes/train/options.ts';
 import { readSafetensors } from '../runtime/safetensors.ts';
 
@@ -21,7 +22,7 @@ export interface GoldenCase {
   readonly usesUnits: boolean;
   readonly tolerance: { readonly rtol: number; readonly atol: number };
   /** The rewrite of norms that the case trains after, where it does. */
-  readonly rewrite: unknown;
+  readonly rewrite: NormSpec | undefined;
   /** x, y, and for each step K: loss/K, logits/K, grad/K/NAME, param/K/NAME, ema/K/NAME, state/K/NAME. */
   readonly data: ReadonlyMap<string, Tensor>;
 }
@@ -32,7 +33,7 @@ interface CaseFile {
   readonly parameters: readonly string[];
   readonly units: GoldenCase['units'];
   readonly tolerance: GoldenCase['tolerance'];
-  readonly rewrite?: unknown;
+  readonly rewrite?: { readonly norm: string; readonly groups: number; readonly eps: number; readonly proxy?: { readonly samples: number; readonly eps: number } };
 }
 
 export async function readCase(folder: string): Promise<GoldenCase> {
@@ -48,9 +49,14 @@ export async function readCase(folder: string): Promise<GoldenCase> {
     units: file.units,
     usesUnits: optimizer['agc'] !== null || optimizer['gc'] !== null,
     tolerance: file.tolerance,
-    rewrite: file.rewrite,
+    rewrite: file.rewrite && normSpec(file.rewrite),
     data: await readSafetensors(readFileSync(join(folder, 'data.safetensors')), join(folder, 'data.safetensors')),
   };
+}
+
+function normSpec({ norm, groups, eps, proxy }: NonNullable<CaseFile['rewrite']>): NormSpec {
+  const { kind } = parseNorm(`${norm}:${groups}`);
+  return { kind, groups, epsilon: eps, ...(proxy && { proxy: { samples: proxy.samples, epsilon: proxy.eps } }) };
 }
 
 const given = (fields: Record<string, unknown>): Record<string, unknown> => Object.fromEntries(Object.entries(fields).filter(([, v]) => v !== null));

@@ -5,6 +5,7 @@ import { filled } from '../ir/builder.ts';
 import { evaluate } from '../ir/evaluate.ts';
 import type { Graph } from '../ir/graph.ts';
 import { showType, type Tensor } from '../ir/type.ts';
+import { rewriteNorms } from '../passes/norm/rewrite-norms.ts';
 import { trainingStep, type TrainingStep } from '../passes/train/pipeline.ts';
 import { averageName } from '../passes/train/average-weights.ts';
 import { gradientName } from '../passes/train/extend.ts';
@@ -35,7 +36,8 @@ export interface GoldenResult {
 /** Builds the step of a case as the public interface does, with all gradients as outputs. */
 export function buildStep(c: GoldenCase, target = wasmTarget): TrainingStep {
   const model = importModel(c.model, { shapes: { x: c.data.get('x')!.shape } });
-  return trainingStep(model.graph, model.statistics, { loss: c.loss, optimizer: c.optimizer, gradients: true }, target, { verify: true });
+  const { graph, statistics } = c.rewrite ? rewriteNorms(model, c.rewrite, target) : model;
+  return trainingStep(graph, statistics, { loss: c.loss, optimizer: c.optimizer, gradients: true }, target, { verify: true });
 }
 
 /** Runs a case: three steps on one batch. */

@@ -11,7 +11,7 @@ const root = join(import.meta.dirname, '../../shared/goldens');
 const absent = !existsSync(root);
 
 describe.skipIf(absent)(absent ? 'goldens (skipped: ../shared/goldens is not there)' : 'goldens', () => {
-  it.each(['mlp-label-smoothing-ignore', 'mlp-mae-lars-ema', 'mlp-clip-norm', 'convnet-bn-sgd-momentum', 'convnet-agc-gc', 'convnet-gcc-adamw-author', 'unit-axes-agc', 'transformer-adamw', 'nfnet-agc'])('%s', async (name) => {
+  it.each(['mlp-label-smoothing-ignore', 'mlp-mae-lars-ema', 'mlp-clip-norm', 'convnet-bn-sgd-momentum', 'convnet-agc-gc', 'convnet-gcc-adamw-author', 'unit-axes-agc', 'transformer-adamw', 'nfnet-agc', 'rewrite-gn4-pn-silu', 'rewrite-resnet-gn4-pn-relu'])('%s', async (name) => {
     const result = await runGolden(await readCase(join(root, name)), onReference);
     expect(result.problems).toEqual([]);
     expect(result.compared).toBeGreaterThan(40);

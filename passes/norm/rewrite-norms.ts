@@ -1,0 +1,193 @@
+/** Gives the batch normalizations of a model another form. */
+import { Builder, filled } from '../../ir/builder.ts';
+import { Unsupported, UserError } from '../../ir/diagnostic.ts';
+import type { Graph, Op, State, Value } from '../../ir/graph.ts';
+import { sizeOf, type Tensor } from '../../ir/type.ts';
+import type { Target } from '../../ir/tile.ts';
+import { eliminateDeadCode } from '../eliminate-dead-code.ts';
+import { findActivation, type Activation } from './activation.ts';
+import { findNorms, parameterValues, type BatchNorm, type Statistic } from './find-norms.ts';
+import { sampleNorms } from './find-sample-norms.ts';
+import { showNorm, type NormSpec } from './options.ts';
+import { normalize } from './normalize.ts';
+import { proxyMoments } from './proxy.ts';
+
+/** A graph and its running statistics, as the importer gives them. */
+export interface NormalizedModel {
+  readonly graph: Graph;
+  readonly statistics: readonly Statistic[];
+}
+
+/** What happened to a normalization. */
+export interface RewrittenNorm {
+  /** The ONNX node. */
+  readonly node: string;
+  readonly from: BatchNorm['form'];
+  readonly channels: number;
+  /** Names of the proxy's parameters, where an activation follows and a proxy was asked for. */
+  readonly proxy: readonly string[];
+}
+
+export interface RewriteResult extends NormalizedModel {
+  /** Empty for a model that had this form already. */
+  readonly rewritten: readonly RewrittenNorm[];
+}
+
+/**
+ * Replaces every batch normalization, in training or inference form, by the one that `spec` names; scale and shift carry over. With a proxy, a norm that an activation follows is normalised
+ * once more behind it, by the moments of the activation under a Gaussian proxy: two parameters a channel are added, zero at the start. A norm without an activation of its own keeps its
+ * affine (its scale alone with `centerOnly`). A model that has the form already comes back as it is; one without normalizations is a UserError.
+ */
+export function rewriteNorms(model: NormalizedModel, spec: NormSpec, target: Target): RewriteResult {
+  const { graph, statistics } = model;
+  const all = findNorms(graph, statistics);
+  const lost = statistics.find(({ state }) => !all.some((n) => n.running?.mean === state || n.running?.variance === state) && !isUnused(graph, state));
+  if (lost && !settled(graph, spec)) throw new Unsupported('rewriting of this normalization', `the normalization of the running statistic "${lost.state.name ?? ''}" cannot be rewritten: it stands inside a loop or branch, or its parameters depend on data; rewrite it in the model`);
+  const norms = all.filter((n) => !(spec.proxy === undefined && ((spec.kind === 'batch' && n.form === 'training') || (spec.kind === 'frozen' && n.form === 'inference'))));
+  if (all.length === 0 && !settled(graph, spec)) throw new UserError(`the model has no batch normalization to rewrite to ${showNorm(spec)}`);
+  if (norms.length === 0) return { graph, statistics, rewritten: [] };
+
+  const rewriting = new Rewriting(graph, spec, norms);
+  const made = rewriting.run();
+  const kept = [...statistics.filter(({ state }) => !norms.some((n) => n.running?.mean === state || n.running?.variance === state)), ...rewriting.statistics];
+  // Running statistics become updates only in training: what computes them has to survive until then.
+  const held = eliminateDeadCode({ ...made, updates: [...made.updates, ...kept.flatMap(({ state, next }) => (next ? [{ state, value: next }] : []))] }, target);
+  return { graph: { ...held, updates: made.updates }, statistics: kept.filter((k) => held.state.some((s) => s.value === k.state)), rewritten: rewriting.rewritten };
+}
+
+const isUnused = (graph: Graph, v: Value): boolean => !graph.ops.some((op) => op.operands.includes(v));
+
+/** Whether a model without batch normalizations has the normalizations that are asked for. */
+function settled(graph: Graph, { kind, groups, proxy }: NormSpec): boolean {
+  const proxies = graph.state.some((s) => s.name.endsWith(proxySuffixes.gamma));
+  if (proxies !== (proxy !== undefined)) return false;
+  if (kind === 'none') return proxies;
+  const found = sampleNorms(graph);
+  const wanted = (channels: number): number => (kind === 'layer' ? 1 : kind === 'instance' ? channels : Math.min(groups ?? 0, channels));
+  return kind !== 'batch' && kind !== 'frozen' && found.length > 0 && found.every((n) => n.groups === wanted(n.channels));
+}
+
+const proxySuffixes = { gamma: 'proxy_gamma', beta: 'proxy_beta' } as const;
+
+/** `block.1.weight` gives `block.1.proxy_gamma`. */
+function proxyName(norm: BatchNorm, suffix: string): string {
+  const name = norm.scale.find((v) => v.name !== undefined)?.name ?? norm.last.source[0] ?? 'norm';
+  return `${name.replace(/[._/](?:weight|gamma|scale)$/i, '')}.${suffix}`;
+}
+
+class Rewriting {
+  readonly rewritten: RewrittenNorm[] = [];
+  readonly statistics: Statistic[] = [];
+  readonly #graph: Graph;
+  readonly #spec: NormSpec;
+  readonly #norms: ReadonlyMap<Op, BatchNorm>;
+  readonly #activations = new Map<BatchNorm, Activation>();
+  readonly #ends = new Map<Op, BatchNorm>();
+  readonly #b: Builder;
+  readonly #map = new Map<Value, Value>();
+  readonly #state: State[];
+  readonly #affine = new Map<BatchNorm, { readonly gamma: Value; readonly beta: Value }>();
+
+  constructor(graph: Graph, spec: NormSpec, norms: readonly BatchNorm[]) {
+    this.#graph = graph;
+    this.#spec = spec;
+    this.#norms = new Map(norms.map((n) => [n.last, n]));
+    this.#b = new Builder(graph.name);
+    this.#state = [...graph.state];
+    const parameters = parameterValues(graph);
+    const barred = barredOps(graph, norms);
+    for (const norm of spec.proxy ? norms : []) {
+      const activation = findActivation(graph, norm.y, parameters, barred);
+      if (!activation) continue;
+      this.#activations.set(norm, activation);
+      this.#ends.set(activation.ops.at(-1)!, norm);
+    }
+  }
+
+  run(): Graph {
+    const at = (v: Value): Value => this.#map.get(v) ?? v;
+    for (const op of this.#graph.ops) {
+      const norm = this.#norms.get(op);
+      if (norm) {
+        this.#b.source = op.source;
+        this.#map.set(norm.y, this.#norm(norm, at));
+        continue;
+      }
+      const moved = op.operands.some((v) => this.#map.has(v)) ? { ...op, operands: op.operands.map(at) } : op;
+      this.#b.append(moved);
+      const ended = this.#ends.get(op);
+      if (ended) this.#map.set(op.results[0]!, this.#proxy(ended, this.#activations.get(ended)!));
+    }
+    const { ops } = this.#b;
+    const graph = this.#graph;
+    return {
+      ...graph, ops, state: this.#state,
+      outputs: graph.outputs.map((o) => ({ name: o.name, value: at(o.value) })),
+      updates: graph.updates.map((u) => ({ state: u.state, value: at(u.value) })),
+    };
+  }
+
+  #norm(norm: BatchNorm, at: (v: Value) => Value): Value {
+    const b = this.#b;
+    const channels = norm.y.type.shape[1]!;
+    const { dtype } = norm.y.type;
+    const vector = (v: Value): Value => b.broadcast(b.reshape(b.cast(v, dtype), sizeOf(v.type.shape) === 1 ? [1] : [channels]), [channels]);
+    const gamma = norm.scale.length === 0 ? b.constant(filled(dtype, [channels], 1)) : norm.scale.map((v) => vector(at(v))).reduce((p, q) => b.mul(p, q));
+    const beta = vector(at(norm.bias));
+    this.#affine.set(norm, { gamma, beta });
+    const { value, statistics } = normalize(b, at(norm.x), norm, this.#spec);
+    this.statistics.push(...statistics);
+    this.rewritten.push({ node: norm.last.source[0] ?? norm.last.name, from: norm.form, channels, proxy: this.#activations.has(norm) ? Object.values(proxySuffixes).map((s) => proxyName(norm, s)) : [] });
+    const row = (v: Value): Value => b.reshape(v, norm.y.type.shape.map((_, i) => (i === 1 ? channels : 1)));
+    const scaled = b.mul(value, row(gamma));
+    const shifted = this.#activations.has(norm) || !this.#spec.proxy?.centerOnly;
+    return shifted ? b.add(scaled, row(beta)) : scaled;
+  }
+
+  /** (φ(u) - mean) · scale, for the op that gives φ(u) and has just been appended. */
+  #proxy(norm: BatchNorm, { ops, result }: Activation): Value {
+    const b = this.#b;
+    b.source = norm.last.source;
+    const { gamma, beta } = this.#affine.get(norm)!;
+    const rank = result.type.shape.length;
+    const { samples = 200, epsilon = 0.03 } = this.#spec.proxy!;
+    const [proxyGamma, proxyBeta] = [this.#parameter(norm, 'gamma', gamma), this.#parameter(norm, 'beta', gamma)];
+    const { mean, scale } = proxyMoments(b, { gamma, beta, proxyGamma, proxyBeta, samples, epsilon }, rank, (u) => {
+      const inner = new Map<Value, Value>([[norm.y, u]]);
+      for (const op of ops) inner.set(op.results[0]!, b.one(op.name, op.operands.map((v) => inner.get(v) ?? v), op.attrs));
+      return inner.get(result)!;
+    });
+    const row = (v: Value): Value => b.reshape(v, result.type.shape.map((size, i) => (i === 1 ? size : 1)));
+    const wide = b.cast(result, mean.type.dtype);
+    return b.cast(b.mul(b.sub(wide, row(mean)), row(scale)), result.type.dtype);
+  }
+
+  /** Norms that share a scale share their proxy. */
+  #parameter(norm: BatchNorm, suffix: keyof typeof proxySuffixes, like: Value): Value {
+    const name = proxyName(norm, proxySuffixes[suffix]);
+    const before = this.#state.find((s) => s.name === name);
+    if (before) {
+      if (this.#graph.state.includes(before)) throw new UserError(`the proxy of ${norm.last.source[0] ?? 'a norm'} needs a parameter "${name}", but the model has a weight of that name: rename the weight`);
+      return before.value;
+    }
+    const init: Tensor = filled(like.type.dtype, like.type.shape, 0);
+    const value: Value = { type: like.type, name };
+    this.#state.push({ value, name, init });
+    return value;
+  }
+}
+
+/** Ops of the norms themselves: the scale and shift of a norm in inference form is no activation of the norm before it. */
+function barredOps(graph: Graph, norms: readonly BatchNorm[]): Set<Op> {
+  const barred = new Set<Op>(norms.map((n) => n.last));
+  const results = new Map(graph.ops.flatMap((op) => op.results.map((r) => [r, op] as const)));
+  for (const norm of norms) {
+    const queue = norm.last.operands.map((v) => results.get(v));
+    for (let op = queue.pop(); op; op = queue.pop()) {
+      if (barred.has(op) || op.results.includes(norm.x)) continue;
+      barred.add(op);
+      queue.push(...op.operands.map((v) => results.get(v)));
+    }
+  }
+  return barred;
+}
