@@ -240,6 +240,12 @@ class Planner {
       const demand = demandOf(op, i);
       return meets(demand, v.type.shape, this.#spot(v).strides) ? v : this.#copied(v, orderFor(demand, v.type.shape.length), steps, copies);
     });
+    if (op.name === 'maxPoolGrad') {
+      // Cotangents walk with the positions that choose among them.
+      const [dy, positions] = operands as [Value, Value];
+      const kept = orderOf(positions.type.shape, this.#spot(positions).strides);
+      if (!sameOrder(orderOf(dy.type.shape, this.#spot(dy).strides), kept)) operands[0] = this.#copied(dy, kept, steps, copies);
+    }
     const order = this.#resultOrder(op, operands);
     const follow = order && isMap(op) ? operands.map((v) => this.#aligned(v, op.results[0]!.type, order, steps, copies)) : operands;
     // Results that nobody reads are dropped from the end (a pool's positions).

@@ -11,6 +11,7 @@ import { kernelKey, type Emitter, type KernelCode } from './kernel.ts';
 import { scalarLanes } from './lanes.ts';
 import { stepAlong } from './map.ts';
 import { axesOf } from './move.ts';
+import { poolsByChannels, positionsPool, positionsPoolGrad } from './pool-positions.ts';
 import { emitWalk, type Walk } from './walk/index.ts';
 
 export const emitWindow: Emitter = (asm, op, operands, results) => {
@@ -92,6 +93,7 @@ const windowsOf = (op: Op): Windows => ({ kernel: nums(op.attrs, 'kernel'), stri
 /** Max pool with the position of the maximum: the first tap that holds it, NaN above all. */
 function emitArgPool(asm: Asm, key: string, op: Op, x: Placed, results: readonly Placed[]): KernelCode {
   const [values, positions] = results as [Placed, Placed];
+  if (poolsByChannels(asm, op, [x, values, positions])) return positionsPool(asm, key, op, x, [values, positions]);
   const w = windowsOf(op);
   const { m } = asm;
   const { dtype } = x.type;
@@ -130,6 +132,7 @@ function emitArgPool(asm: Asm, key: string, op: Op, x: Placed, results: readonly
 /** Each input element sums the cotangents of the windows that kept it. */
 function emitMaxPoolGrad(asm: Asm, key: string, op: Op, operands: readonly Placed[], dx: Placed): KernelCode {
   const [dy, positions] = operands as [Placed, Placed];
+  if (poolsByChannels(asm, op, [dy, positions, dx])) return positionsPoolGrad(asm, key, op, [dy, positions], dx);
   const w = windowsOf(op);
   const { m } = asm;
   const { dtype } = dx.type;

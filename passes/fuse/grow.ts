@@ -25,6 +25,8 @@ export function growContract(root: Op, c: Clusters): ReadonlySet<Op> {
 
 /** A reduction or pool, the elementwise ops after it, and those before it that nobody else reads. */
 export function growReduce(root: Op, c: Clusters): ReadonlySet<Op> {
+  // A pool that keeps positions walks its window for both results: its kernel stands alone.
+  if (root.name === 'maxPool' && (c.readers(root.results[1]!).length > 0 || c.returned(root.results[1]!))) return new Set([root]);
   const shape = root.results[0]!.type.shape;
   const after = growForward(new Set([root]), c, (op) => isMap(op) && hasShape(op, shape), (set) => escaping(set, c).length <= root.results.length);
   const operand = root.operands[0]!;

@@ -13,7 +13,8 @@ const abs: OpDef = unary({
 const sign: OpDef = unary({ name: 'sign', doc: '-1, 0 or 1; NaN stays NaN', on: 'number', f: Math.sign, big: (x) => (x < 0n ? -1n : x > 0n ? 1n : 0n), grad: stepwise });
 const relu: OpDef = unary({
   name: 'relu', doc: 'max(x, 0); NaN stays NaN', on: 'number', f: (x) => Math.max(x, 0), big: (x) => (x < 0n ? 0n : x),
-  grad: (b, g, x) => b.select(b.binary('gt', x, 0), g, 0),
+  // By the result, so that what comes before a relu need not be kept for it.
+  grad: (b, g, _x, y) => b.select(b.binary('gt', y, 0), g, 0),
 });
 
 const sqrt: OpDef = unary({ name: 'sqrt', doc: '√x', on: 'float', f: Math.sqrt, grad: (b, g, _x, y) => b.div(b.mul(g, 0.5), y) });
