@@ -18,6 +18,7 @@ import { tensorOf, type InputValue } from '../../runtime/inputs.ts';
 import type { Manifest, StateEntry } from '../../runtime/manifest.ts';
 import { safetensorsChunks } from '../../runtime/safetensors.ts';
 import { bindings } from './bindings.ts';
+import { explainOver } from './explain.ts';
 import { writeFolder } from './folder.ts';
 import { makeManifest, weightsOf } from './manifest.ts';
 import { stateRoles } from './state-roles.ts';
@@ -111,7 +112,8 @@ async function compileTraining(model: string | Uint8Array, options: CompileOptio
   const entries = [{ name: 'step', graph: runPipeline(step.graph, wasmTarget, hooks) }, { name: 'eval', graph: runPipeline(evaluation, wasmTarget) }];
   onProgress?.('plan', 0, 1);
   const program = inStage('plan', entries[0]!.graph, () => planEntries(entries, wasmTarget));
-  return emitArtifact(imported, program, options, stateRoles(step.graph, imported));
+  const artifact = await emitArtifact(imported, program, options, stateRoles(step.graph, imported));
+  return { ...artifact, explain: explainOver(step.graph) };
 }
 
 function importOptions({ dims, values, shapes, file }: CompileOptions): ImportOptions {
