@@ -73,7 +73,8 @@ function dropout(cx: LowerContext): Value[] {
   if (!training || cx.inference) return passThrough(cx, 'bool');
   const given = cx.optionalInput(1);
   if (given && cx.isConstant(given) && cx.numbers(given, 'ratio')[0] === 0) return passThrough(cx, 'bool');
-  const ratio = given ? b.cast(b.reshape(given, []), 'f32') : b.scalar(0.5, 'f32');
+  // A known ratio is a number: as a weight it would be trained.
+  const ratio = given && !cx.isConstant(given) ? b.cast(b.reshape(given, []), 'f32') : b.scalar(given ? cx.numbers(given, 'ratio')[0]! : 0.5, 'f32');
   const uniformDraw = draw(cx, 'randomUniform', x.type.shape);
   const drawn = b.binary('ge', uniformDraw, ratio);
   const keep = cx.isConstant(mode) ? drawn : b.binary('or', drawn, b.unary('not', b.reshape(mode, [])));
