@@ -12,6 +12,7 @@ import { graphText } from '../ir/text.ts';
 import { InputError } from '../runtime/error.ts';
 import { NonFiniteLoss } from '../runtime/trainer.ts';
 import { benchCommand } from './bench.ts';
+import { checkCommand } from './check.ts';
 import { compileCommand } from './compile.ts';
 import { inspectCommand } from './inspect.ts';
 import { profileCommand } from './profile.ts';
@@ -26,7 +27,7 @@ const program = new Command('tilewright')
   .version(version())
   .showHelpAfterError('(--help lists the options)')
   .exitOverride();
-for (const add of [compileCommand, runCommand, trainCommand, inspectCommand, benchCommand, profileCommand]) add(program);
+for (const add of [compileCommand, runCommand, trainCommand, inspectCommand, checkCommand, benchCommand, profileCommand]) add(program);
 
 // A reader that has seen enough (`| head`) closes the pipe.
 process.stdout.on('error', (e: NodeJS.ErrnoException) => {

@@ -25,7 +25,18 @@ export interface Samples {
 }
 
 /** Thrown where samples cannot be followed; says at which op, and why. */
-export class MixedSamples extends UserError {}
+export class MixedSamples extends UserError {
+  readonly op: Op;
+  readonly why: string;
+  /** Ops before it that reduce over samples. */
+  joins: readonly Op[] = [];
+
+  constructor(op: Op, why: string) {
+    super(`${describe(op)} mixes the samples of a batch: ${why}`);
+    this.op = op;
+    this.why = why;
+  }
+}
 
 /** Follows samples from the first axis of every input. Throws MixedSamples where an op does with them what cannot be followed. */
 export function followSamples(graph: Graph): Samples {
@@ -93,6 +104,7 @@ class Following {
       return false;
     } catch (e) {
       if (e instanceof Restart) return true;
+      if (e instanceof MixedSamples) e.joins = this.joins;
       throw e;
     }
   }
@@ -289,7 +301,7 @@ function resultFactors(op: Op, piece: Piece, dims: ReadonlyMap<string, readonly 
 export const sampleAxis = (factors: SampleFactors): number => factors.findIndex(holdsSamples);
 
 function refuse(op: Op, why: string): never {
-  throw new MixedSamples(`${describe(op)} mixes the samples of a batch: ${why}`);
+  throw new MixedSamples(op, why);
 }
 
 function uniformAlong(t: Tensor, axis: number): boolean {

@@ -1,0 +1,76 @@
+/** tilewright check: whether the samples of a batch influence each other, and what is wrong with normalizations. */
+import type { Command } from 'commander';
+import { importModel, type ImportedModel } from '../frontend/index.ts';
+import { UserError } from '../ir/diagnostic.ts';
+import { proofBatches, proveBatchIndependence, type BatchIndependence } from '../passes/batch-independence.ts';
+import { findNorms } from '../passes/norm/find-norms.ts';
+import { lintNorms, type Finding } from '../passes/norm/lint-norms.ts';
+import { showNorm } from '../passes/norm/options.ts';
+import { rewriteNorms, type NormalizedModel } from '../passes/norm/rewrite-norms.ts';
+import { wasmTarget } from './driver/target.ts';
+import { readTensor } from './inputs.ts';
+import { normOf, normOptions, type NormOptions } from './norm.ts';
+import { dims, pairs } from './options.ts';
+import { note, say, sayJson } from './print.ts';
+
+interface Options extends NormOptions {
+  readonly dim?: Record<string, number>;
+  readonly value?: Record<string, string>;
+  readonly inference?: boolean;
+  readonly json?: boolean;
+}
+
+/** Adds the command. */
+export function checkCommand(program: Command): void {
+  const command = program
+    .command('check')
+    .description('prove that no sample of a batch influences another, and report pitfalls of batch normalization; exit code 0: batch-independent, 1: not')
+    .argument('<model>', 'an .onnx file')
+    .option('--dim <symbol=size>', 'size of a symbolic dimension; may be repeated', dims)
+    .option('--value <input=file>', 'value (.npy, .pb) of an input that decides shapes; may be repeated', pairs)
+    .option('--inference', 'judge the model as it works in inference, whatever mode it was exported in')
+    .option('--json', 'print facts as JSON');
+  normOptions(command).action(run);
+}
+
+function run(path: string, options: Options): void {
+  const spec = normOf(options);
+  const { models, fixed, warnings } = specialisations(path, options);
+  const [model, other] = spec ? models.map((m) => rewriteNorms(m, spec, wasmTarget)) : models;
+  const verdict = proveBatchIndependence(model!.graph, wasmTarget, other?.graph);
+  const findings = [...(verdict.proved ? [] : [dependence(verdict, model!)]), ...lintNorms(model!)];
+  process.exitCode = verdict.proved ? 0 : 1;
+  for (const w of warnings) note(`warning: ${w}`);
+  if (fixed !== undefined) note(`the model has a fixed batch of ${fixed}: numbers that were computed from it on export count as constants`);
+  if (options.json) return sayJson({ model: path, ...(spec && { norm: showNorm(spec) }), batchIndependent: verdict.proved, findings, warnings });
+  say(`${path}: ${verdict.proved ? 'batch-independent, proved' : 'not batch-independent'}`);
+  for (const f of findings) {
+    say(`${f.rule}: ${f.nodes.slice(0, 3).join(', ')}${f.nodes.length > 3 ? ` and ${f.nodes.length - 3} more` : ''}`);
+    say(`  ${f.reason}`);
+    say(`  remedy: ${f.remedy}`);
+  }
+}
+
+/** The model at two batch sizes, or at its own where that is fixed. */
+function specialisations(path: string, options: Options): { readonly models: readonly NormalizedModel[]; readonly fixed: number | undefined; readonly warnings: readonly string[] } {
+  const values = options.value && Object.fromEntries(Object.entries(options.value).map(([name, file]) => [name, readTensor(file)]));
+  const at = (sizes: Readonly<Record<string, number>>): ImportedModel =>
+    importModel(path, { dims: { ...sizes, ...options.dim }, ...(values && { values }), ...(options.inference && { inference: true }) });
+  const first = at({});
+  const [input] = first.inputs;
+  const axis = input?.dims[0];
+  if (!input || input.dims.length === 0) throw new UserError(`${path}: the batch axis cannot be found: ${input ? `the input "${input.name}" is a scalar` : 'the model has no inputs'}; samples are followed from the first axis of every input`);
+  const symbol = axis ?? `${input.name}.0`;
+  if (typeof symbol === 'number' || options.dim?.[symbol] !== undefined) return { models: [first], fixed: first.graph.inputs[0]!.type.shape[0], warnings: first.warnings };
+  const models = proofBatches.map((n) => at({ [symbol]: n }));
+  return { models, fixed: undefined, warnings: models[0]!.warnings };
+}
+
+function dependence(verdict: Extract<BatchIndependence, { proved: false }>, { graph, statistics }: NormalizedModel): Finding {
+  const { op, reason } = verdict;
+  const norm = findNorms(graph, statistics).find((n) => n.form === 'training' && n.last.source.join() === op.source.join());
+  const remedy = norm
+    ? 'rewrite the batch normalizations (--norm group:4+proxy, or another norm of one sample), or judge the model as it works in inference (--inference)'
+    : 'let the op work along another axis; if the batch is meant to be joined there, train without micro-batches';
+  return { rule: 'batch-dependence', nodes: [op.source.join(', ') || op.name], reason, remedy };
+}

@@ -1,0 +1,68 @@
+/** The proof of batch independence: what it must prove, and what it must refuse by name. */
+import { describe, expect, it } from 'vitest';
+import { importModel } from '../frontend/index.ts';
+import { proveBatchIndependence, proofBatches } from '../passes/batch-independence.ts';
+import { encodeModel, floats, int64s, node, value, type TestModel, type TestNode } from './onnx-encode.ts';
+import { testTarget } from './ir/target.ts';
+
+type Initializers = TestModel['initializers'];
+
+/** A model from x to y, the last node's output, whose first axis counts samples. */
+const model = (shape: readonly number[], nodes: readonly TestNode[], initializers: Initializers = [], batch: number | string = 'n'): Uint8Array =>
+  encodeModel({ nodes, initializers: initializers, inputs: [value('x', 'f32', [batch, ...shape])], outputs: [value(nodes.at(-1)!.outputs[0]!, 'f32')] });
+
+/** `proved`, or the node that mixes and why. */
+function verdict(bytes: Uint8Array): string {
+  const [a, b] = proofBatches.map((n) => importModel(bytes, { dims: { n } }).graph);
+  const found = proveBatchIndependence(a!, testTarget, b);
+  return found.proved ? 'proved' : `${found.op.source.join()}: ${found.reason}`;
+}
+
+const ints = (name: string, xs: readonly number[]): NonNullable<Initializers>[number] => int64s(name, [xs.length], xs);
+const named = (op: string, inputs: readonly string[], outputs: readonly string[], attributes: TestNode['attributes'] = {}): TestNode => node(op, inputs, outputs, attributes, { name: 'here' });
+
+describe('proves', () => {
+  it('[N,T,C] to [T,N,C]', () => expect(verdict(model([5, 3], [node('Transpose', ['x'], ['y'], { perm: [1, 0, 2] })]))).toBe('proved'));
+
+  it('merging and splitting (n t)', () =>
+    expect(verdict(model([5, 3], [node('Reshape', ['x', 'flat'], ['a']), node('MatMul', ['a', 'w'], ['b']), node('Reshape', ['b', 'back'], ['y'])], [ints('flat', [-1, 3]), floats('w', [3, 2], [1, 2, 3, 4, 5, 6]), ints('back', [-1, 5, 2])]))).toBe('proved'));
+
+  it('attention over t', () =>
+    expect(verdict(model([5, 4], [
+      node('Transpose', ['x'], ['k'], { perm: [0, 2, 1] }), node('MatMul', ['x', 'k'], ['s']), node('Softmax', ['s'], ['p'], { axis: -1 }), node('MatMul', ['p', 'x'], ['y']),
+    ]))).toBe('proved'));
+
+  it('attention over t with the samples second', () =>
+    expect(verdict(model([5, 4], [
+      node('Transpose', ['x'], ['t'], { perm: [1, 0, 2] }), node('Transpose', ['t'], ['q'], { perm: [1, 0, 2] }), node('Transpose', ['t'], ['k'], { perm: [1, 2, 0] }),
+      node('MatMul', ['q', 'k'], ['s']), node('Softmax', ['s'], ['p'], { axis: -1 }), node('MatMul', ['p', 'q'], ['y']),
+    ]))).toBe('proved'));
+
+  it('group norm as Reshape to [N,G,-1] and InstanceNormalization', () =>
+    expect(verdict(model([6, 4, 4], [
+      node('Reshape', ['x', 'groups'], ['g']), node('InstanceNormalization', ['g', 'one', 'zero'], ['i']), node('Shape', ['x'], ['shape']), node('Reshape', ['i', 'shape'], ['y']),
+    ], [ints('groups', [0, 3, -1]), floats('one', [3], [1, 1, 1]), floats('zero', [3], [0, 0, 0])]))).toBe('proved'));
+
+  it('a division by another size than the number of samples', () =>
+    expect(verdict(model([5, 3], [node('Shape', ['x'], ['s'], { start: 1, end: 2 }), node('Cast', ['s'], ['f'], { to: 1 }), node('Div', ['x', 'f'], ['y'])]))).toBe('proved'));
+
+  it('a model for one sample, once it has more', () => {
+    const { graph } = importModel(model([5, 3], [node('Transpose', ['x'], ['t'], { perm: [1, 0, 2] }), node('Relu', ['t'], ['r']), node('Transpose', ['r'], ['y'], { perm: [1, 0, 2] })], [], 1));
+    expect(proveBatchIndependence(graph, testTarget)).toEqual({ proved: true });
+  });
+});
+
+describe('refuses by name', () => {
+  const cases: readonly (readonly [string, Uint8Array, RegExp])[] = [
+    ['x / Shape(x)[0]', model([3], [node('Shape', ['x'], ['s'], { start: 0, end: 1 }), node('Cast', ['s'], ['f'], { to: 1 }), named('Div', ['x', 'f'], ['y'])]), /^Div\(here\): it computes with the number of samples/],
+    ['CumSum', model([3], [named('CumSum', ['x', 'axis'], ['y'])], [int64s('axis', [], [0])]), /^CumSum\(here\): it scans along samples/],
+    ['Gather', model([3], [named('Gather', ['x', 'i'], ['y'], { axis: 0 })], [ints('i', [1, 0])]), /^Gather\(here\): it shifts, reverses, selects or indexes samples/],
+    ['TopK', model([3], [named('TopK', ['x', 'k'], ['y', 'i'], { axis: 0 })], [ints('k', [2])]), /^TopK\(here\): /],
+    ['Softmax', model([3], [named('Softmax', ['x'], ['y'], { axis: 0 })]), /^Softmax\(here\): it joins the samples of a batch/],
+    ['reversal', model([3], [named('Slice', ['x', 'from', 'to', 'axes', 'steps'], ['y'])], [ints('from', [-1]), ints('to', [-1000]), ints('axes', [0]), ints('steps', [-1])]), /^Slice\(here\): it shifts, reverses, selects or indexes samples/],
+    ['attention over n', model([3], [node('Transpose', ['x'], ['k']), named('MatMul', ['x', 'k'], ['s']), node('Softmax', ['s'], ['p'], { axis: -1 }), node('MatMul', ['p', 'x'], ['y'])]), /^MatMul\(here\): it pairs samples with samples/],
+    ['batch norm in training', model([2, 4], [named('BatchNormalization', ['x', 'one', 'zero', 'zero', 'one'], ['y', 'm', 'v'], { training_mode: 1 })], [floats('one', [2], [1, 1]), floats('zero', [2], [0, 0])]), /^BatchNormalization\(here\): it joins the samples/],
+    ['a mean over samples, before another op that mixes', model([3], [node('Softmax', ['x'], ['a'], { axis: 0 }, { name: 'first' }), node('CumSum', ['x', 'axis'], ['b'], {}, { name: 'second' }), node('Add', ['a', 'b'], ['y'])], [int64s('axis', [], [0])]), /^Softmax\(first\)/],
+  ];
+  it.each(cases)('%s', (_, bytes, message) => expect(verdict(bytes)).toMatch(message));
+});
