@@ -60,8 +60,8 @@ function asConvolution(op: Op, b: Builder): readonly Value[] | undefined {
   const counts = axes.map((a) => a.count);
   const batch = dy.type.shape[0]!;
   let z = b.reshape(y, [batch, groups, ...phases, inputs, ...counts]);
+  if (phases.some((p, i) => p < strides[i]!)) z = b.one('pad', [z], { lo: new Array(3 + 2 * rank).fill(0), hi: [0, 0, ...axes.map((a) => a.stride - a.phases), 0, ...axes.map(() => 0)], mode: 'constant', value: 0 });
   z = b.transpose(z, [0, 1, 2 + rank, ...axes.flatMap((_, i) => [3 + rank + i, 2 + i])]);
-  if (phases.some((p, i) => p < strides[i]!)) z = b.one('pad', [z], { lo: new Array(3 + 2 * rank).fill(0), hi: [0, 0, 0, ...axes.flatMap((a) => [0, a.stride - a.phases])], mode: 'constant', value: 0 });
   z = b.reshape(z, [batch, groups * inputs, ...axes.map((a) => a.count * a.stride)]);
   return [b.slice(z, [0, 0, ...axes.map((a) => a.skip)], [batch, groups * inputs, ...size])];
 }

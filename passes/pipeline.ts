@@ -12,6 +12,7 @@ import { fuse } from './fuse.ts';
 import { hoistInvariants } from './hoist-invariants.ts';
 import { selectAlgorithms } from './select-algorithms.ts';
 import { simplify } from './simplify.ts';
+import { splitReductions } from './split-reductions.ts';
 import { splitWeightGradients } from './split-weight-gradients.ts';
 
 export interface Pass {
@@ -34,6 +35,7 @@ export const passes: readonly Pass[] = [
   pass('eliminate-common-subexpressions', eliminateCommonSubexpressions),
   pass('gradients-as-convolutions', gradientsAsConvolutions),
   pass('fold-constants', foldConstants),
+  pass('split-reductions', splitReductions),
   pass('split-weight-gradients', splitWeightGradients),
   pass('select-algorithms', selectAlgorithms),
   pass('fold-constants', foldConstants),

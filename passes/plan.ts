@@ -6,6 +6,7 @@ import { bytesOf, dtypes, sameShape, sameType, showType, sizeOf, type Tensor, ty
 import { opDef } from '../ir/ops/index.ts';
 import { align, allocate, liveBound, type Lifetime } from './allocate.ts';
 import { demandOf, denseStrides, isDense, meets, orderFor, orderForReshape, orderOf, reshapeStrides, rootOf, rowMajorOrder, sameOrder, sameStrides, channelsLastOrder, type Order } from './layout.ts';
+import { orderUpdates } from './order-updates.ts';
 import { schedule } from './schedule.ts';
 
 /** The tile program of a fused graph for one target. The graph is not changed; copies that a layout asks for become steps of their own. */
@@ -24,7 +25,10 @@ export interface PlannedEntry {
  * share one region.
  */
 export function planEntries(entries: readonly PlannedEntry[], target: Target): TileProgram {
-  const scheduled = entries.map((e) => ({ name: e.name, ...schedule(e.graph) }));
+  const scheduled = entries.map((e) => {
+    const { graph, liveBytes } = schedule(e.graph);
+    return { name: e.name, graph: orderUpdates(graph), liveBytes };
+  });
   return new Planner(scheduled[0]!.graph, target).program(scheduled);
 }
 
@@ -58,6 +62,8 @@ class Planner {
   readonly #inputs = new Map<string, Spot>();
   readonly #state = new Map<string, { readonly type: TensorType; readonly spot: Spot }>();
   readonly #contentNames = new Set<string>();
+  /** New values of state, and the state they go to. */
+  #updates: ReadonlyMap<Value, Value> = new Map();
   readonly #roots: Root[] = [];
   readonly #spots = new Map<Value, Spot>();
   readonly #contents: { readonly value: Value; readonly name: string; readonly tensor: Tensor | 'zero' }[] = [];
@@ -97,6 +103,7 @@ class Planner {
       this.#inputs.set(key, spot);
     }
     const updated = new Set(graph.updates.map((u) => u.state));
+    this.#updates = new Map(graph.updates.filter((u) => u.state !== u.value).map((u) => [u.value, u.state]));
     for (const s of graph.state) {
       if (!updated.has(s.value) && !this.#readers.has(s.value) && !this.#outputs.has(s.value)) continue;
       const known = this.#state.get(s.name);
@@ -271,9 +278,25 @@ class Planner {
       this.#spots.set(r, this.#newSpot('output', r.type, order));
       return;
     }
+    const state = top && sameOrder(order, rowMajorOrder(order.length)) ? this.#updates.get(r) : undefined;
+    if (state && this.#mayReplace(state, op, operands)) {
+      this.#spots.set(r, this.#spot(state));
+      return;
+    }
     const strides = denseStrides(r.type.shape, order);
     const reused = isMap(op) ? operands.find((v) => this.#diesHere(v, op) && this.#canOverwrite(v, r, strides)) : undefined;
     this.#spots.set(r, reused && !op.results.some((x) => x !== r && this.#spots.get(x)?.root === this.#spot(reused).root) ? this.#spot(reused) : { root: this.#newRoot('temp', bytesOf(r.type)), offset: 0, strides });
+  }
+
+  /** Whether the new value of state may be written over the old one: nothing reads that later, and `op` reads it where it writes, if at all. */
+  #mayReplace(state: Value, op: Op, operands: readonly Value[]): boolean {
+    const { root } = this.#spot(state);
+    if (this.#keptAlive.has(root) || this.#outputs.has(state)) return false;
+    for (const [other, spot] of this.#spots) {
+      if (spot.root === root && (this.#outputs.has(other) || (this.#readers.get(other) ?? []).some((r) => r !== op && !this.#done.has(r)))) return false;
+    }
+    const reads = operands.filter((v) => this.#spot(v).root === root);
+    return reads.length === 0 || (isMap(op) && reads.every((v) => v === state));
   }
 
   /** Whether an elementwise result may take the memory of an operand: same walk, same width, the whole buffer, nothing else in it. */
@@ -300,6 +323,7 @@ class Planner {
   #resultOrder(op: Op, operands: readonly Value[]): Order | undefined {
     const result = op.results[0]!;
     const rank = result.type.shape.length;
+    if (isMap(op) && op.results.some((r) => this.#updates.has(r))) return rowMajorOrder(rank);
     const root = rootOf(op);
     if (root.name === 'convPacked') return channelsLastOrder(rank);
     if (root.name === 'contract') return this.#wanted(result) ?? rowMajorOrder(rank);

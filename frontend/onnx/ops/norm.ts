@@ -100,15 +100,18 @@ function groupNorm(cx: LowerContext): Value {
   const [n, channels] = shape;
   if (n === undefined || channels === undefined || groups < 1 || channels % groups !== 0) cx.bad(`an input of [${shape.join(',')}] does not split into ${groups} groups of channels`);
   const wide = b.cast(x, x.type.dtype === 'f64' ? 'f64' : stashType(cx));
-  const grouped = b.reshape(wide, [n, groups, sizeOf(shape) / (n * groups)]);
-  const stats = meanAndVariance(b, grouped, [2]);
+  // Spatial axes stay apart, so that any order in memory will do.
+  const spatial = shape.slice(2);
+  const grouped = b.reshape(wide, [n, groups, channels / groups, ...spatial]);
+  const stats = meanAndVariance(b, grouped, range(shape.length + 1).slice(2));
   const normal = b.mul(b.sub(grouped, stats.mean), inverseDeviation(b, stats.variance, node.attrs.float('epsilon', 1e-5)));
+  const ones = spatial.map(() => 1);
   if (node.opset < 21) {
-    const perGroup = (i: number): Value => b.cast(b.reshape(cx.input(i), [1, groups, 1]), wide.type.dtype);
+    const perGroup = (i: number): Value => b.cast(b.reshape(cx.input(i), [1, groups, 1, ...ones]), wide.type.dtype);
     return b.cast(b.reshape(b.add(b.mul(normal, perGroup(1)), perGroup(2)), shape), x.type.dtype);
   }
-  const perChannel = (i: number): Value => alongAxis(b, cx.input(i), 1, shape.length);
-  return b.add(b.mul(b.cast(b.reshape(normal, shape), x.type.dtype), perChannel(1)), perChannel(2));
+  const perChannel = (i: number): Value => b.reshape(cx.input(i), [1, groups, channels / groups, ...ones]);
+  return b.reshape(b.add(b.mul(b.cast(normal, x.type.dtype), perChannel(1)), perChannel(2)), shape);
 }
 
 function meanVarianceNorm(cx: LowerContext): Value {
