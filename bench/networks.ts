@@ -1,0 +1,39 @@
+/**
+ * The speed of whole networks beside another runtime: `npm run bench -- FOLDER [--threads 1,2] [--runs 10] [--against onnxruntime-web] [--wide]
+ * [--only name,name]`. Prints a line a model and number of threads: medians of interleaved runs, their ratio, and what a second thread gives.
+ */
+import { execFileSync } from 'node:child_process';
+import { readdirSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+
+interface Result { readonly runtime: string; readonly threads: number; readonly median: number; readonly fastest: number; readonly difference: number }
+
+const { values: options, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    threads: { type: 'string', default: '1,2' }, runs: { type: 'string', default: '10' }, against: { type: 'string', default: 'onnxruntime-web' },
+    wide: { type: 'boolean', default: false }, only: { type: 'string', default: '' },
+  },
+});
+const [folder] = positionals;
+if (folder === undefined) throw new Error('usage: npm run bench -- FOLDER [--threads 1,2] [--runs 10] [--against onnxruntime-web] [--wide] [--only name,name]');
+const only = options.only.split(',').filter((name) => name !== '');
+const entry = fileURLToPath(new URL('../cli/tilewright.js', import.meta.url));
+
+console.log('| model | threads | ours, ms | theirs, ms | ratio | fastest: ours, theirs | against 1 thread |\n|---|---|---|---|---|---|---|');
+for (const file of readdirSync(folder).filter((name) => name.endsWith('.onnx')).sort()) {
+  const model = basename(file, '.onnx');
+  if (only.length > 0 && !only.includes(model)) continue;
+  const args = [entry, 'bench', join(folder, file), '--threads', options.threads, '--against', options.against, '--runs', options.runs, '--json', ...(options.wide ? ['--wide'] : [])];
+  const { results } = JSON.parse(execFileSync(process.execPath, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] })) as { readonly results: readonly Result[] };
+  const ours = results.filter((r) => r.runtime.startsWith('tilewright'));
+  for (const r of ours) {
+    const single = ours.find((o) => o.threads === 1);
+    for (const peer of results.filter((p) => p.threads === r.threads && !p.runtime.startsWith('tilewright'))) {
+      const scaling = single && r.threads > 1 ? `${(single.median / r.median).toFixed(2)}x` : '';
+      console.log(`| ${model} | ${r.threads} | ${r.median.toFixed(1)} | ${peer.median.toFixed(1)} | ${(peer.median / r.median).toFixed(2)}x | ${r.fastest.toFixed(1)}, ${peer.fastest.toFixed(1)} | ${scaling} |`);
+    }
+  }
+}
