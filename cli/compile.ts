@@ -11,10 +11,13 @@ import { passes } from '../passes/pipeline.ts';
 import { reason } from '../runtime/bytes.ts';
 import type { Features } from '../runtime/features.ts';
 import { readTensor } from './inputs.ts';
-import { dims, featureSets, pairs } from './options.ts';
+import { dims, featureSets, pairs, refuseOption } from './options.ts';
 import { bytes, ms, note, say, sayJson, withProgress } from './print.ts';
+import { compileTraining } from './train/model.ts';
+import { refuseStepOptions, trainOptions, withStepOptions, type StepOptions } from './train/options.ts';
 
-interface Options {
+interface Options extends StepOptions {
+  readonly train?: boolean;
   readonly output?: string;
   readonly dim?: Record<string, number>;
   readonly value?: Record<string, string>;
@@ -30,7 +33,7 @@ interface Options {
 /** Adds the command. */
 export function compileCommand(program: Command): void {
   const passNames = ['import', ...new Set(passes.map((p) => p.name))];
-  program
+  const command = program
     .command('compile')
     .description('compile an ONNX model to a folder: model.wasm, manifest.json, weights.safetensors, model.js, model.d.ts')
     .argument('<model>', 'an .onnx file')
@@ -44,22 +47,26 @@ export function compileCommand(program: Command): void {
     .addOption(new Option('--stop-after <pass>', 'stop there and print the IR; writes no artifact').choices(passNames))
     .option('--locations', 'print the ONNX nodes that each op came from')
     .option('--json', 'print facts as JSON')
-    .action(run);
+    .option('--train', 'make a training artifact, with the options below: entries step and eval over one state');
+  withStepOptions(command).action(run);
 }
 
-async function run(model: string, options: Options): Promise<void> {
+async function run(model: string, options: Options, command: Command): Promise<void> {
+  if (!options.train) refuseStepOptions(command);
+  refuseOption(options.train === true && options.stopAfter !== undefined, '--stop-after', 'does not go with --train; inspect --train --ir prints the step');
   const folder = options.output ?? basename(model, extname(model));
   if (options.stopAfter === undefined) await checkFolder(folder);
   const started = performance.now();
   const seen = new Set<string>();
+  let observed = 0;
   const base: CompileOptions = {
     ...(options.dim && { dims: options.dim }),
     ...(options.value && { values: Object.fromEntries(Object.entries(options.value).map(([name, file]) => [name, readTensor(file)])) }),
     ...(options.features && { features: options.features }),
     ...(options.profile && { profile: true }),
-    ...((options.dumpIr !== undefined || options.printAfter) && { onGraph: (graph, pass, index) => {
+    ...((options.dumpIr !== undefined || options.printAfter) && { onGraph: (graph, pass) => {
       seen.add(pass);
-      observe(graph, pass, index, options);
+      observe(graph, pass, observed++, options);
     } }),
   };
   if (options.stopAfter !== undefined) {
@@ -67,7 +74,8 @@ async function run(model: string, options: Options): Promise<void> {
     if (!options.printAfter?.includes(options.stopAfter) || !seen.has(options.stopAfter)) say(graphText(graph, { locations: options.locations ?? false }));
     return noteUnchanged(seen, options);
   }
-  const artifact = await withProgress(basename(model), (onProgress) => compile(model, { ...base, onProgress }));
+  const artifact = await withProgress(basename(model), (onProgress) =>
+    options.train ? compileTraining(model, trainOptions(options), options.batch, { ...base, onProgress }) : compile(model, { ...base, onProgress }));
   noteUnchanged(seen, options);
   await artifact.save(folder);
   const time = performance.now() - started;

@@ -15,8 +15,11 @@ import { readTensor } from './inputs.ts';
 import { isArtifact, readModelGraph } from './model.ts';
 import { dims, pairs } from './options.ts';
 import { amount, bytes, note, say, sayJson } from './print.ts';
+import { inspectTraining } from './train/inspect.ts';
+import { refuseStepOptions, withStepOptions, type StepOptions } from './train/options.ts';
 
-interface Options {
+interface Options extends StepOptions {
+  readonly train?: boolean;
   readonly ir?: boolean;
   readonly locations?: boolean;
   readonly dim?: Record<string, number>;
@@ -26,7 +29,7 @@ interface Options {
 
 /** Adds the command. */
 export function inspectCommand(program: Command): void {
-  program
+  const command = program
     .command('inspect')
     .description('print inputs, outputs, ops, parameters, multiply-adds and memory of a model or an artifact')
     .argument('<model>', 'an .onnx file, or the folder that compile wrote')
@@ -35,10 +38,13 @@ export function inspectCommand(program: Command): void {
     .option('--dim <symbol=size>', 'size of a symbolic dimension', dims)
     .option('--value <input=file>', 'value of an input that decides shapes', pairs)
     .option('--json', 'print facts as JSON')
-    .action(run);
+    .option('--train', 'show a training step, with the options below: parameters with their units; with --ir forward, backward and update (.onnx only)');
+  withStepOptions(command).action(run);
 }
 
-async function run(model: string, options: Options): Promise<void> {
+async function run(model: string, options: Options, command: Command): Promise<void> {
+  if (!options.train) refuseStepOptions(command);
+  else if (!isArtifact(model)) return inspectTraining(model, options);
   if (isArtifact(model)) inspectArtifact(model, (await openArtifact(model)).manifest, options.json ?? false);
   else inspectModel(model, options);
 }

@@ -9,6 +9,7 @@ import { batchesOf, plainNormalisation, standardisation, type Augmentation, type
 import { blends } from '../runtime/data/augment.ts';
 import { loadTrainer, type Trainer } from '../runtime/index.ts';
 import { readData, type Reading } from './data/files.ts';
+import { bestFeatures } from './model.ts';
 import { dims, number, numbers, positive, wholeNumber } from './options.ts';
 import { note, say, sayJson, withProgress } from './print.ts';
 import { augmentation } from './train/augmentation.ts';
@@ -89,7 +90,7 @@ async function run(model: string, options: Options): Promise<void> {
   checkOutputs(model, options, folder);
   if (folder !== undefined) await prepareFolder(folder);
   const train = trainOptions(options, { soft: options.augment !== undefined && blends(options.augment), gradients: options.logGradients !== undefined });
-  const artifact = await withProgress(basename(model), (onProgress) => compileTraining(model, train, options.batch, options.dim ?? {}, onProgress));
+  const artifact = await withProgress(basename(model), (onProgress) => compileTraining(model, train, options.batch, { ...(options.dim && { dims: options.dim }), features: [bestFeatures()], onProgress }));
   for (const w of artifact.warnings) note(`warning: ${w}`);
   await using trainer = await loadTrainer(artifact, options.threads === undefined ? {} : { threads: options.threads });
   for (const notice of trainer.notices) note(notice);

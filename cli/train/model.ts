@@ -1,27 +1,28 @@
 /** From an ONNX model and options to a trainer, and to what its data has to be. */
-import { bestFeatures, modelInputs, readModelGraph } from '../model.ts';
+import { modelInputs, readModelGraph } from '../model.ts';
 import { compile, type Artifact, type CompileOptions } from '../driver/compile.ts';
 import { UserError } from '../../ir/diagnostic.ts';
 import type { TrainOptions } from '../../passes/train/options.ts';
 import type { Wanted } from '../../runtime/data/index.ts';
 import type { Trainer } from '../../runtime/trainer.ts';
 
-/** Compiles a model's training step for a batch; a model with a symbolic batch gets it as that dimension, one with a fixed batch is rebound. */
-export function compileTraining(model: string, train: TrainOptions, batch: number | undefined, dims: Readonly<Record<string, number>>, onProgress?: CompileOptions['onProgress']): Promise<Artifact> {
-  const bound: Record<string, number> = { ...dims };
+/** Compiles a model's training step for a batch. */
+export function compileTraining(model: string, train: TrainOptions, batch: number | undefined, options: CompileOptions): Promise<Artifact> {
+  const bound = boundBatch(model, batch, options.dims ?? {});
+  return compile(model, { ...options, dims: bound.dims, train: { ...train, ...(bound.batch !== undefined && { batch: bound.batch }) } });
+}
+
+/** How a model gets its batch: a symbolic one is bound as that dimension, a fixed one is rebound (`batch`). */
+export function boundBatch(model: string, batch: number | undefined, given: Readonly<Record<string, number>>): { readonly dims: Readonly<Record<string, number>>; readonly batch: number | undefined } {
+  const dims: Record<string, number> = { ...given };
   let rebound: number | undefined;
   for (const input of modelInputs(readModelGraph(model))) {
     const first = input.dims?.[0];
     if (typeof first === 'number') {
       if (batch !== undefined && batch !== first) rebound = batch;
-      continue;
-    }
-    const symbol = first ?? `${input.name}.0`;
-    if (bound[symbol] !== undefined) continue;
-    if (input.dims === undefined || input.dims.length === 0) continue;
-    bound[symbol] = batch ?? defaultBatch;
+    } else if (input.dims !== undefined && input.dims.length > 0) dims[first ?? `${input.name}.0`] ??= batch ?? defaultBatch;
   }
-  return compile(model, { dims: bound, features: [bestFeatures()], train: { ...train, ...(rebound !== undefined && { batch: rebound }) }, ...(onProgress && { onProgress }) });
+  return { dims, batch: rebound };
 }
 
 const defaultBatch = 64;

@@ -1,5 +1,5 @@
 /** Options that say what a training step is made of: train, compile --train and inspect --train share them. */
-import { InvalidArgumentError, Option, type Command } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
 import { UserError } from '../../ir/diagnostic.ts';
 import { optimizerNamed } from '../../passes/train/named-optimizers.ts';
 import type { CentralizationSpec, LossSpec, OptimizerSpec, TrainOptions } from '../../passes/train/options.ts';
@@ -63,6 +63,13 @@ export function withStepOptions(command: Command): Command {
     .option('--freeze <patterns...>', 'parameters that keep their values, * standing for any text')
     .option('--batch <n>', 'samples of a step (default: what the model has)', positive)
     .option('--micro-batch <n>', 'samples that are computed at a time', positive);
+}
+
+/** Refuses options of a training step where none is asked for. */
+export function refuseStepOptions(command: Command): void {
+  const own = withStepOptions(new Command()).options.map((o) => o.attributeName());
+  const given = command.options.find((o) => own.includes(o.attributeName()) && command.getOptionValueSource(o.attributeName()) === 'cli');
+  if (given) throw new UserError(`${given.long} goes with --train`);
 }
 
 /** The options as a training step's. `soft`: targets are blends of classes. */

@@ -52,6 +52,12 @@ function clip(cx: LowerContext, lo: Value | undefined, hi: Value | undefined): V
   return hi ? b.min(x, asScalar(hi)) : x;
 }
 
+/** A bound; a known float is a number, as a weight it would be trained. */
+function bound(cx: LowerContext, input: number, name: string): Value | undefined {
+  const given = cx.optionalInput(input);
+  return given && isFloat(given.type.dtype) && cx.isConstant(given) ? cx.b.scalar(cx.numbers(given, name)[0]!, given.type.dtype) : given;
+}
+
 const clipByAttributes = (cx: LowerContext): Value => {
   const { dtype } = cx.input(0).type;
   const bound = (name: string): Value | undefined => {
@@ -136,7 +142,7 @@ export const mathOps: LoweringTable = {
   Min: variadic((cx, x, y) => cx.b.min(x, y)),
   Clip: [
     row(1, 1, clipByAttributes),
-    row(11, [1, 3], (cx) => clip(cx, cx.optionalInput(1), cx.optionalInput(2))),
+    row(11, [1, 3], (cx) => clip(cx, bound(cx, 1, 'min'), bound(cx, 2, 'max'))),
   ],
   CumSum: cumulative('cumSum', 11),
   CumProd: cumulative('cumProd', 26),
