@@ -11,4 +11,4 @@ export type { Tensor, TensorInfo, TensorOf, TypedArray } from './tensor.ts';
 export * from './data/index.ts';
 export type { Checkpoint } from './checkpoint.ts';
 export { constantSchedule, cosineSchedule, exponentialSchedule, stepSchedule, withWarmup, type Schedule } from './schedule.ts';
-export { loadTrainer, NonFiniteLoss, type InputTensor, type StepResult, type Trainer, type TrainerOptions } from './trainer.ts';
+export { loadTrainer, NonFiniteLoss, type InputTensor, type LoadTrainerOptions, type StepResult, type Trainer, type TrainerOptions } from './trainer.ts';

@@ -24,6 +24,8 @@ export interface TrainerOptions {
   readonly explain?: Explain;
 }
 
+export type LoadTrainerOptions = TrainerOptions & Pick<LoadOptions, 'threads' | 'features'>;
+
 export interface StepResult {
   readonly loss: number;
   /** The model's outputs, and gradients (`NAME.grad`) where the step returns them. */
@@ -75,7 +77,7 @@ export type InputTensor = Tensor | Float32Array | Float64Array;
  * Loads a training artifact, which `tilewright compile --train` or `compile(model, { train })` made: a folder, a URL, or an artifact in memory. An idle trainer does not
  * keep a Node process alive.
  */
-export async function loadTrainer(source: string | URL | ArtifactObject, options: TrainerOptions & Pick<LoadOptions, 'threads' | 'features'> = {}): Promise<Trainer> {
+export async function loadTrainer(source: string | URL | ArtifactObject, options: LoadTrainerOptions = {}): Promise<Trainer> {
   const explain = options.explain ?? (typeof source === 'object' && 'manifest' in source ? source.explain : undefined);
   return trainerOver(await wasmEngine(source, options), { ...options, ...(explain && { explain }) });
 }

@@ -9,46 +9,54 @@ export async function bindings(manifest: Manifest): Promise<{ readonly js: strin
   const project = new Project({ useInMemoryFileSystem: true, skipLoadingLibFiles: true });
 
   const declarations = project.createSourceFile('model.d.ts');
-  declarations.addImportDeclaration({ isTypeOnly: true, moduleSpecifier: 'tilewright/runtime', namedImports: ['InputOf', 'LoadOptions', 'Session', 'TensorOf'] });
+  const step = manifest.entries?.find((e) => e.name === 'step');
+  const evaluation = manifest.entries?.find((e) => e.name === 'eval');
+  const options = step ? 'LoadTrainerOptions' : 'LoadOptions';
+  declarations.addImportDeclaration({ isTypeOnly: true, moduleSpecifier: 'tilewright/runtime', namedImports: ['InputOf', options, step ? 'Trainer' : 'Session', 'TensorOf'] });
   const property = (info: TensorInfo, type: string, optional: boolean): { name: string; type: string; isReadonly: true; hasQuestionToken: boolean; docs: string[] } => ({
     name: propertyName(info.name), type: `${type}<'${info.dtype}'>`, isReadonly: true, hasQuestionToken: optional, docs: [describe(info)],
   });
-  declarations.addInterface({
-    name: 'Inputs',
-    isExported: true,
-    docs: [`What ${inComment(manifest.model)} takes.`],
+  const takes = (name: string, what: string, inputs: readonly TensorInfo[]): void => void declarations.addInterface({
+    name, isExported: true, docs: [`What ${what} takes.`],
     properties: [
-      ...manifest.inputs.map((i) => property(i, 'InputOf', false)),
+      // A trainer has a learning rate of its own.
+      ...inputs.map((i) => property(i, 'InputOf', step !== undefined && i.name === 'lr')),
       ...manifest.bound.map((b) => ({ ...property(b, 'InputOf', true), docs: [`${describe(b)}, bound when the model was compiled; may be left out.`] })),
     ],
   });
-  declarations.addInterface({
-    name: 'Outputs',
-    isExported: true,
-    docs: [`What ${inComment(manifest.model)} gives.`],
-    properties: manifest.outputs.map((o) => property(o, 'TensorOf', false)),
+  const gives = (name: string, what: string, outputs: readonly TensorInfo[]): void => void declarations.addInterface({
+    name, isExported: true, docs: [`What ${what} gives.`], properties: outputs.map((o) => property(o, 'TensorOf', false)),
   });
-  declarations.addInterface({
-    name: 'ModelSession',
-    isExported: true,
-    docs: ['A session whose inputs and outputs are typed by the model.'],
-    extends: [`Omit<Session, 'run' | 'runSync'>`],
-    methods: [
-      { name: 'run', parameters: [{ name: 'inputs', type: 'Inputs' }], returnType: 'Promise<Outputs>' },
-      { name: 'runSync', parameters: [{ name: 'inputs', type: 'Inputs' }], returnType: 'Outputs' },
-    ],
-  });
+  const method = (name: string, inputs: string, returnType: string): { name: string; parameters: { name: string; type: string }[]; returnType: string } => ({ name, parameters: [{ name: 'inputs', type: inputs }], returnType });
+  const model = inComment(manifest.model);
+  if (step && evaluation) {
+    takes('StepInputs', `a training step of ${model}`, step.inputs);
+    gives('StepOutputs', `a training step of ${model}, beside the loss,`, step.outputs.filter((o) => o.name !== 'loss'));
+    takes('Inputs', `an evaluation of ${model}`, evaluation.inputs);
+    gives('Outputs', `an evaluation of ${model}`, evaluation.outputs);
+    declarations.addInterface({
+      name: 'ModelTrainer', isExported: true, docs: ['A trainer whose inputs and outputs are typed by the model.'], extends: [`Omit<Trainer, 'trainStep' | 'evaluate'>`],
+      methods: [method('trainStep', 'StepInputs', 'Promise<{ readonly loss: number; readonly outputs: StepOutputs }>'), method('evaluate', 'Inputs', 'Promise<Outputs>')],
+    });
+  } else {
+    takes('Inputs', model, manifest.inputs);
+    gives('Outputs', model, manifest.outputs);
+    declarations.addInterface({
+      name: 'ModelSession', isExported: true, docs: ['A session whose inputs and outputs are typed by the model.'], extends: [`Omit<Session, 'run' | 'runSync'>`],
+      methods: [method('run', 'Inputs', 'Promise<Outputs>'), method('runSync', 'Inputs', 'Outputs')],
+    });
+  }
   declarations.addFunction({
     name: 'load',
     isExported: true,
     hasDeclareKeyword: false,
     docs: ['Loads the artifact that lies beside this file.'],
-    parameters: [{ name: 'options', type: 'LoadOptions', hasQuestionToken: true }],
-    returnType: 'Promise<ModelSession>',
+    parameters: [{ name: 'options', type: options, hasQuestionToken: true }],
+    returnType: `Promise<${step ? 'ModelTrainer' : 'ModelSession'}>`,
   });
 
   const js = project.createSourceFile('model.js');
-  js.addImportDeclaration({ moduleSpecifier: 'tilewright/runtime', namedImports: [{ name: 'load', alias: 'loadArtifact' }] });
+  js.addImportDeclaration({ moduleSpecifier: 'tilewright/runtime', namedImports: [{ name: step ? 'loadTrainer' : 'load', alias: 'loadArtifact' }] });
   js.addVariableStatement({
     isExported: true,
     declarationKind: VariableDeclarationKind.Const,
