@@ -2,10 +2,12 @@
 import { readFileSync } from 'node:fs';
 import type { WasmModule } from '../../backends/wasm/module.ts';
 import { importModel, type ImportedModel, type ImportOptions } from '../../frontend/index.ts';
-import { UserError } from '../../ir/diagnostic.ts';
+import { Unsupported, UserError } from '../../ir/diagnostic.ts';
 import type { Graph } from '../../ir/graph.ts';
 import type { TileProgram } from '../../ir/tile.ts';
 import type { Tensor } from '../../ir/type.ts';
+import type { NormSpec } from '../../passes/norm/options.ts';
+import { rewriteNorms } from '../../passes/norm/rewrite-norms.ts';
 import { plan, planEntries } from '../../passes/plan.ts';
 import { PassError, runPipeline } from '../../passes/pipeline.ts';
 import { evaluationStep } from '../../passes/train/evaluation-step.ts';
@@ -47,6 +49,8 @@ export interface CompileOptions {
   readonly onProgress?: (stage: string, done: number, of: number) => void;
   /** The last pass to run, or `import`; for `compileGraph`. */
   readonly stopAfter?: string;
+  /** Rewrites the model's batch normalizations; for inference. */
+  readonly norm?: NormSpec;
 }
 
 /** An artifact in memory, to load or to save. */
@@ -76,7 +80,9 @@ export function compileGraph(model: string | Uint8Array, options: CompileOptions
   const imported = importModel(model, importOptions(options));
   onGraph?.(imported.graph, 'import', 0);
   if (stopAfter === 'import') return { imported, graph: imported.graph };
-  const graph = runPipeline(imported.graph, wasmTarget, { ...(onGraph && { onGraph }), ...(onProgress && { onProgress }), ...(stopAfter !== undefined && { stopAfter }) });
+  const start = options.norm ? rewriteNorms(imported, options.norm, wasmTarget).graph : imported.graph;
+  if (start !== imported.graph) onGraph?.(start, 'rewrite-norms', 0);
+  const graph = runPipeline(start, wasmTarget, { ...(onGraph && { onGraph }), ...(onProgress && { onProgress }), ...(stopAfter !== undefined && { stopAfter }) });
   return { imported, graph };
 }
 
@@ -102,6 +108,7 @@ export async function artifactOf(
 /** Compiles a model to a step of training and an evaluation over the same state. */
 async function compileTraining(model: string | Uint8Array, options: CompileOptions, train: TrainOptions): Promise<Artifact> {
   const { onGraph, onProgress } = options;
+  if (options.norm) throw new Unsupported('rewriting of normalizations for training', 'a trained model is written back as ONNX by its weights alone, which a rewritten model has others of: compile it for inference, or rewrite the graph with rewriteNorms and make the step with trainingStep');
   onProgress?.('import', 0, 1);
   const imported = importModel(model, importOptions(options));
   onGraph?.(imported.graph, 'import', 0);

@@ -16,10 +16,11 @@ export function sampleNorms(graph: Graph): SampleNorm[] {
     const [x] = op.operands;
     if (op.name !== 'moments' || !x || parameters.has(x)) return [];
     const axes = nums(op.attrs, 'axes');
-    const [, groups = 1] = x.type.shape;
-    const rest = x.type.shape.length - axes.length;
-    const split = defs.get(x)?.name === 'reshape' ? defs.get(x)!.operands[0]!.type.shape[1] : groups;
-    if (axes.includes(0) || split === undefined) return [];
-    return rest === 1 ? [{ channels: split, groups: 1 }] : rest === 2 && !axes.includes(1) ? [{ channels: split, groups }] : [];
+    const { shape } = x.type;
+    const kept = shape.flatMap((_, i) => (axes.includes(i) ? [] : [i]));
+    const before = defs.get(x)?.name === 'reshape' ? defs.get(x)!.operands[0]!.type.shape : shape;
+    const channels = before[1];
+    if (channels === undefined || kept[0] !== 0 || kept.length > 2 || (kept.length === 2 && kept[1] !== 1)) return [];
+    return [{ channels, groups: kept.length === 2 ? shape[1]! : 1 }];
   });
 }

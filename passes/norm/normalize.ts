@@ -11,8 +11,15 @@ const defaultMomentum = 0.9;
 /** Of norms over samples; batch norm keeps the model's own. */
 const defaultEpsilon = 1e-3;
 
-/** (x - mean) / sqrt(variance + ε) for the statistics of `spec`, and the running statistics that it keeps. */
-export function normalize(b: Builder, x: Value, norm: BatchNorm, spec: NormSpec): { readonly value: Value; readonly statistics: readonly Statistic[] } {
+/** (x - mean) / sqrt(variance + ε), and the running statistics that it keeps. Groups have an axis of their own: `row` shapes one element a channel to broadcast to the value. */
+export interface Normalized {
+  readonly value: Value;
+  readonly statistics: readonly Statistic[];
+  row(v: Value): Value;
+}
+
+/** Normalizes x by the statistics that `spec` names. */
+export function normalize(b: Builder, x: Value, norm: BatchNorm, spec: NormSpec): Normalized {
   const { shape } = x.type;
   const [n, channels] = shape as [number, number];
   const epsilon = spec.epsilon ?? (spec.kind === 'batch' || spec.kind === 'frozen' ? norm.epsilon : defaultEpsilon);
@@ -20,10 +27,10 @@ export function normalize(b: Builder, x: Value, norm: BatchNorm, spec: NormSpec)
   const centred = (from: Value, mean: Value, variance: Value): Value => b.mul(b.sub(from, mean), b.unary('rsqrt', b.add(variance, epsilon)));
   switch (spec.kind) {
     case 'none':
-      return { value: x, statistics: [] };
+      return { value: x, statistics: [], row };
     case 'frozen': {
       const { mean, variance } = running(norm, spec);
-      return { value: centred(x, row(b.cast(mean, x.type.dtype)), row(b.cast(variance, x.type.dtype))), statistics: [mean, variance].map((state) => ({ state, next: undefined })) };
+      return { value: centred(x, row(b.cast(mean, x.type.dtype)), row(b.cast(variance, x.type.dtype))), statistics: [mean, variance].map((state) => ({ state, next: undefined })), row };
     }
     case 'batch': {
       const axes = shape.flatMap((_, i) => (i === 1 ? [] : [i]));
@@ -32,15 +39,21 @@ export function normalize(b: Builder, x: Value, norm: BatchNorm, spec: NormSpec)
       const own = running(norm, spec);
       const momentum = own.momentum ?? defaultMomentum;
       const next = (state: Value, now: Value): Statistic => ({ state, next: b.add(b.mul(state, momentum), b.mul(b.reshape(b.cast(now, state.type.dtype), state.type.shape), 1 - momentum)) });
-      return { value: centred(x, row(mean), row(variance)), statistics: [next(own.mean, mean), next(own.variance, variance)] };
+      return { value: centred(x, row(mean), row(variance)), statistics: [next(own.mean, mean), next(own.variance, variance)], row };
     }
     default: {
       const groups = groupsOf(spec, channels, norm);
-      const length = sizeOf(shape) / (n * groups);
-      const grouped = b.reshape(x, [n, groups, length]);
-      const [mean, m2] = b.op('moments', [grouped], { axes: [2] }) as [Value, Value];
-      const each = (v: Value): Value => b.reshape(v, [n, groups, 1]);
-      return { value: b.reshape(centred(grouped, each(mean), each(b.div(m2, length))), shape), statistics: [] };
+      // Spatial axes stay apart, so that any order in memory will do.
+      const split = [n, groups, channels / groups, ...shape.slice(2)];
+      const grouped = b.reshape(x, split);
+      const axes = split.map((_, i) => i).slice(2);
+      const [mean, m2] = b.op('moments', [grouped], { axes }) as [Value, Value];
+      const each = (v: Value): Value => b.reshape(v, split.map((size, i) => (i < 2 ? size : 1)));
+      return {
+        value: centred(grouped, each(mean), each(b.div(m2, sizeOf(shape) / (n * groups)))),
+        statistics: [],
+        row: (v) => b.reshape(v, split.map((size, i) => (i === 1 || i === 2 ? size : 1))),
+      };
     }
   }
 }

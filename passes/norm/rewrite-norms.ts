@@ -135,13 +135,12 @@ class Rewriting {
     const gamma = norm.scale.length === 0 ? b.constant(filled(dtype, [channels], 1)) : norm.scale.map((v) => vector(at(v))).reduce((p, q) => b.mul(p, q));
     const beta = vector(at(norm.bias));
     this.#affine.set(norm, { gamma, beta });
-    const { value, statistics } = normalize(b, at(norm.x), norm, this.#spec);
+    const { value, statistics, row } = normalize(b, at(norm.x), norm, this.#spec);
     this.statistics.push(...statistics);
     this.rewritten.push({ node: norm.last.source[0] ?? norm.last.name, from: norm.form, channels, proxy: this.#activations.has(norm) ? Object.values(proxySuffixes).map((s) => proxyName(norm, s)) : [] });
-    const row = (v: Value): Value => b.reshape(v, norm.y.type.shape.map((_, i) => (i === 1 ? channels : 1)));
     const scaled = b.mul(value, row(gamma));
     const shifted = this.#activations.has(norm) || !this.#spec.proxy?.centerOnly;
-    return shifted ? b.add(scaled, row(beta)) : scaled;
+    return b.reshape(shifted ? b.add(scaled, row(beta)) : scaled, norm.y.type.shape);
   }
 
   /** (φ(u) - mean) · scale, for the op that gives φ(u) and has just been appended. */
