@@ -1,6 +1,6 @@
 /**
  * Times training steps (SGD with momentum) against PyTorch from the same weights, where python3 has torch:
- * npm run bench:train -- [--threads 2] [--steps 20] [--only TEXT] [--profile]
+ * npm run bench:train -- [--threads 2] [--steps 20] [--only TEXT] [--profile] [--wide]
  */
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -21,7 +21,7 @@ import { convnet, numbers, resnet20, type Network } from './train-networks.ts';
 const { values } = parseArgs({
   options: {
     threads: { type: 'string', default: '2' }, steps: { type: 'string', default: '20' }, only: { type: 'string', default: '' },
-    profile: { type: 'boolean', default: false }, python: { type: 'string', default: '/usr/bin/python3' },
+    profile: { type: 'boolean', default: false }, wide: { type: 'boolean', default: false }, python: { type: 'string', default: '/usr/bin/python3' },
   },
 });
 const [threads, steps] = [Number(values.threads), Number(values.steps)];
@@ -46,8 +46,8 @@ async function timeOurs(network: Network): Promise<Timing> {
   const imported = importModel(network.model, { file: network.name });
   const step = trainingStep(imported.graph, imported.statistics, { loss: { kind: 'crossEntropy' }, optimizer: { kind: 'sgd', momentum: 0.9 } }, wasmTarget);
   const graph = runPipeline(step.graph, wasmTarget);
-  const artifact = await artifactOf({ imported, graph }, { features: [bestFeatures()], profile: values.profile });
-  const session = await load(artifact, { threads });
+  const artifact = await artifactOf({ imported, graph }, { features: [...(values.wide ? ['wide' as const] : []), bestFeatures()], profile: values.profile });
+  const session = await load(artifact, { threads, wide: values.wide });
   try {
     const y = BigInt64Array.from({ length: network.input[0] }, (_, i) => BigInt(i % network.classes));
     const inputs = { x: images(network), y, lr: Float32Array.of(rate) };

@@ -51,7 +51,9 @@ export async function start(artifact: OpenArtifact, options: LoadOptions, notice
   await readWeights(artifact, reference);
   const expected = await runSample(manifest, reference).finally(() => reference.close());
   const executor = await pool(chosen.file, binary);
+  await resetState(artifact, executor);
   const difference = await runSample(manifest, executor).then((got) => worstDifference(expected, got), () => Infinity);
+  await resetState(artifact, executor);
   if (difference <= wideTolerance) return { executor, features: 'wide' };
   notices.push(`wide vectors: results differ from the ordinary module by ${difference.toPrecision(2)} of their magnitude; the ordinary module is used`);
   await executor.close();
@@ -102,6 +104,14 @@ async function readWeights(artifact: OpenArtifact, executor: Executor): Promise<
     await executor.close();
     throw error;
   }
+}
+
+/** Puts state that a sample run has changed back to where it starts. */
+async function resetState(artifact: OpenArtifact, executor: Executor): Promise<void> {
+  const { state = [] } = artifact.manifest;
+  if (state.length === 0) return;
+  for (const s of state) await executor.fill(s.address, byteLength(s), (_, into) => Promise.resolve(void into.fill(0)));
+  await readWeights(artifact, executor);
 }
 
 /** Reads tensors in file order, after checking that the file holds what the manifest says. */

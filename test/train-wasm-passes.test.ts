@@ -1,0 +1,123 @@
+/** Passes for training graphs: the same numbers by other ops, and state that is written in place. */
+import { describe, expect, test } from 'vitest';
+import { wasmTarget } from '../cli/driver/target.ts';
+import { Builder } from '../ir/builder.ts';
+import { evaluate } from '../ir/evaluate.ts';
+import type { Graph } from '../ir/graph.ts';
+import { opDef } from '../ir/ops/index.ts';
+import { sizeOf, tensorType, type Tensor } from '../ir/type.ts';
+import { verify } from '../ir/verify.ts';
+import { gradientsAsConvolutions } from '../passes/gradients-as-convolutions.ts';
+import { plan } from '../passes/plan.ts';
+import { splitReductions } from '../passes/split-reductions.ts';
+import { splitWeightGradients } from '../passes/split-weight-gradients.ts';
+import { randomArray, randomNumbers } from './contract-harness.ts';
+import { runProgram } from './run-program.ts';
+
+const random = (shape: readonly number[], seed: number): Tensor => ({ dtype: 'f32', shape, data: Float32Array.from(randomArray(sizeOf(shape), randomNumbers(seed))) });
+
+function graphOf(inputs: Readonly<Record<string, Tensor>>, build: (b: Builder, values: ReturnType<Builder['input']>[]) => ReturnType<Builder['op']>): Graph {
+  const b = new Builder('g');
+  const values = Object.entries(inputs).map(([name, t]) => b.input(t, name));
+  return b.finish(build(b, values).map((value, i) => ({ name: `o${i}`, value })));
+}
+
+/** The pass changes the graph, the result verifies, and gives the same numbers up to rounding. */
+function expectSame(graph: Graph, pass: (g: Graph, t: typeof wasmTarget) => Graph, inputs: Readonly<Record<string, Tensor>>, tolerance: number): Graph {
+  const after = pass(graph, wasmTarget);
+  expect(after).not.toBe(graph);
+  verify(after);
+  const [want, got] = [evaluate(graph, inputs).outputs, evaluate(after, inputs).outputs];
+  for (const [name, t] of want) {
+    const other = got.get(name)!;
+    expect(other.shape).toEqual(t.shape);
+    t.data.forEach((v, i) => expect(Math.abs(Number(other.data[i]) - Number(v))).toBeLessThanOrEqual(tolerance * Math.max(1, Math.abs(Number(v)))));
+  }
+  return after;
+}
+
+describe('gradients-as-convolutions', () => {
+  test.each([
+    { x: [2, 3, 6, 5], w: [4, 3, 3, 3], strides: [1, 1], pads: [1, 1, 1, 1], dilations: [1, 1], groups: 1 },
+    { x: [2, 3, 7, 8], w: [4, 3, 3, 3], strides: [2, 2], pads: [1, 1, 1, 1], dilations: [1, 1], groups: 1 },
+    { x: [1, 4, 8, 9], w: [6, 2, 1, 1], strides: [2, 2], pads: [0, 0, 0, 0], dilations: [1, 1], groups: 2 },
+    { x: [1, 2, 11, 10], w: [3, 2, 4, 2], strides: [3, 1], pads: [2, 0, 1, 2], dilations: [1, 3], groups: 1 },
+    { x: [2, 2, 13], w: [2, 1, 5], strides: [2], pads: [0, 3], dilations: [1], groups: 2 },
+    { x: [1, 2, 4, 5, 6], w: [3, 2, 2, 3, 2], strides: [1, 2, 2], pads: [1, 1, 0, 0, 1, 1], dilations: [1, 1, 1], groups: 1 },
+    { x: [1, 2, 8, 8], w: [2, 2, 2, 2], strides: [3, 3], pads: [-1, 0, 0, -1], dilations: [1, 1], groups: 1 },
+  ])('x $x, w $w, strides $strides, pads $pads, dilations $dilations, groups $groups', ({ x, w, ...attrs }) => {
+    const y = opDef('conv').infer([tensorType('f32', x), tensorType('f32', w)], attrs, [])[0]!.shape;
+    const inputs = { dy: random(y, 1), w: random(w, 2) };
+    const graph = graphOf(inputs, (b, [dy, weight]) => [b.one('convData', [dy!, weight!], { ...attrs, size: x.slice(2) })]);
+    const after = expectSame(graph, gradientsAsConvolutions, inputs, 1e-6);
+    expect(after.ops.map((o) => o.name)).not.toContain('convData');
+  });
+});
+
+test('weight gradients are sums over parts of the batch', () => {
+  const inputs = { x: random([12, 3, 6, 5], 1), dy: random([12, 4, 6, 5], 2) };
+  const graph = graphOf(inputs, (b, [x, dy]) => [b.one('convWeight', [x!, dy!], { strides: [1, 1], pads: [1, 1, 1, 1], dilations: [1, 1], kernel: [3, 3] })]);
+  const after = expectSame(graph, splitWeightGradients, inputs, 1e-5);
+  expect(after.ops.map((o) => o.attrs['parts'] ?? o.name)).toEqual([6, 'reduceSum']);
+});
+
+test('sums and moments over samples and pixels run sample by sample first', () => {
+  const inputs = { x: random([8, 3, 60, 50], 5) };
+  const graph = graphOf(inputs, (b, [x]) => [b.one('reduceSum', [x!], { axes: [0, 2, 3] }), ...b.op('moments', [b.add(x!, 3)], { axes: [0, 2, 3] })]);
+  expectSame(graph, splitReductions, inputs, 1e-4);
+});
+
+describe('state in place', () => {
+  const state = (seed: number): Tensor => random([3, 4], seed);
+  const copies = (g: Graph): number => plan(g, wasmTarget).entries[0]!.steps.filter((s) => s.kind === 'kernel' && s.op.name === 'copy').length;
+  /** Runs the plan, and reads the state where the plan has it. */
+  const after = (g: Graph): number[][] => {
+    const program = plan(g, wasmTarget);
+    const outputs = g.state.map((s) => ({ name: s.name, value: s.value }));
+    return [...runProgram({ ...program, graph: { ...program.graph, inputs: [], outputs } }, {}).values()].map((t) => Array.from(t.data as Float32Array));
+  };
+  const expected = (g: Graph): number[][] => {
+    const result = evaluate(g, {}).state;
+    return g.state.map((s) => Array.from(result.get(s.value)!.data as Float32Array));
+  };
+
+  test('a momentum step copies nothing, though the weight is read again after its gradient', () => {
+    const b = new Builder('g');
+    const [w, m] = [b.state('w', state(1), state(1)), b.state('m', state(2), state(2))];
+    const gradient = b.mul(w, w);
+    const next = b.add(b.mul(m, 0.9), gradient);
+    const moved = b.sub(w, b.mul(next, 0.1));
+    b.update(m, next);
+    b.update(w, moved);
+    const g = b.finish([{ name: 'norm', value: b.reduce('reduceSum', b.mul(w, 2), [0, 1]) }]);
+    expect(copies(g)).toBe(0);
+    expect(after(g)).toEqual(expected(g));
+  });
+
+  test('states that take each other’s values are saved first', () => {
+    const b = new Builder('g');
+    const [p, q] = [b.state('p', state(1), state(1)), b.state('q', state(2), state(2))];
+    b.update(p, q);
+    b.update(q, b.add(p, 1));
+    const g = b.finish([]);
+    expect(after(g)).toEqual(expected(g));
+  });
+
+  test('two states that are computed from each other’s old values', () => {
+    const b = new Builder('g');
+    const [p, q] = [b.state('p', state(1), state(1)), b.state('q', state(2), state(2))];
+    b.update(p, b.unary('exp', b.mul(q, p)));
+    b.update(q, b.unary('sin', b.sub(p, q)));
+    const g = b.finish([]);
+    expect(after(g)).toEqual(expected(g));
+  });
+
+  test('a value that reads its state transposed is not written over it', () => {
+    const square = random([4, 4], 3);
+    const b = new Builder('g');
+    const p = b.state('p', square, square);
+    b.update(p, b.add(p, b.transpose(p, [1, 0])));
+    const g = b.finish([]);
+    expect(after(g)).toEqual(expected(g));
+  });
+});
