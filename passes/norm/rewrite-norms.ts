@@ -9,7 +9,7 @@ import { findActivation, type Activation } from './activation.ts';
 import { findNorms, parameterValues, type BatchNorm, type Statistic } from './find-norms.ts';
 import { sampleNorms } from './find-sample-norms.ts';
 import { showNorm, type NormSpec } from './options.ts';
-import { normalize } from './normalize.ts';
+import { normalize, type Normalized } from './normalize.ts';
 import { proxyMoments } from './proxy.ts';
 
 /** A graph and its running statistics, as the importer gives them. */
@@ -75,6 +75,13 @@ function proxyName(norm: BatchNorm, suffix: string): string {
   return `${name.replace(/[._/](?:weight|gamma|scale)$/i, '')}.${suffix}`;
 }
 
+/** γ · y + β, and what it was made of. */
+interface Affine extends Pick<Normalized, 'row'> {
+  readonly value: Value;
+  readonly gamma: Value;
+  readonly beta: Value;
+}
+
 class Rewriting {
   readonly rewritten: RewrittenNorm[] = [];
   readonly statistics: Statistic[] = [];
@@ -82,11 +89,13 @@ class Rewriting {
   readonly #spec: NormSpec;
   readonly #norms: ReadonlyMap<Op, BatchNorm>;
   readonly #activations = new Map<BatchNorm, Activation>();
+  /** Ops of activations: they are computed where the norm's result has its groups apart, so that all of it becomes one fused op. */
+  readonly #within = new Set<Op>();
   readonly #ends = new Map<Op, BatchNorm>();
   readonly #b: Builder;
   readonly #map = new Map<Value, Value>();
   readonly #state: State[];
-  readonly #affine = new Map<BatchNorm, { readonly gamma: Value; readonly beta: Value }>();
+  readonly #normal = new Map<BatchNorm, Affine>();
 
   constructor(graph: Graph, spec: NormSpec, norms: readonly BatchNorm[]) {
     this.#graph = graph;
@@ -96,10 +105,11 @@ class Rewriting {
     this.#state = [...graph.state];
     const parameters = parameterValues(graph);
     const barred = barredOps(graph, norms);
-    for (const norm of spec.proxy ? norms : []) {
+    for (const norm of norms) {
       const activation = findActivation(graph, norm.y, parameters, barred);
       if (!activation) continue;
       this.#activations.set(norm, activation);
+      activation.ops.forEach((op) => this.#within.add(op));
       this.#ends.set(activation.ops.at(-1)!, norm);
     }
   }
@@ -113,10 +123,9 @@ class Rewriting {
         this.#map.set(norm.y, this.#norm(norm, at));
         continue;
       }
-      const moved = op.operands.some((v) => this.#map.has(v)) ? { ...op, operands: op.operands.map(at) } : op;
-      this.#b.append(moved);
       const ended = this.#ends.get(op);
-      if (ended) this.#map.set(op.results[0]!, this.#proxy(ended, this.#activations.get(ended)!));
+      if (ended) this.#map.set(op.results[0]!, this.#activate(ended, this.#activations.get(ended)!, at));
+      else if (!this.#within.has(op)) this.#b.append(op.operands.some((v) => this.#map.has(v)) ? { ...op, operands: op.operands.map(at) } : op);
     }
     const { ops } = this.#b;
     const graph = this.#graph;
@@ -134,31 +143,30 @@ class Rewriting {
     const vector = (v: Value): Value => b.broadcast(b.reshape(b.cast(v, dtype), sizeOf(v.type.shape) === 1 ? [1] : [channels]), [channels]);
     const gamma = norm.scale.length === 0 ? b.constant(filled(dtype, [channels], 1)) : norm.scale.map((v) => vector(at(v))).reduce((p, q) => b.mul(p, q));
     const beta = vector(at(norm.bias));
-    this.#affine.set(norm, { gamma, beta });
     const { value, statistics, row } = normalize(b, at(norm.x), norm, this.#spec);
     this.statistics.push(...statistics);
-    this.rewritten.push({ node: norm.last.source[0] ?? norm.last.name, from: norm.form, channels, proxy: this.#activations.has(norm) ? Object.values(proxySuffixes).map((s) => proxyName(norm, s)) : [] });
+    this.rewritten.push({ node: norm.last.source[0] ?? norm.last.name, from: norm.form, channels, proxy: this.#spec.proxy && this.#activations.has(norm) ? Object.values(proxySuffixes).map((s) => proxyName(norm, s)) : [] });
     const scaled = b.mul(value, row(gamma));
     const shifted = this.#activations.has(norm) || !this.#spec.proxy?.centerOnly;
-    return b.reshape(shifted ? b.add(scaled, row(beta)) : scaled, norm.y.type.shape);
+    const result = shifted ? b.add(scaled, row(beta)) : scaled;
+    this.#normal.set(norm, { value: result, gamma, beta, row });
+    return b.reshape(result, norm.y.type.shape);
   }
 
-  /** (φ(u) - mean) · scale, for the op that gives φ(u) and has just been appended. */
-  #proxy(norm: BatchNorm, { ops, result }: Activation): Value {
+  /** φ(u) of a norm, and with a proxy (φ(u) - mean) · scale. */
+  #activate(norm: BatchNorm, activation: Activation, at: (v: Value) => Value): Value {
     const b = this.#b;
+    const { value: u, gamma, beta, row } = this.#normal.get(norm)!;
+    const { shape } = activation.result.type;
+    const channels = (v: Value): Value => (sizeOf(v.type.shape) === 1 ? v : row(v));
+    const active = applyTo(b, activation, norm.y, u, (v) => channels(at(v)));
     b.source = norm.last.source;
-    const { gamma, beta } = this.#affine.get(norm)!;
-    const rank = result.type.shape.length;
-    const { samples = 200, epsilon = 0.03 } = this.#spec.proxy!;
+    if (!this.#spec.proxy) return b.reshape(active, shape);
+    const { samples = 200, epsilon = 0.03 } = this.#spec.proxy;
     const [proxyGamma, proxyBeta] = [this.#parameter(norm, 'gamma', gamma), this.#parameter(norm, 'beta', gamma)];
-    const { mean, scale } = proxyMoments(b, { gamma, beta, proxyGamma, proxyBeta, samples, epsilon }, rank, (u) => {
-      const inner = new Map<Value, Value>([[norm.y, u]]);
-      for (const op of ops) inner.set(op.results[0]!, b.one(op.name, op.operands.map((v) => inner.get(v) ?? v), op.attrs));
-      return inner.get(result)!;
-    });
-    const row = (v: Value): Value => b.reshape(v, result.type.shape.map((size, i) => (i === 1 ? size : 1)));
-    const wide = b.cast(result, mean.type.dtype);
-    return b.cast(b.mul(b.sub(wide, row(mean)), row(scale)), result.type.dtype);
+    const { mean, scale } = proxyMoments(b, { gamma, beta, proxyGamma, proxyBeta, samples, epsilon }, shape.length, (proxy) => applyTo(b, activation, norm.y, proxy, at));
+    b.source = norm.last.source;
+    return b.reshape(b.cast(b.mul(b.sub(b.cast(active, mean.type.dtype), row(mean)), row(scale)), active.type.dtype), shape);
   }
 
   /** Norms that share a scale share their proxy. */
@@ -174,6 +182,16 @@ class Rewriting {
     this.#state.push({ value, name, init });
     return value;
   }
+}
+
+/** The activation of u, computed of another value; `operand` gives the parameters that it reads. */
+function applyTo(b: Builder, { ops, result }: Activation, u: Value, value: Value, operand: (v: Value) => Value): Value {
+  const inner = new Map<Value, Value>([[u, value]]);
+  for (const op of ops) {
+    b.source = op.source;
+    inner.set(op.results[0]!, b.one(op.name, op.operands.map((v) => inner.get(v) ?? operand(v)), op.attrs));
+  }
+  return inner.get(result)!;
 }
 
 /** Ops of the norms themselves: the scale and shift of a norm in inference form is no activation of the norm before it. */
