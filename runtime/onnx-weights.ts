@@ -3,7 +3,6 @@
  * copies every other byte as it is. Tensors that lie in other files move into this one, so that the result is one file.
  */
 import { InputError } from './error.ts';
-import { joined } from './safetensors.ts';
 import { bytesOf, describe, type Tensor } from './tensor.ts';
 
 /** Reads what a tensor keeps in another file: `length` bytes from `offset` on, or up to the end. */

@@ -20,7 +20,7 @@ export interface StepOptions {
   readonly eps?: number;
   readonly trust?: number;
   readonly weightDecay?: number;
-  readonly noDecay?: string[];
+  readonly decayExclude?: string[];
   readonly gc?: true | 'all' | 'conv';
   readonly agc?: number;
   readonly agcExclude?: string[];
@@ -52,15 +52,15 @@ export function withStepOptions(command: Command): Command {
     .option('--eps <e>', 'of the adaptive optimizers', number)
     .option('--trust <t>', 'of lars', number)
     .option('--weight-decay <w>', 'weight decay', number)
-    .option('--no-decay <patterns...>', 'parameters that do not decay, * standing for any text')
+    .option('--decay-exclude <patterns>', 'parameters that do not decay: names, * standing for any text, separated by commas; may be repeated', patterns)
     .addOption(new Option('--gc [which]', 'gradient centralization, of all weights of rank above 1 or of convolutions alone').choices(['all', 'conv']))
     .option('--agc <lambda>', 'adaptive gradient clipping', number)
-    .option('--agc-exclude <patterns...>', 'parameters that it leaves (default: the weight of the last linear layer)')
+    .option('--agc-exclude <patterns>', 'parameters that it leaves (default: the weight of the last linear layer)', patterns)
     .option('--clip-norm <norm>', 'largest norm of all gradients together', number)
     .option('--clip-value <x>', 'largest magnitude of an element of a gradient', number)
     .option('--ema <share>', 'keep a moving average of the weights: this share of the old value', number)
     .option('--sam <radius>', 'sharpness-aware minimisation', number)
-    .option('--freeze <patterns...>', 'parameters that keep their values, * standing for any text')
+    .option('--freeze <patterns>', 'parameters that keep their values', patterns)
     .option('--batch <n>', 'samples of a step (default: what the model has)', positive)
     .option('--micro-batch <n>', 'samples that are computed at a time', positive);
 }
@@ -137,14 +137,13 @@ function optimizerOf(o: StepOptions): OptimizerSpec {
     ...(gc && { gc }),
     ...(o.agc !== undefined && { agc: { lambda: o.agc, ...(o.agcExclude && { exclude: o.agcExclude }) } }),
     ...(o.weightDecay !== undefined && { weightDecay: o.weightDecay }),
-    ...(Array.isArray(o.noDecay) && { noDecay: o.noDecay }),
+    ...(o.decayExclude && { noDecay: o.decayExclude }),
     ...(o.clipNorm !== undefined && { clipNorm: o.clipNorm }),
     ...(o.clipValue !== undefined && { clipValue: o.clipValue }),
     ...(o.ema !== undefined && { ema: o.ema }),
     ...(o.sam !== undefined && { sam: o.sam }),
   };
-  // The kind and the options that belong to it were checked together above.
-  return spec as OptimizerSpec;
+  return spec;
 }
 
 const betas = (text: string): [number, number] => {
@@ -152,5 +151,8 @@ const betas = (text: string): [number, number] => {
   if (list.length !== 2) throw new InvalidArgumentError('expected two numbers, as 0.9,0.999');
   return list as [number, number];
 };
+
+/** `features.*,head.bias`, collected where the option is repeated. */
+const patterns = (text: string, before: readonly string[] = []): string[] => [...before, ...text.split(',')];
 
 const signed = (text: string): number => (text.startsWith('-') ? -wholeNumber(text.slice(1)) : wholeNumber(text));

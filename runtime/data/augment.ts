@@ -64,7 +64,7 @@ export function blendOf(a: Augmentation, shape: readonly number[], count: number
   const draw = draws(seed, purposes.mix, epoch, index);
   const partner = draw.below(count);
   const cut = a.cutmix !== undefined && (a.mixup === undefined || draw.uniform() < 0.5);
-  const share = symmetricBeta(cut ? a.cutmix! : a.mixup!, draw);
+  const share = symmetricBeta((cut ? a.cutmix : a.mixup)!, draw);
   if (!cut) return { partner, share };
   const [, height, width] = shape as [number, number, number];
   const side = Math.sqrt(1 - share);
