@@ -1,4 +1,4 @@
-/** Chooses how contractions with constant weights are computed. */
+/** Chooses how convolutions, and products with constant weights, are computed. */
 import type { Builder } from '../ir/builder.ts';
 import type { Graph, Op, Value } from '../ir/graph.ts';
 import { num, nums, str } from '../ir/op.ts';
@@ -11,9 +11,9 @@ import { convTime } from './algorithm-cost.ts';
 import { winogradError } from './winograd-error.ts';
 
 /**
- * Rewrites every f32 `conv` and `contract` with a constant weight into its packed form over a packing op, for constant folding to compute. Convolutions
- * become Winograd where that is faster and exact enough; where not all fit the target's budget of packed bytes, those that save most time per byte do.
- * Contractions of two computed values, other element types and weights that the graph updates are left as they are. Runs before fusion.
+ * Rewrites every f32 `conv`, and every f32 `contract` with a constant weight, into its packed form over a packing op: constant folding computes that for constants, and each run does for
+ * weights that a graph updates. Convolutions become Winograd where that is faster and exact enough, judged for such weights by what they start from; where not all constants fit the target's
+ * budget of packed bytes, those that save most time per byte do. Products of two computed values and other element types are left as they are. Runs before fusion.
  */
 export function selectAlgorithms(graph: Graph, target: Target): Graph {
   const winograd = chooseWinograd(graph, target);
