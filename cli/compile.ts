@@ -1,9 +1,9 @@
 /** tilewright compile: from a model to an artifact's folder. */
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { basename, extname, join } from 'node:path';
-import { Option, type Command } from 'commander';
+import { InvalidArgumentError, Option, type Command } from 'commander';
 import { compile, compileGraph, type CompileOptions } from './driver/compile.ts';
-import { checkFolder } from './driver/folder.ts';
+import { checkFolder, makeFolders } from './driver/folder.ts';
 import { UserError } from '../ir/diagnostic.ts';
 import type { Graph } from '../ir/graph.ts';
 import { graphText } from '../ir/text.ts';
@@ -43,7 +43,7 @@ export function compileCommand(program: Command): void {
     .option('--features <list>', 'feature sets to emit modules for, best first: wide, relaxed, simd, plain', featureSets)
     .option('--profile', 'note the time of every step when the artifact runs')
     .option('--dump-ir <folder>', 'write the IR after the import and after each pass that changed it, one numbered file each')
-    .addOption(new Option('--print-after <pass...>', 'print the IR after these passes').choices(passNames))
+    .option('--print-after <passes>', `print the IR after these passes, a list with commas: ${passNames.join(', ')}`, passList(passNames))
     .addOption(new Option('--stop-after <pass>', 'stop there and print the IR; writes no artifact').choices(passNames))
     .option('--locations', 'print the ONNX nodes that each op came from')
     .option('--json', 'print facts as JSON')
@@ -51,7 +51,17 @@ export function compileCommand(program: Command): void {
   withStepOptions(command).action(run);
 }
 
+/** Parses a list of passes with commas; given again, the option adds to the list. */
+const passList = (known: readonly string[]) => (text: string, before: readonly string[] = []): string[] => {
+  const names = text.split(',').map((name) => name.trim());
+  const unknown = names.find((name) => !known.includes(name));
+  if (unknown !== undefined) throw new InvalidArgumentError(`there is no pass ${unknown}; there are ${known.join(', ')}`);
+  return [...before, ...names];
+};
+
 async function run(model: string, options: Options, command: Command): Promise<void> {
+  const printsIr = options.printAfter !== undefined || options.stopAfter !== undefined;
+  refuseOption(options.json === true && printsIr, '--json', 'does not go with --print-after and --stop-after, which print IR; write it to files with --dump-ir');
   if (!options.train) refuseStepOptions(command);
   refuseOption(options.train === true && options.stopAfter !== undefined, '--stop-after', 'does not go with --train; inspect --train --ir prints the step');
   const folder = options.output ?? basename(model, extname(model));
@@ -101,7 +111,7 @@ function observe(graph: Graph, pass: string, index: number, options: Options): v
   if (options.printAfter?.includes(pass)) say(`// after ${pass}\n${text}`);
   if (options.dumpIr === undefined) return;
   try {
-    mkdirSync(options.dumpIr, { recursive: true });
+    makeFolders(options.dumpIr);
     writeFileSync(join(options.dumpIr, `${String(index).padStart(2, '0')}-${pass}.ir`), text);
   } catch (e) {
     throw new UserError(`cannot write the IR to ${options.dumpIr}: ${reason(e)}`);

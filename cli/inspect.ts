@@ -13,7 +13,7 @@ import type { Manifest } from '../runtime/manifest.ts';
 import { describe } from '../runtime/tensor.ts';
 import { readTensor } from './inputs.ts';
 import { isArtifact, readModelGraph } from './model.ts';
-import { dims, pairs } from './options.ts';
+import { dims, pairs, refuseOption } from './options.ts';
 import { amount, bytes, note, say, sayJson } from './print.ts';
 import { inspectTraining } from './train/inspect.ts';
 import { refuseStepOptions, withStepOptions, type StepOptions } from './train/options.ts';
@@ -45,8 +45,11 @@ export function inspectCommand(program: Command): void {
 async function run(model: string, options: Options, command: Command): Promise<void> {
   if (!options.train) refuseStepOptions(command);
   else if (!isArtifact(model)) return inspectTraining(model, options);
-  if (isArtifact(model)) inspectArtifact(model, (await openArtifact(model)).manifest, options.json ?? false);
-  else inspectModel(model, options);
+  if (isArtifact(model)) {
+    refuseOption(options.ir === true, '--ir', 'goes with an .onnx model: an artifact holds no IR');
+    refuseOption(options.dim !== undefined || options.value !== undefined, '--dim and --value', 'go with an .onnx model: an artifact has its shapes already');
+    inspectArtifact(model, (await openArtifact(model)).manifest, options.json ?? false);
+  } else inspectModel(model, options);
 }
 
 function inspectModel(path: string, options: Options): void {

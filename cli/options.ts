@@ -11,7 +11,9 @@ const invalid = (message: string): never => {
 export const pairs = (text: string, before: Readonly<Record<string, string>> = {}): Record<string, string> => {
   const at = text.indexOf('=');
   if (at < 1) invalid('expected name=value');
-  return { ...before, [text.slice(0, at)]: text.slice(at + 1) };
+  const name = text.slice(0, at);
+  if (name in before) invalid(`${name} is given twice`);
+  return { ...before, [name]: text.slice(at + 1) };
 };
 
 /** Like `pairs`; a value without a name is kept under the empty one, for models with one input. */
@@ -50,8 +52,10 @@ export const imageSize = (text: string): [number, number] => {
 const known: readonly Features[] = ['wide', 'relaxed', 'simd', 'plain'];
 
 /** `relaxed,simd`: feature sets, best first. */
-export const featureSets = (text: string): Features[] =>
-  text.split(',').map((f) => known.find((k) => k === f) ?? invalid(`unknown feature set ${f}; known are ${known.join(', ')}`));
+export const featureSets = (text: string): Features[] => {
+  const sets = text.split(',').map((f) => known.find((k) => k === f) ?? invalid(`unknown feature set ${f}; known are ${known.join(', ')}`));
+  return [...new Set(sets)];
+};
 
 export const layout = (text: string): 'nchw' | 'nhwc' => {
   const lower = text.toLowerCase();

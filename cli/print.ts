@@ -9,8 +9,8 @@ export const say = (line = ''): void => void process.stdout.write(`${line}\n`);
 /** Prints a remark that is not part of the result. */
 export const note = (line: string): void => void process.stderr.write(`${colors.dim(line)}\n`);
 
-/** Prints facts as JSON; big integers become text. */
-export const sayJson = (facts: unknown): void => say(JSON.stringify(facts, (_, x: unknown) => (typeof x === 'bigint' ? String(x) : x), 1));
+/** Prints facts as JSON; big integers, NaN and infinities, which JSON has no numbers for, become text. */
+export const sayJson = (facts: unknown): void => say(JSON.stringify(facts, (_, x: unknown) => (typeof x === 'bigint' || (typeof x === 'number' && !Number.isFinite(x)) ? String(x) : x), 1));
 
 /** Rows with columns aligned; columns that `right` names by index are aligned to the right. */
 export function table(head: readonly string[], rows: readonly (readonly string[])[], right: readonly number[] = []): string[] {
@@ -41,9 +41,12 @@ export function numbersOf(t: Tensor): number[] {
   return Array.from(t.data as ArrayLike<number | bigint>, (x) => (small ? decodeFloat(t.dtype, Number(x)) : Number(x)));
 }
 
+/** Six digits, without zeros that end a fraction. */
+const decimals = (x: number): string => x.toPrecision(6).replace(/(\.\d*?)0+($|e)/, '$1$2').replace(/\.($|e)/, '$1');
+
 /** The first elements, and how many more there are. */
 export function preview(t: Tensor, limit = 10): string {
-  const show = (x: number | bigint): string => (typeof x === 'bigint' || Number.isInteger(x) ? String(x) : x.toPrecision(6).replace(/\.?0+($|e)/, '$1'));
+  const show = (x: number | bigint): string => (typeof x === 'bigint' || Number.isInteger(x) ? String(x) : decimals(x));
   const shown = t.data instanceof BigInt64Array || t.data instanceof BigUint64Array ? Array.from(t.data.subarray(0, limit)) : numbersOf({ ...t, data: t.data.subarray(0, limit) });
   const more = t.data.length - shown.length;
   return `${shown.map(show).join(' ')}${more > 0 ? ` … ${more} more` : ''}`;

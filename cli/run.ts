@@ -1,9 +1,10 @@
 /** tilewright run: runs an artifact or a model on files. */
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Command } from 'commander';
 import { UserError } from '../ir/diagnostic.ts';
 import { openArtifact } from '../runtime/artifact.ts';
+import { makeFolders } from './driver/folder.ts';
 import { reason } from '../runtime/bytes.ts';
 import { load, writeNpy, type LoadOptions, type Session, type Tensor } from '../runtime/index.ts';
 import { describe } from '../runtime/tensor.ts';
@@ -56,6 +57,9 @@ export function runCommand(program: Command): void {
 }
 
 async function run(model: string, options: Options): Promise<void> {
+  const labels = options.labels === undefined ? undefined : readLabels(options.labels);
+  refuseOption(labels !== undefined && options.top === undefined, '--labels', 'names the rows of --top; give --top too');
+  refuseOption(options.std?.includes(0) === true, '--std', 'must not hold 0: samples are divided by it');
   const { session, tensors, compiled, loaded } = await open(model, options);
   try {
     for (const notice of session.notices) note(notice);
@@ -64,11 +68,14 @@ async function run(model: string, options: Options): Promise<void> {
     const time = performance.now() - started;
     if (options.output !== undefined) writeOutputs(options.output, outputs);
     if (options.json) {
-      const facts = Object.fromEntries(Object.entries(outputs).map(([name, t]) => [name, { dtype: t.dtype, shape: t.shape, data: Array.from(t.data as ArrayLike<number | bigint>) }]));
+      const facts = Object.fromEntries(Object.entries(outputs).map(([name, t]) => [name, {
+        dtype: t.dtype, shape: t.shape, data: isWide(t) ? Array.from(t.data as BigInt64Array) : numbersOf(t),
+        ...(options.top !== undefined && { top: rowsOf(t).map((row) => best(row, options.top!).map(({ x, i, chance }) => ({ class: labels?.[i] ?? i, probability: chance, score: x }))) }),
+      }]));
       sayJson({ outputs: facts, compileMs: compiled, loadMs: loaded, runMs: time, threads: session.threads, features: session.features });
       return;
     }
-    printOutputs(outputs, options);
+    printOutputs(outputs, options.top, labels);
     const times = [...(compiled === undefined ? [] : [`compiled in ${ms(compiled)}`]), `loaded in ${ms(loaded)}`, `ran in ${ms(time)} on ${session.threads} ${session.threads === 1 ? 'thread' : 'threads'} (${session.features})`];
     say(times.join(', '));
   } finally {
@@ -103,23 +110,36 @@ async function open(model: string, options: Options): Promise<{ session: Session
 
 function writeOutputs(folder: string, outputs: Readonly<Record<string, Tensor>>): void {
   try {
-    mkdirSync(folder, { recursive: true });
-    // A name may hold what a file name cannot.
-    for (const [name, t] of Object.entries(outputs)) writeFileSync(join(folder, `${name.replace(/[^\w.-]+/g, '_')}.npy`), writeNpy(t));
+    makeFolders(folder);
+    // A name may hold what a file name cannot; names that become equal by that are numbered.
+    const taken = new Set<string>();
+    for (const [name, t] of Object.entries(outputs)) {
+      const base = name.replace(/[^\w.-]+/g, '_');
+      let file = base;
+      for (let n = 2; taken.has(file); n++) file = `${base}.${n}`;
+      taken.add(file);
+      writeFileSync(join(folder, `${file}.npy`), writeNpy(t));
+    }
   } catch (e) {
     throw new UserError(`cannot write outputs to ${folder}: ${reason(e)}`);
   }
 }
 
-function printOutputs(outputs: Readonly<Record<string, Tensor>>, options: Options): void {
-  const labels = options.labels === undefined ? undefined : readLabels(options.labels);
+const isWide = (t: Tensor): boolean => t.dtype === 'i64' || t.dtype === 'u64';
+
+function printOutputs(outputs: Readonly<Record<string, Tensor>>, top: number | undefined, labels: readonly string[] | undefined): void {
   for (const [name, t] of Object.entries(outputs)) {
-    if (options.top === undefined) {
+    if (top === undefined) {
       say(`${name} ${describe(t)}  ${preview(t)}`);
       continue;
     }
     say(`${name} ${describe(t)}`);
-    for (const line of best(t, options.top, labels)) say(`  ${line}`);
+    const rows = rowsOf(t);
+    rows.forEach((row, n) => {
+      if (rows.length > 1) say(`  row ${n}`);
+      const cells = best(row, top).map(({ x, i, chance }) => [labels?.[i] ?? String(i), `${(100 * chance).toFixed(1)} %`, x.toPrecision(5)]);
+      for (const line of table(['class', 'probability', 'score'], cells, [1, 2])) say(`  ${line}`);
+    });
   }
 }
 
@@ -131,15 +151,19 @@ function readLabels(path: string): string[] {
   }
 }
 
-/** The k largest elements with their probabilities: as they are where they add up to 1, else their softmax. */
-function best(t: Tensor, k: number, labels: readonly string[] | undefined): string[] {
-  const scores = numbersOf(t);
+/** The elements of each row along the innermost axis: one row a sample. */
+function rowsOf(t: Tensor): number[][] {
+  const numbers = numbersOf(t);
+  const width = t.shape.at(-1) ?? 1;
+  return width === 0 ? [] : Array.from({ length: numbers.length / width }, (_, r) => numbers.slice(r * width, (r + 1) * width));
+}
+
+/** The k largest scores of a row with their probabilities: as they are where they add up to 1, else their softmax. */
+function best(scores: readonly number[], k: number): { readonly x: number; readonly i: number; readonly chance: number }[] {
   const sum = scores.reduce((a, b) => a + b, 0);
   const areProbabilities = scores.every((x) => x >= 0) && Math.abs(sum - 1) < 1e-3;
   const largest = scores.reduce((a, b) => Math.max(a, b), -Infinity);
-  const total = areProbabilities ? 1 : scores.reduce((a, b) => a + Math.exp(b - largest), 0);
-  const chance = (x: number): number => (areProbabilities ? x : Math.exp(x - largest) / total);
-  const order = scores.map((x, i) => ({ x, i })).sort((a, b) => b.x - a.x || a.i - b.i).slice(0, k);
-  const rows = order.map(({ x, i }) => [labels?.[i] ?? String(i), `${(100 * chance(x)).toFixed(1)} %`, x.toPrecision(5)]);
-  return table(['class', 'probability', 'score'], rows, [1, 2]);
+  const total = scores.reduce((a, b) => a + Math.exp(b - largest), 0);
+  const ranked = scores.map((x, i) => ({ x, i, chance: areProbabilities ? x : Math.exp(x - largest) / total }));
+  return ranked.sort((a, b) => b.x - a.x || a.i - b.i).slice(0, k);
 }

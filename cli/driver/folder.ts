@@ -1,5 +1,6 @@
 /** Writes an artifact's folder: all of it, or nothing. */
 import { randomBytes } from 'node:crypto';
+import { mkdirSync, rmSync, statSync } from 'node:fs';
 import { mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { UserError } from '../../ir/diagnostic.ts';
@@ -39,7 +40,7 @@ export async function writeFolder(folder: string, files: Files): Promise<void> {
   const old = beside('old');
   let made: string | undefined;
   try {
-    made = await makeFolders(dirname(target));
+    made = makeFolders(dirname(target));
     await mkdir(fresh);
     for (const [file, chunks] of Object.entries(files)) await writeDurably(join(fresh, file), chunks);
     await syncFolder(fresh);
@@ -65,13 +66,13 @@ export async function writeFolder(folder: string, files: Files): Promise<void> {
  * Makes a folder and those above it that are missing; returns the topmost one it made. (mkdir's own `recursive` never ends where a file system refuses
  * a folder by saying that it does not exist, as /proc does.)
  */
-async function makeFolders(path: string): Promise<string | undefined> {
-  if (await stat(path).then((s) => s.isDirectory(), () => false)) return undefined;
-  const above = await makeFolders(dirname(path));
+export function makeFolders(path: string): string | undefined {
+  if (statSync(path, { throwIfNoEntry: false })?.isDirectory()) return undefined;
+  const above = makeFolders(dirname(resolve(path)));
   try {
-    await mkdir(path);
+    mkdirSync(path);
   } catch (e) {
-    if (above !== undefined) await rm(above, { recursive: true });
+    if (above !== undefined) rmSync(above, { recursive: true });
     throw e;
   }
   return above ?? path;
