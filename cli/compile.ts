@@ -11,12 +11,13 @@ import { passes } from '../passes/pipeline.ts';
 import { reason } from '../runtime/bytes.ts';
 import type { Features } from '../runtime/features.ts';
 import { readTensor } from './inputs.ts';
+import { normOf, normOptions, type NormOptions } from './norm.ts';
 import { dims, featureSets, pairs, refuseOption } from './options.ts';
 import { bytes, ms, note, say, sayJson, withProgress } from './print.ts';
 import { compileTraining } from './train/model.ts';
 import { refuseStepOptions, trainOptions, withStepOptions, type StepOptions } from './train/options.ts';
 
-interface Options extends StepOptions {
+interface Options extends StepOptions, NormOptions {
   readonly train?: boolean;
   readonly output?: string;
   readonly dim?: Record<string, number>;
@@ -48,7 +49,7 @@ export function compileCommand(program: Command): void {
     .option('--locations', 'print the ONNX nodes that each op came from')
     .option('--json', 'print facts as JSON')
     .option('--train', 'make a training artifact, with the options below: entries step and eval over one state');
-  withStepOptions(command).action(run);
+  withStepOptions(normOptions(command)).action(run);
 }
 
 /** Parses a list of passes with commas; given again, the option adds to the list. */
@@ -64,6 +65,8 @@ async function run(model: string, options: Options, command: Command): Promise<v
   refuseOption(options.json === true && printsIr, '--json', 'does not go with --print-after and --stop-after, which print IR; write it to files with --dump-ir');
   if (!options.train) refuseStepOptions(command);
   refuseOption(options.train === true && options.stopAfter !== undefined, '--stop-after', 'does not go with --train; inspect --train --ir prints the step');
+  const norm = normOf(options);
+  refuseOption(options.train === true && norm !== undefined, '--norm', 'does not go with --train: a trained model is written back as ONNX by its weights alone');
   const folder = options.output ?? basename(model, extname(model));
   if (options.stopAfter === undefined) await checkFolder(folder);
   const started = performance.now();
@@ -74,6 +77,7 @@ async function run(model: string, options: Options, command: Command): Promise<v
     ...(options.value && { values: Object.fromEntries(Object.entries(options.value).map(([name, file]) => [name, readTensor(file)])) }),
     ...(options.features && { features: options.features }),
     ...(options.profile && { profile: true }),
+    ...(norm && { norm }),
     ...((options.dumpIr !== undefined || options.printAfter) && { onGraph: (graph, pass) => {
       seen.add(pass);
       observe(graph, pass, observed++, options);
