@@ -8,7 +8,7 @@ import type { Op, Value } from '../../../ir/graph.ts';
 import { num, nums } from '../../../ir/op.ts';
 import { panelColumns, storedColumns } from '../../../ir/ops/packing/panels.ts';
 import type { Placed } from '../../../ir/tile.ts';
-import type { Asm, E, Fn, Local, Ty } from '../asm.ts';
+import type { Asm, E, Local, Ty } from '../asm.ts';
 import { kernelKey, type KernelCode } from '../kernel.ts';
 import type { Epilogue } from './epilogue.ts';
 import type { Contraction } from './fused.ts';
