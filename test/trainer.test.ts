@@ -183,6 +183,7 @@ describe('export to ONNX', () => {
     expect(Array.from(theirs['logits']!.data as Float32Array)).not.toEqual(spread(8));
     const patched = messages.ModelProto.decode(readFileSync(target)).graph!;
     expect(patched.node).toEqual(messages.ModelProto.decode(encodeModel(model)).graph!.node);
+    expect(patched.initializer!.map((w) => [w.name, w.floatData ?? [], w.externalData ?? []])).toEqual(['w1', 'b1', 'w2', 'b2'].map((name) => [name, [], []]));
     expect(readdirSync(dir).sort()).toEqual(['model.onnx', 'trained.onnx']);
   });
 
