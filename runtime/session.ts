@@ -1,11 +1,11 @@
 /** Sessions: a loaded artifact with its threads. */
-import { openArtifact, type ArtifactObject, type Recompile } from './artifact.ts';
+import { openArtifact, type ArtifactObject, type Recompile, type SpecialisationRequest } from './artifact.ts';
 import { InputError, RunError } from './error.ts';
 import type { Executor } from './executor.ts';
 import type { Features } from './features.ts';
 import { checkNames, equalsBound, inputBytes, statedShape, type InputValue } from './inputs.ts';
 import type { Manifest } from './manifest.ts';
-import { specialisations } from './specialisation.ts';
+import { specialisations, type Specialisations } from './specialisation.ts';
 import { start } from './start.ts';
 import { byteLength, tensorOver, type Tensor, type TensorInfo } from './tensor.ts';
 import type { Patch } from './worker.ts';
@@ -84,15 +84,17 @@ class LoadedSession implements Session {
   readonly notices: readonly string[];
   readonly #manifest: Manifest;
   readonly #executor: Executor;
-  readonly #specialise: ReturnType<typeof specialisations> | undefined;
+  readonly #specialise: Specialisations | undefined;
   /** Ends when all runs asked for so far have ended. */
   #queue: Promise<unknown> = Promise.resolve();
   /** Runs asked for that have not ended. */
   #waiting = 0;
   #closed: string | undefined;
+  #closing: Promise<void> | undefined;
+  #failure: unknown;
   #times: Float64Array | undefined;
 
-  constructor(manifest: Manifest, executor: Executor, features: Features, memory: MemoryReport, notices: readonly string[], specialise: ReturnType<typeof specialisations> | undefined) {
+  constructor(manifest: Manifest, executor: Executor, features: Features, memory: MemoryReport, notices: readonly string[], specialise: Specialisations | undefined) {
     const info = ({ name, dtype, shape }: TensorInfo): TensorInfo => ({ name, dtype, shape });
     this.model = manifest.model;
     this.inputs = manifest.inputs.map(info);
@@ -108,14 +110,15 @@ class LoadedSession implements Session {
 
   async run(inputs: Readonly<Record<string, InputValue>>): Promise<Record<string, Tensor>> {
     this.#checkOpen();
-    const other = this.#otherSpecialisation(inputs);
-    if (other) return other;
+    const wanted = this.#otherSpecialisation(inputs);
+    if (wanted) return wanted.specialise.run(wanted, inputs);
     const writes = this.#writes(inputs);
     const execute = async (patches: readonly Patch[]): Promise<Record<string, Tensor>> => {
       try {
+        if (this.#failure !== undefined) throw this.#failure;
         return this.#results(await this.#executor.run(patches, this.#reads()));
       } catch (error) {
-        this.#fail();
+        this.#fail(error);
         throw error;
       } finally {
         this.#waiting--;
@@ -135,7 +138,7 @@ class LoadedSession implements Session {
     try {
       return this.#results(this.#executor.runSync(this.#writes(inputs), this.#reads()));
     } catch (error) {
-      if (error instanceof RunError) this.#fail();
+      if (error instanceof RunError) this.#fail(error);
       throw error;
     }
   }
@@ -148,10 +151,13 @@ class LoadedSession implements Session {
     return this.#manifest.steps.map((step, i) => ({ ...step, start: since(times[2 * i]!), end: since(times[2 * i + 1]!) }));
   }
 
-  async close(): Promise<void> {
-    if (this.#closed !== undefined) return;
-    this.#closed = 'the session is closed';
-    await this.#queue;
+  close(): Promise<void> {
+    this.#closed ??= 'the session is closed';
+    this.#closing ??= this.#queue.then(() => this.#release());
+    return this.#closing;
+  }
+
+  async #release(): Promise<void> {
     await Promise.all([this.#executor.close(), this.#specialise?.close()]);
   }
 
@@ -163,13 +169,16 @@ class LoadedSession implements Session {
     if (this.#closed !== undefined) throw new InputError(`run() cannot start: ${this.#closed}`);
   }
 
-  #fail(): void {
+  /** Closes the session after a failed run; runs that wait are refused with its error. */
+  #fail(error: unknown): void {
+    this.#failure ??= error;
     this.#closed ??= 'an earlier run failed, which closed the session';
-    void this.#executor.close();
+    this.#closing ??= this.#release();
+    this.#closing.catch(() => {});
   }
 
-  /** Undefined where the inputs are the ones that this artifact was compiled for. */
-  #otherSpecialisation(inputs: Readonly<Record<string, InputValue>>): Promise<Record<string, Tensor>> | undefined {
+  /** What the inputs ask for, and who can compile it; undefined where they are the ones that this artifact was compiled for. Starts nothing. */
+  #otherSpecialisation(inputs: Readonly<Record<string, InputValue>>): (SpecialisationRequest & { readonly specialise: Specialisations }) | undefined {
     const manifest = this.#manifest;
     checkNames(manifest, inputs);
     const shapes: Record<string, readonly number[]> = {};
@@ -188,7 +197,7 @@ class LoadedSession implements Session {
       if (!equalsBound(b, given)) changed.push(b.name);
     }
     if (same && changed.length === 0) return undefined;
-    if (this.#specialise) return this.#specialise.run({ shapes, bound }, inputs);
+    if (this.#specialise) return { shapes, bound, specialise: this.#specialise };
     if (changed.length > 0) throw new InputError(`input ${JSON.stringify(changed[0])} was bound to a value when the model was compiled, and another was given. This artifact was loaded without the compiler: compile the model with --value for that value`);
     const wrong = manifest.inputs.find((i) => shapes[i.name]!.join() !== i.shape.join())!;
     throw new InputError(`input ${JSON.stringify(wrong.name)} has shape [${shapes[wrong.name]!.join(',')}], expected ${wrong.dtype}[${wrong.shape.join(',')}]. This artifact was loaded without the compiler: for another shape, compile the model for it${Object.keys(manifest.dims).length > 0 ? ` (--dim ${Object.keys(manifest.dims)[0]}=...)` : ''}`);

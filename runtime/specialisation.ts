@@ -20,18 +20,22 @@ export function specialisations(recompile: Recompile, open: (artifact: ArtifactO
   return {
     async run(wanted, inputs) {
       const key = keyOf(wanted);
+      // The caller may reuse its arrays while a specialisation is compiled.
+      const held = Object.fromEntries(Object.entries(inputs).map(([name, value]) => [name, copied(value)]));
       const known = sessions.get(key);
       // Without its own hook a specialisation that does not fit says so instead of recompiling for ever.
       const session = known ?? recompile(wanted).then(({ manifest, modules, weights }) => open({ manifest, modules, weights }));
       sessions.delete(key);
       sessions.set(key, session);
-      session.catch(() => sessions.delete(key));
+      session.catch(() => {
+        if (sessions.get(key) === session) sessions.delete(key);
+      });
       for (const [old, s] of sessions) {
         if (sessions.size <= limit) break;
         sessions.delete(old);
         void closeSession(s);
       }
-      return (await session).run(inputs);
+      return (await session).run(held);
     },
     async close() {
       await Promise.all([...sessions.values()].map(closeSession));
@@ -39,8 +43,16 @@ export function specialisations(recompile: Recompile, open: (artifact: ArtifactO
   };
 }
 
+/** A copy of an input's data. (The slice of a Buffer would be a view.) */
+function copied(value: InputValue): InputValue {
+  if (ArrayBuffer.isView(value)) return Uint8Array.prototype.slice.call(value as Uint8Array) as InputValue;
+  if (typeof value === 'object' && 'data' in value) return { ...value, data: copied(value.data as InputValue) } as InputValue;
+  return structuredClone(value);
+}
+
 const keyOf = (wanted: SpecialisationRequest): string =>
   JSON.stringify([wanted.shapes, wanted.bound], (_, x: unknown) => {
     if (typeof x === 'bigint') return `${x}n`;
+    if (typeof x === 'number' && !Number.isFinite(x)) return String(x);
     return ArrayBuffer.isView(x) ? Array.from(x as Uint8Array, String) : x;
   });

@@ -23,6 +23,37 @@ const axes = (axis: number): { dtype: 'i64'; shape: number[]; data: BigInt64Arra
 const x = Float32Array.of(1, 2, -3, -1, 4, 5);
 const y = Float32Array.of(1.5, 0, 0, 0, 2, 6);
 
+describe('another specialisation', () => {
+  test('computes on the inputs as they were when run() was called', async () => {
+    const artifact = await compile(model, { dims: { n: 1 }, values: { axes: axes(1) } });
+    await using session = await load(artifact, { threads: 1 });
+    const data = x.slice();
+    const running = session.run({ x: { dtype: 'f32', shape: [2, 3], data } });
+    data.fill(0);
+    expect((await running)['y']!.data).toEqual(y);
+  });
+
+  test('is refused by runSync without being started', async () => {
+    const artifact = await compile(model, { dims: { n: 1 }, values: { axes: axes(1) } });
+    let compiled = 0;
+    const counting = { ...artifact, recompile: (wanted: Parameters<NonNullable<typeof artifact.recompile>>[0]) => (compiled++, artifact.recompile!(wanted)) };
+    await using session = await load(counting, { threads: 1, sync: true });
+    expect(() => session.runSync({ x: { dtype: 'f32', shape: [2, 3], data: x } })).toThrow(/runSync cannot compile/);
+    expect(compiled).toBe(0);
+  });
+
+  test('is closed with its session, also by the second of two calls', async () => {
+    const artifact = await compile(model, { dims: { n: 1 }, values: { axes: axes(1) } });
+    const session = await load(artifact, { threads: 1 });
+    await session.run({ x: { dtype: 'f32', shape: [2, 3], data: x } });
+    const first = session.close();
+    let done = false;
+    void first.then(() => (done = true));
+    await session.close();
+    expect(done).toBe(true);
+  });
+});
+
 describe('compile', () => {
   test('binds dimensions and values, and says which inputs have to be bound', async () => {
     await expect(compile(model, { dims: { n: 2 } })).rejects.toThrow(/axes/);
