@@ -43,11 +43,11 @@ try {
   rmSync(folder, { recursive: true, force: true });
 }
 
-/** The README's code that imports the package: the indented block, as a user would paste it. */
+/** The README's first code that imports the package: the indented block, as a user would paste it. */
 function readmeCode(): string {
   const text = readFileSync(join(root, 'README.md'), 'utf8');
   const blocks = [...text.matchAll(/(?:^ {4}.*\n|^\n)+/gm)].map((m) => m[0].replace(/^ {4}/gm, ''));
-  const code = blocks.filter((block) => /from ['"]tilewright/.test(block)).join('\n');
+  const code = blocks.find((block) => /from ['"]tilewright/.test(block)) ?? '';
   for (const entry of ['tilewright', 'tilewright/runtime']) {
     if (!new RegExp(`from ['"]${entry}['"]`).test(code)) throw new Error(`README.md must hold an indented example that imports ${entry}`);
   }

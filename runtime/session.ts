@@ -91,7 +91,7 @@ class LoadedSession implements Session {
   #waiting = 0;
   #closed: string | undefined;
   #closing: Promise<void> | undefined;
-  #failure: unknown;
+  #failure: Error | undefined;
   #times: Float64Array | undefined;
 
   constructor(manifest: Manifest, executor: Executor, features: Features, memory: MemoryReport, notices: readonly string[], specialise: Specialisations | undefined) {
@@ -171,7 +171,7 @@ class LoadedSession implements Session {
 
   /** Closes the session after a failed run; runs that wait are refused with its error. */
   #fail(error: unknown): void {
-    this.#failure ??= error;
+    this.#failure ??= error instanceof Error ? error : new Error(String(error));
     this.#closed ??= 'an earlier run failed, which closed the session';
     this.#closing ??= this.#release();
     this.#closing.catch(() => {});

@@ -45,8 +45,8 @@ export function specialisations(recompile: Recompile, open: (artifact: ArtifactO
 
 /** A copy of an input's data. (The slice of a Buffer would be a view.) */
 function copied(value: InputValue): InputValue {
-  if (ArrayBuffer.isView(value)) return Uint8Array.prototype.slice.call(value as Uint8Array) as InputValue;
-  if (typeof value === 'object' && 'data' in value) return { ...value, data: copied(value.data as InputValue) } as InputValue;
+  if (ArrayBuffer.isView(value)) return Uint8Array.prototype.slice.call(value as Uint8Array);
+  if (typeof value === 'object' && 'data' in value) return { ...value, data: copied(value.data) } as InputValue;
   return structuredClone(value);
 }
 
