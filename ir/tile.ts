@@ -33,7 +33,7 @@ export type Step =
   | { readonly kind: 'if'; readonly op: Op; readonly condition: Value; readonly then: readonly Step[]; readonly otherwise: readonly Step[] }
   /** While `proceed` (a bool scalar, set before) is true and `index` (an i64 scalar, 0 before) is below `limit` (an i64 scalar): body, then index + 1. */
   | { readonly kind: 'loop'; readonly op: Op; readonly index: Value; readonly limit: Value; readonly proceed: Value; readonly body: readonly Step[] }
-  /** Copies values of equal type, all reads before all writes where `hazard` says that sources and targets overlap (then via scratch). */
+  /** Copies values of equal type; all are read before any is written, through scratch where sources and targets overlap. */
   | { readonly kind: 'move'; readonly from: readonly Value[]; readonly to: readonly MoveTarget[]; readonly op: Op };
 
 /** Where a move writes: a value, or one row of a stacked scan result at the loop's index. */

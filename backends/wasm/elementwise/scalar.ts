@@ -113,10 +113,5 @@ export type ElementwiseName =
   | 'add' | 'sub' | 'mul' | 'div' | 'pow' | 'min' | 'max' | 'mod' | 'fmod' | 'atan2' | 'bitAnd' | 'bitOr' | 'bitXor' | 'shl' | 'shr' | 'and' | 'or' | 'xor'
   | 'eq' | 'ne' | 'lt' | 'le' | 'gt' | 'ge' | 'select' | 'clamp' | 'cast' | 'bitcast';
 
-/** The constant element of a scalar `constant` inside a region, as its compute type. */
-export function emitConstant(f: Fn, d: DType, x: number | bigint): E {
-  return constantOf(f.asm, d, x);
-}
-
 /** Bytes of an element. */
 export const elementBytes = (d: DType): number => dtypes[d].bytes;
