@@ -65,10 +65,12 @@ export interface Target {
   readonly name: string;
   /** 32-bit lanes of one vector. */
   readonly lanes: number;
-  /** Columns of a packed weight panel (a multiple of lanes). */
+  /** Columns of a packed weight panel (a multiple of lanes); 0 where kernels read weights as they are. */
   readonly panel: number;
   /** Weight bytes that packing may produce, as a multiple of the weights' own bytes. */
   readonly packBudget: number;
   /** Whether Winograd convolutions may be chosen. */
   readonly winograd: boolean;
+  /** Where each element takes the same bytes, whatever its dtype, and buffers take a multiple of some bytes; elsewhere elements take what `dtypes` says. */
+  readonly storage?: { readonly elementBytes: number; readonly granularity: number };
 }

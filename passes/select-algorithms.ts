@@ -13,9 +13,10 @@ import { winogradError } from './winograd-error.ts';
 /**
  * Rewrites every f32 `conv`, and every f32 `contract` with a constant weight, into its packed form over a packing op: constant folding computes that for constants, and each run does for
  * weights that a graph updates. Convolutions become Winograd where that is faster and exact enough, judged for such weights by what they start from; where not all constants fit the target's
- * budget of packed bytes, those that save most time per byte do. Products of two computed values and other element types are left as they are. Runs before fusion.
+ * budget of packed bytes, those that save most time per byte do. Products of two computed values and other element types are left as they are, and so is all where the target packs nothing. Runs before fusion.
  */
 export function selectAlgorithms(graph: Graph, target: Target): Graph {
+  if (target.panel === 0) return graph;
   const winograd = chooseWinograd(graph, target);
   return rewriteOps(graph, (op, b, facts) => {
     switch (op.name) {
