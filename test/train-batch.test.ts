@@ -10,6 +10,7 @@ import { evaluate } from '../ir/evaluate.ts';
 import type { Graph, Value } from '../ir/graph.ts';
 import { sizeOf } from '../ir/type.ts';
 import { verify } from '../ir/verify.ts';
+import { computeInParts } from '../passes/train/compute-in-parts.ts';
 import { rebindBatch } from '../passes/train/rebind-batch.ts';
 import { trainingStep } from '../passes/train/pipeline.ts';
 import { testTarget } from './ir/target.ts';
@@ -105,6 +106,18 @@ describe('another batch size', () => {
       expect(out.data[k]).toBeCloseTo((p! - mean) / (Math.abs(p! - q!) / 2) + mean, 12);
     });
   });
+});
+
+describe('parts of a batch', () => {
+  it.each(independent)('give the numbers of the whole: %s', (_, make) => {
+    const whole = model(make(4));
+    const parts = computeInParts(whole, 2);
+    verify(parts);
+    expect(parts.ops.some((op) => op.name === 'loop')).toBe(true);
+    expect(rows(parts)).toEqual(rows(whole));
+  });
+  it.each(mixing)('are refused where samples meet: %s', (_, make, message) => expect(() => computeInParts(model(make), 2)).toThrow(message));
+  it('have to divide it', () => expect(() => computeInParts(model(independent[0]![1](4)), 3)).toThrow(/a batch of 4 does not divide into parts of 3/));
 });
 
 describe('micro-batches', () => {
