@@ -1,4 +1,5 @@
 /** tilewright: compiles ONNX models. `tilewright/runtime` loads and runs what comes out, without this. */
 export { compile, compileGraph, defaultFeatures, type Artifact, type CompiledGraph, type CompileOptions } from './cli/driver/compile.ts';
+export { resetHead, type ResetHeadOptions } from './cli/driver/reset-head.ts';
 export { InternalError, Unsupported, UserError } from './ir/diagnostic.ts';
 export { UnboundInputs } from './frontend/index.ts';

@@ -23,8 +23,9 @@ export function isArtifact(path: string): boolean {
 /** Inputs of an artifact, bound ones included. */
 export const artifactInputs = (manifest: Manifest): OpenInput[] => [...manifest.inputs, ...manifest.bound].map((i) => ({ name: i.name, dtype: i.dtype, dims: i.shape }));
 
-/** The graph of a model as its file has it. */
-export const readModelGraph = (path: string): GraphView => decodeModel(readModelFile(path), path, dirname(path)).graph;
+/** The graph of a model as its file, or its bytes, have it. */
+export const readModelGraph = (model: string | Uint8Array): GraphView =>
+  (typeof model === 'string' ? decodeModel(readModelFile(model), model, dirname(model)) : decodeModel(model, 'the model', undefined)).graph;
 
 /** Inputs of a model as declared; initializers that are listed as inputs have values already and are left out. */
 export function modelInputs(graph: GraphView): OpenInput[] {

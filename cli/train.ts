@@ -9,6 +9,7 @@ import { batchesOf, plainNormalisation, standardisation, type Augmentation, type
 import { blends } from '../runtime/data/augment.ts';
 import { loadTrainer, type Trainer } from '../runtime/index.ts';
 import { readData, type Reading } from './data/files.ts';
+import { resetHead } from './driver/reset-head.ts';
 import { bestFeatures } from './model.ts';
 import { dims, number, numbers, positive, wholeNumber } from './options.ts';
 import { note, say, sayJson, withProgress } from './print.ts';
@@ -41,6 +42,8 @@ interface Options extends StepOptions {
   readonly checkpointEvery?: number;
   readonly resume?: string;
   readonly logGradients?: string;
+  readonly resetHead?: number;
+  readonly resetHeadSeed?: number;
   readonly output?: string;
   readonly dim?: Record<string, number>;
   readonly threads?: number;
@@ -73,6 +76,8 @@ export function trainCommand(program: Command): void {
     .option('--std <list>', 'divides what is left', numbers)
     .option('--augment <list>', 'crop:PIXELS, flip, mixup:ALPHA, cutmix:ALPHA, separated by commas', augmentation)
     .option('--seed <n>', 'of order, augmentation and dropout', wholeNumber, 0)
+    .option('--reset-head <classes>', 'replace the last linear layer by a new one for so many classes', positive)
+    .option('--reset-head-seed <n>', 'of the new weights (default: 0)', wholeNumber)
     .option('--average', 'evaluate and write the moving average of the weights; goes with --ema')
     .option('--checkpoint <folder>', 'write checkpoints there: at the start, after each epoch, at Ctrl-C')
     .option('--checkpoint-every <steps>', 'and every so many steps', positive)
@@ -90,7 +95,8 @@ async function run(model: string, options: Options): Promise<void> {
   checkOutputs(model, options, folder);
   if (folder !== undefined) await prepareFolder(folder);
   const train = trainOptions(options, { soft: options.augment !== undefined && blends(options.augment), gradients: options.logGradients !== undefined });
-  const artifact = await withProgress(basename(model), (onProgress) => compileTraining(model, train, options.batch, { ...(options.dim && { dims: options.dim }), features: [bestFeatures()], onProgress }));
+  const source = options.resetHead === undefined ? model : await resetHead(model, options.resetHead, options.resetHeadSeed === undefined ? {} : { seed: options.resetHeadSeed });
+  const artifact = await withProgress(basename(model), (onProgress) => compileTraining(source, train, options.batch, { ...(options.dim && { dims: options.dim }), features: [bestFeatures()], file: model, onProgress }));
   for (const w of artifact.warnings) note(`warning: ${w}`);
   await using trainer = await loadTrainer(artifact, options.threads === undefined ? {} : { threads: options.threads });
   for (const notice of trainer.notices) note(notice);
@@ -104,7 +110,7 @@ async function run(model: string, options: Options): Promise<void> {
   const evaluation: Epoch | undefined = test && batchesOf(test, wanted, { shuffle: false, rest: 'pad', normalisation })(0);
   await trainer.setSeed(options.seed);
 
-  const settings = { data: `${samples.x.shape[0]} samples`, batch: String(wanted.x.shape[0]), seed: String(options.seed), augmentation: JSON.stringify(options.augment ?? {}) };
+  const settings = { data: `${samples.x.shape[0]} samples`, batch: String(wanted.x.shape[0]), seed: String(options.seed), augmentation: JSON.stringify(options.augment ?? {}), classes: options.resetHead === undefined ? 'its own' : String(options.resetHead) };
   const position = await restored(trainer, options, settings);
   const stepsPerEpoch = training(0).batches;
   const schedule = scheduleOf({ ...options, ...(options.scheduleEvery !== undefined && { every: options.scheduleEvery }), ...(options.scheduleFactor !== undefined && { factor: options.scheduleFactor }) }, options.epochs, stepsPerEpoch);
@@ -140,7 +146,7 @@ async function run(model: string, options: Options): Promise<void> {
   }
   const stopped = reached.epoch < options.epochs;
   // What a checkpoint holds can be gone on with; a model is only written where there is none, or at the end.
-  if (options.output !== undefined && (!stopped || folder === undefined)) await exported(trainer, model, options.output, options.average ?? false);
+  if (options.output !== undefined && (!stopped || folder === undefined)) await exported(trainer, source, options.output, options.average ?? false);
   if (options.json) sayJson({ steps: trainer.step, epochs: rows, output: options.output, seconds: (performance.now() - started) / 1000, threads: trainer.threads, stopped });
   if (!stopped) return;
   note(folder === undefined ? `stopped after step ${trainer.step}${options.output === undefined ? '' : `; the model as it is was written to ${options.output}`}` : `stopped after step ${trainer.step}; go on with --resume ${folder}`);
@@ -158,6 +164,7 @@ function checkpointFolder({ checkpoint, resume }: Options): string | undefined {
 function checkOutputs(model: string, options: Options, folder: string | undefined): void {
   if (options.output === undefined && folder === undefined) throw new UserError('nothing would be kept: give -o FILE for the trained model, or --checkpoint FOLDER');
   if (options.average && options.ema === undefined) throw new UserError('--average goes with --ema SHARE, which keeps the average');
+  if (options.resetHeadSeed !== undefined && options.resetHead === undefined) throw new UserError('--reset-head-seed goes with --reset-head CLASSES');
   if (options.checkpointEvery !== undefined && folder === undefined) throw new UserError('--checkpoint-every goes with --checkpoint FOLDER');
   if (options.output === undefined) return;
   if (resolve(options.output) === resolve(model)) throw new UserError(`-o ${options.output} is the model itself; give another file`);
@@ -195,7 +202,7 @@ function reportFiles(options: Options, folder: string | undefined): { table: str
   return { table: join(place, 'metrics.csv'), picture: join(place, 'metrics.svg') };
 }
 
-async function exported(trainer: Trainer, model: string, output: string, average: boolean): Promise<void> {
+async function exported(trainer: Trainer, model: string | Uint8Array, output: string, average: boolean): Promise<void> {
   const write = (): Promise<void> => trainer.exportOnnx(model, output);
   await (average ? trainer.averaged(write) : write());
   say(`wrote ${output}`);

@@ -3,6 +3,7 @@
  * copies every other byte as it is. Tensors that lie in other files move into this one, so that the result is one file.
  */
 import { InputError } from './error.ts';
+import { fieldsOf, lengthDelimited, sizeOf, varintField, varints, type Field } from './protobuf.ts';
 import { bytesOf, describe, type Tensor } from './tensor.ts';
 
 /** Reads what a tensor keeps in another file: `length` bytes from `offset` on, or up to the end. */
@@ -10,7 +11,12 @@ export type ReadExternal = (location: string, offset: number, length: number | u
 
 // Field numbers of onnx.proto.
 const modelGraph = 7;
-const graphInitializer = 5;
+const graphField = { initializer: 5, input: 11, output: 12, valueInfo: 13 } as const;
+const valueInfoField = { name: 1, type: 2 } as const;
+const typeTensor = 1;
+const tensorShape = 2;
+const shapeDim = 1;
+const dimValue = 1;
 const tensorField = { dims: 1, dataType: 2, floatData: 4, name: 8, rawData: 9, doubleData: 10, externalData: 13, dataLocation: 14 } as const;
 const entryKey = 1;
 const entryValue = 2;
@@ -18,9 +24,32 @@ const dataTypes: Readonly<Record<number, Tensor['dtype']>> = { 1: 'f32', 11: 'f6
 /** protobuf's own limit for a message. */
 const largestFile = 2 ** 31 - 1;
 
+/** Shapes that change with the weights. */
+export interface Reshaping {
+  /** Initializers that may get another shape. */
+  readonly weights: ReadonlySet<string>;
+  /** New declared sizes of the graph's inputs and outputs, by name; undefined keeps what is declared, null leaves the size open. */
+  readonly declared: ReadonlyMap<string, readonly (number | null | undefined)[]>;
+  /** Values between whose declared types are dropped, because they may not hold any more. */
+  readonly stale: ReadonlySet<string>;
+}
+
 /** The file with new values for the initializers that `weights` names; those that it lacks, or has with another type, are InputErrors. */
-export async function patchOnnx(model: Uint8Array, weights: ReadonlyMap<string, Tensor>, name: string, external: ReadExternal): Promise<Uint8Array[]> {
+export async function patchOnnx(model: Uint8Array, weights: ReadonlyMap<string, Tensor>, name: string, external: ReadExternal, reshaping?: Reshaping): Promise<Uint8Array[]> {
   const missing = new Set(weights.keys());
+  const patched = async (part: Field): Promise<Uint8Array[]> => {
+    if (part.wire !== 2) return [part.whole];
+    if (part.number === graphField.initializer) {
+      const made = await patchTensor(part.content, weights, missing, name, external, reshaping?.weights);
+      return made ? lengthDelimited(part.number, made) : [part.whole];
+    }
+    const declares = part.number === graphField.input || part.number === graphField.output || part.number === graphField.valueInfo;
+    if (!reshaping || !declares) return [part.whole];
+    const value = nameOf(part.content, valueInfoField.name, name);
+    if (part.number === graphField.valueInfo && reshaping.stale.has(value)) return [];
+    const sizes = reshaping.declared.get(value);
+    return sizes ? lengthDelimited(part.number, redeclared(part.content, sizes, name)) : [part.whole];
+  };
   const chunks: Uint8Array[] = [];
   for (const field of fieldsOf(model, name)) {
     if (field.number !== modelGraph || field.wire !== 2) {
@@ -28,10 +57,7 @@ export async function patchOnnx(model: Uint8Array, weights: ReadonlyMap<string, 
       continue;
     }
     const graph: Uint8Array[] = [];
-    for (const part of fieldsOf(field.content, name)) {
-      const made = part.number === graphInitializer && part.wire === 2 ? await patchTensor(part.content, weights, missing, name, external) : undefined;
-      graph.push(...(made ? [lengthDelimited(graphInitializer, made)].flat() : [part.whole]));
-    }
+    for (const part of fieldsOf(field.content, name)) graph.push(...await patched(part));
     chunks.push(...lengthDelimited(modelGraph, graph));
   }
   const [first] = missing;
@@ -41,21 +67,41 @@ export async function patchOnnx(model: Uint8Array, weights: ReadonlyMap<string, 
   return chunks;
 }
 
+/** A ValueInfoProto with other sizes. */
+function redeclared(bytes: Uint8Array, sizes: readonly (number | null | undefined)[], file: string): Uint8Array[] {
+  /** Writes the one field of this number anew, further in. */
+  const inside = (message: Uint8Array, number: number, change: (content: Uint8Array) => Uint8Array[]): Uint8Array[] =>
+    [...fieldsOf(message, file)].flatMap((f) => (f.number === number && f.wire === 2 ? lengthDelimited(number, change(f.content)) : [f.whole]));
+  return inside(bytes, valueInfoField.type, (type) => inside(type, typeTensor, (tensor) => inside(tensor, tensorShape, (shape) => {
+    let axis = 0;
+    return inside(shape, shapeDim, (dim) => {
+      const size = sizes[axis++];
+      return size === undefined ? [dim] : size === null ? [] : varintField(dimValue, size);
+    });
+  })));
+}
+
+const nameOf = (message: Uint8Array, number: number, file: string): string => {
+  const field = [...fieldsOf(message, file)].findLast((f) => f.number === number);
+  return field ? new TextDecoder().decode(field.content) : '';
+};
+
 /** The chunks of a tensor that changes; undefined where the file's bytes stay. */
-async function patchTensor(bytes: Uint8Array, weights: ReadonlyMap<string, Tensor>, missing: Set<string>, file: string, external: ReadExternal): Promise<Uint8Array[] | undefined> {
+async function patchTensor(bytes: Uint8Array, weights: ReadonlyMap<string, Tensor>, missing: Set<string>, file: string, external: ReadExternal, reshaped: ReadonlySet<string> | undefined): Promise<Uint8Array[] | undefined> {
   const fields = [...fieldsOf(bytes, file)];
-  const named = fields.findLast((f) => f.number === tensorField.name);
-  const name = named ? new TextDecoder().decode(named.content) : '';
+  const name = nameOf(bytes, tensorField.name, file);
   const stored = fields.some((f) => f.number === tensorField.dataLocation && f.value === 1);
   const weight = weights.get(name);
   if (!weight && !stored) return undefined;
   const data = weight ? bytesOf(weight.data) : await readStored(fields, file, name, external);
+  const anew = weight !== undefined && (reshaped?.has(name) ?? false);
   if (weight) {
     missing.delete(name);
-    checkType(fields, weight, file, name);
+    if (!anew) checkType(fields, weight, file, name);
   }
-  const gone: readonly number[] = [tensorField.floatData, tensorField.rawData, tensorField.doubleData, tensorField.externalData, tensorField.dataLocation];
-  return [...fields.filter((f) => !gone.includes(f.number)).map((f) => f.whole), ...lengthDelimited(tensorField.rawData, [data])];
+  const gone: readonly number[] = [tensorField.floatData, tensorField.rawData, tensorField.doubleData, tensorField.externalData, tensorField.dataLocation, ...(anew ? [tensorField.dims] : [])];
+  const dims = anew ? weight.shape.flatMap((d) => varintField(tensorField.dims, d)) : [];
+  return [...dims, ...fields.filter((f) => !gone.includes(f.number)).map((f) => f.whole), ...lengthDelimited(tensorField.rawData, [data])];
 }
 
 function checkType(fields: readonly Field[], weight: Tensor, file: string, name: string): void {
@@ -76,67 +122,3 @@ async function readStored(fields: readonly Field[], file: string, name: string, 
   return external(location, Number(entries.get('offset') ?? 0), length === undefined ? undefined : Number(length));
 }
 
-interface Field {
-  readonly number: number;
-  readonly wire: number;
-  /** A varint's number; 0 for other wire types. */
-  readonly value: number;
-  /** What a length-delimited field holds. */
-  readonly content: Uint8Array;
-  /** All of it, with its tag. */
-  readonly whole: Uint8Array;
-}
-
-function* fieldsOf(bytes: Uint8Array, name: string): Generator<Field> {
-  for (let at = 0; at < bytes.length; ) {
-    const start = at;
-    const [tag, afterTag] = varint(bytes, at, name);
-    const wire = tag % 8;
-    let value = 0;
-    let from = afterTag;
-    if (wire === 0) [value, at] = varint(bytes, afterTag, name);
-    else if (wire === 1) at = afterTag + 8;
-    else if (wire === 5) at = afterTag + 4;
-    else if (wire === 2) {
-      const [length, content] = varint(bytes, afterTag, name);
-      [from, at] = [content, content + length];
-    } else throw broken(name, start);
-    if (at > bytes.length) throw broken(name, start);
-    yield { number: Math.floor(tag / 8), wire, value, content: bytes.subarray(from, at), whole: bytes.subarray(start, at) };
-  }
-}
-
-function varint(bytes: Uint8Array, at: number, name: string): [value: number, end: number] {
-  let value = 0;
-  for (let i = 0, scale = 1; i < 10; i++, scale *= 128) {
-    const byte = bytes[at + i];
-    if (byte === undefined) break;
-    value += (byte & 127) * scale;
-    if (byte < 128) return [value, at + i + 1];
-  }
-  throw broken(name, at);
-}
-
-function varints(bytes: Uint8Array, name: string): number[] {
-  const out: number[] = [];
-  for (let at = 0; at < bytes.length; ) {
-    const [value, end] = varint(bytes, at, name);
-    out.push(value);
-    at = end;
-  }
-  return out;
-}
-
-const broken = (name: string, at: number): InputError => new InputError(`${name} is not an ONNX model that can be read: its structure breaks off at byte ${at}`);
-
-function lengthDelimited(number: number, content: readonly Uint8Array[]): Uint8Array[] {
-  return [encodeVarint(number * 8 + 2), encodeVarint(sizeOf(content)), ...content];
-}
-
-function encodeVarint(n: number): Uint8Array {
-  const bytes: number[] = [];
-  for (; n >= 128; n = Math.floor(n / 128)) bytes.push((n % 128) + 128);
-  return Uint8Array.from([...bytes, n]);
-}
-
-const sizeOf = (chunks: readonly Uint8Array[]): number => chunks.reduce((n, c) => n + c.byteLength, 0);

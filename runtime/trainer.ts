@@ -64,8 +64,8 @@ export interface Trainer {
   save(folder: string, notes?: Readonly<Record<string, string>>): Promise<string>;
   /** Goes on from a checkpoint: the newest of a folder, a file, or one in memory. Returns the notes that were saved with it. */
   restore(from: string | Checkpoint): Promise<Readonly<Record<string, string>>>;
-  /** Writes a copy of the ONNX model that was compiled, with the weights and running statistics as they are now. The copy is one file. */
-  exportOnnx(source: string, target: string): Promise<void>;
+  /** Writes a copy of the ONNX model that was compiled (its file, or bytes that hold all of it), with the weights and running statistics as they are now. The copy is one file. */
+  exportOnnx(source: string | Uint8Array, target: string): Promise<void>;
   close(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
 }
@@ -188,7 +188,7 @@ class EngineTrainer implements Trainer {
     });
   }
 
-  async exportOnnx(source: string, target: string): Promise<void> {
+  async exportOnnx(source: string | Uint8Array, target: string): Promise<void> {
     const weights = await this.#next(() => this.#engine.read([...this.#named('parameter'), ...this.#named('statistic')]));
     await exportOnnx(source, target, weights);
   }

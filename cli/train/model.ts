@@ -7,13 +7,13 @@ import type { Wanted } from '../../runtime/data/index.ts';
 import type { Trainer } from '../../runtime/trainer.ts';
 
 /** Compiles a model's training step for a batch. */
-export function compileTraining(model: string, train: TrainOptions, batch: number | undefined, options: CompileOptions): Promise<Artifact> {
+export function compileTraining(model: string | Uint8Array, train: TrainOptions, batch: number | undefined, options: CompileOptions): Promise<Artifact> {
   const bound = boundBatch(model, batch, options.dims ?? {});
   return compile(model, { ...options, dims: bound.dims, train: { ...train, ...(bound.batch !== undefined && { batch: bound.batch }) } });
 }
 
 /** How a model gets its batch: a symbolic one is bound as that dimension, a fixed one is rebound (`batch`). */
-export function boundBatch(model: string, batch: number | undefined, given: Readonly<Record<string, number>>): { readonly dims: Readonly<Record<string, number>>; readonly batch: number | undefined } {
+export function boundBatch(model: string | Uint8Array, batch: number | undefined, given: Readonly<Record<string, number>>): { readonly dims: Readonly<Record<string, number>>; readonly batch: number | undefined } {
   const dims: Record<string, number> = { ...given };
   let rebound: number | undefined;
   for (const input of modelInputs(readModelGraph(model))) {
