@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { Command, CommanderError } from 'commander';
 import colors from 'picocolors';
 import { version } from './driver/compile.ts';
-import { UserError } from '../ir/diagnostic.ts';
+import { OverLimit, UserError } from '../ir/diagnostic.ts';
 import type { Graph } from '../ir/graph.ts';
 import { graphText } from '../ir/text.ts';
 import { InputError } from '../runtime/error.ts';
@@ -15,11 +15,13 @@ import { benchCommand } from './bench.ts';
 import { checkCommand } from './check.ts';
 import { compileCommand } from './compile.ts';
 import { inspectCommand } from './inspect.ts';
+import { newCommand } from './new.ts';
 import { profileCommand } from './profile.ts';
 import { runCommand } from './run.ts';
 import { trainCommand } from './train.ts';
 
 const exitUser = 2;
+const exitOverLimit = 3;
 const exitInternal = 70;
 
 const program = new Command('tilewright')
@@ -27,7 +29,7 @@ const program = new Command('tilewright')
   .version(version())
   .showHelpAfterError('(--help lists the options)')
   .exitOverride();
-for (const add of [compileCommand, runCommand, trainCommand, inspectCommand, checkCommand, benchCommand, profileCommand]) add(program);
+for (const add of [compileCommand, runCommand, trainCommand, newCommand, inspectCommand, checkCommand, benchCommand, profileCommand]) add(program);
 
 // A reader that has seen enough (`| head`) closes the pipe.
 process.stdout.on('error', (e: NodeJS.ErrnoException) => {
@@ -46,7 +48,7 @@ function report(error: unknown): number {
   if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : exitUser;
   if (error instanceof UserError || error instanceof InputError || error instanceof NonFiniteLoss) {
     process.stderr.write(`${colors.red('error:')} ${error.message}\n`);
-    return exitUser;
+    return error instanceof OverLimit ? exitOverLimit : exitUser;
   }
   const dump = join(tmpdir(), `tilewright-crash-${Date.now()}.txt`);
   const stack = error instanceof Error ? (error.stack ?? error.message) : String(error);

@@ -1,8 +1,8 @@
 /** Proxy Norm (Labatie et al., arXiv 2106.03743): the moments of an activation under a Gaussian proxy of its input, from parameters alone. */
 import type { Builder } from '../../ir/builder.ts';
 import { UserError } from '../../ir/diagnostic.ts';
+import { normalQuantiles } from '../../ir/gaussian.ts';
 import type { Value } from '../../ir/graph.ts';
-import { erf } from '../../ir/ops/elementwise/special.ts';
 import type { Tensor } from '../../ir/type.ts';
 
 /** What a proxy is made of; all values have one element a channel. */
@@ -37,18 +37,5 @@ export function proxyMoments(b: Builder, proxy: Proxy, rank: number, activate: (
 /** The quantiles of the standard normal distribution at (k + ½) / count, as f64 of shape [count, 1...]. */
 export function gaussianQuantiles(count: number, rank: number): Tensor {
   if (!Number.isInteger(count) || count < 2) throw new UserError(`a proxy of ${count} samples has no variance: norm-samples has to be a whole number of at least 2`);
-  const data = Float64Array.from({ length: count }, (_, k) => quantile((k + 0.5) / count));
-  return { dtype: 'f64', shape: [count, ...new Array<number>(rank - 1).fill(1)], data };
-}
-
-/** Bisection: the distribution function is monotone, and 60 halvings of [-40, 40] reach the last bit that erf gives. */
-function quantile(p: number): number {
-  if (p > 0.5) return -quantile(1 - p);
-  let [low, high] = [-40, 0];
-  for (let i = 0; i < 60; i++) {
-    const middle = (low + high) / 2;
-    if (0.5 * (1 + erf(middle / Math.SQRT2)) < p) low = middle;
-    else high = middle;
-  }
-  return (low + high) / 2;
+  return { dtype: 'f64', shape: [count, ...new Array<number>(rank - 1).fill(1)], data: normalQuantiles(count) };
 }
