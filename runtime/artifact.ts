@@ -11,6 +11,7 @@ export interface SpecialisationRequest {
   readonly shapes: Readonly<Record<string, readonly number[]>>;
   readonly bound: Readonly<Record<string, InputValue>>;
 }
+/** Rejects with InputError where the model cannot be compiled for these inputs. */
 export type Recompile = (wanted: SpecialisationRequest) => Promise<ArtifactObject>;
 
 /** Says in words which op of a training step first produced a number that is not finite, from the step's inputs and the state before it. */

@@ -8,7 +8,7 @@ export const control = {
   barrierGeneration: 128,
   /** Taken by the first thread that comes to work which cannot be shared; the thread that opens a barrier sets it to 0. */
   chunk: 192,
-  /** Not 0: a thread failed; every barrier tests it and traps. */
+  /** Not 0: a thread failed (its number + 1) or ended (-1); every barrier tests it and traps. */
   abort: 256,
   /** Number of threads of this run, set by the host. */
   threads: 320,
@@ -22,6 +22,8 @@ export const control = {
   sleepers: 576,
   /** Index of the entry (manifest.entries) that the host runs. */
   entry: 640,
+  /** Not 0: a worker thread ended and will come to no barrier any more. Never set back. */
+  lost: 704,
   /** Chunks taken of each region of the current step, a cache line each; the thread that opens a barrier sets them to 0. */
   regions: 1024,
   maxRegions: 64,

@@ -1,4 +1,5 @@
 /** Checks what a caller passes to run() and turns it into bytes. */
+import { checkValue, shown } from './check-input.ts';
 import { InputError } from './error.ts';
 import type { DTypeName, Manifest } from './manifest.ts';
 import { bytesOf, describe, dtypeFacts, elementCount, tensorFromBytes, toBFloat16, toFloat16, type Tensor, type TensorInfo, type TensorOf, type TypedArray } from './tensor.ts';
@@ -12,16 +13,21 @@ export type InputValue = Tensor | TypedArray | Numbers;
 /** What run() takes for an input of a known dtype. */
 export type InputOf<D extends DTypeName> = TensorOf<D> | TensorOf<D>['data'] | Numbers;
 
-/** Says which inputs are missing or unknown. Bound inputs may be left out. */
-export function checkNames(manifest: Pick<Manifest, 'inputs' | 'bound'>, given: Readonly<Record<string, InputValue>>): void {
+/** Says which inputs are missing or unknown, and which are of a kind that no input has. Bound inputs may be left out. */
+export function checkInputs(manifest: Pick<Manifest, 'inputs' | 'bound'>, given: unknown): asserts given is Readonly<Record<string, InputValue>> {
+  if (typeof given !== 'object' || given === null || Array.isArray(given) || ArrayBuffer.isView(given)) {
+    throw new InputError(`the inputs are ${shown(given)}, expected an object with a value for each input: ${listInputs(manifest)}`);
+  }
   const known = [...manifest.inputs, ...manifest.bound].map((i) => i.name);
   for (const name of Object.keys(given)) {
     if (known.includes(name)) continue;
     const near = closest(name, known);
     throw new InputError(`there is no input ${quote(name)}${near ? ` (did you mean ${quote(near)}?)` : ''}; the inputs are ${listInputs(manifest)}`);
   }
-  const missing = manifest.inputs.filter((i) => given[i.name] === undefined);
+  const values = given as Readonly<Record<string, unknown>>;
+  const missing = manifest.inputs.filter((i) => values[i.name] === undefined);
   if (missing.length > 0) throw new InputError(`missing ${missing.length === 1 ? 'input' : 'inputs'} ${missing.map((i) => `${quote(i.name)} (${describe(i)})`).join(', ')}`);
+  for (const i of [...manifest.inputs, ...manifest.bound]) if (values[i.name] !== undefined) checkValue(i, values[i.name]);
 }
 
 /** The shape that a value states: that of a tensor or of nested arrays; undefined for a flat list of elements. */

@@ -2,6 +2,7 @@
 import { abi, control } from './control.ts';
 import type { Executor, Failure } from './executor.ts';
 import { spawn, type Thread } from './spawn.ts';
+import { spawnWatched } from './watched.ts';
 import { sharedWorker, type Patch, type Range, type SharedInit, type SharedMessage } from './worker.ts';
 
 export interface PoolOptions {
@@ -13,6 +14,11 @@ export interface PoolOptions {
   readonly failure: Failure;
 }
 
+/** What `abort` says where a worker ended. */
+const lost = -1;
+/** Milliseconds after which a caller that waits for the threads looks again whether all are there. */
+const patience = 50;
+
 /** Starts the workers and waits until each has instantiated the module. */
 export async function startPool(options: PoolOptions): Promise<Executor> {
   const { memory, threads, failure } = options;
@@ -20,10 +26,18 @@ export async function startPool(options: PoolOptions): Promise<Executor> {
   const cells = new Int32Array(memory.buffer);
   const timeOrigin = performance.timeOrigin + performance.now();
   const first = options.sync ? 1 : 0;
-  const workers: Thread<never, SharedMessage>[] = [];
   /** Settles the run under way. */
   let finish: { done(): void; failed(error: Error): void } | undefined;
   let firstFailure: Error | undefined;
+
+  const inits = Array.from({ length: threads - first }, (_, i): SharedInit =>
+    ({ module: options.module, memory, thread: first + i, control, abi, epoch: Atomics.load(cells, control.epoch / 4), timeOrigin }));
+  // A caller that works as thread 0 hears nothing until it has finished.
+  const workers: Thread<never, SharedMessage>[] = options.sync ? spawnWatched(sharedWorker, inits, memory, control) : inits.map((init) => spawn(sharedWorker, init));
+  const openBarrier = (): void => {
+    Atomics.add(cells, control.barrierGeneration / 4, 1);
+    Atomics.notify(cells, control.barrierGeneration / 4);
+  };
 
   const close = async (): Promise<void> => {
     // Some engines cannot end a worker that sleeps on a cell.
@@ -32,11 +46,8 @@ export async function startPool(options: PoolOptions): Promise<Executor> {
     Atomics.notify(cells, control.epoch / 4);
     await Promise.all(workers.map((w) => w.terminate()));
   };
-  const ready = Array.from({ length: threads - first }, (_, i) => {
-    const init: SharedInit = { module: options.module, memory, thread: first + i, control, abi, epoch: Atomics.load(cells, control.epoch / 4), timeOrigin };
-    const worker = spawn<SharedInit, never, SharedMessage>(sharedWorker, init);
-    workers.push(worker);
-    return new Promise<void>((resolve, reject) => {
+  const ready = workers.map((worker) =>
+    new Promise<void>((resolve, reject) => {
       let started = false;
       const fail = (error: Error): void => {
         firstFailure ??= error;
@@ -52,10 +63,14 @@ export async function startPool(options: PoolOptions): Promise<Executor> {
           // After a failure the cause comes from the worker that failed, which may be heard later.
           else if (Atomics.load(cells, control.abort / 4) === 0) finish?.done();
         },
-        (reason) => fail(failure(reason, started ? Atomics.load(cells, control.step / 4) : -1)),
+        (reason) => {
+          // The others would wait for it.
+          Atomics.compareExchange(cells, control.abort / 4, 0, lost);
+          openBarrier();
+          fail(failure(reason, started ? Atomics.load(cells, control.step / 4) : -1));
+        },
       );
-    });
-  });
+    }));
   try {
     await Promise.all(ready);
   } catch (error) {
@@ -102,20 +117,23 @@ export async function startPool(options: PoolOptions): Promise<Executor> {
 
   const own = new WebAssembly.Instance(options.module, { [abi.imports]: { [abi.memory]: memory, [abi.clock]: () => performance.timeOrigin + performance.now() - timeOrigin } });
   const runOwn = own.exports[abi.run] as (thread: number) => void;
+  const isLost = (): boolean => Atomics.load(cells, control.lost / 4) !== 0;
   const runSync = (writes: readonly Patch[], reads: readonly Range[]): Uint8Array<ArrayBuffer>[] => {
+    if (firstFailure) throw firstFailure;
     begin(writes);
+    if (isLost()) throw failure('a worker thread ended', -1);
     let caught: unknown;
     try {
       runOwn(0);
     } catch (error) {
       caught = error;
       Atomics.compareExchange(cells, control.abort / 4, 0, 1);
-      Atomics.add(cells, control.barrierGeneration / 4, 1);
-      Atomics.notify(cells, control.barrierGeneration / 4);
+      openBarrier();
     }
     Atomics.add(cells, control.done / 4, 1);
-    for (let n = Atomics.load(cells, control.done / 4); n < threads; n = Atomics.load(cells, control.done / 4)) Atomics.wait(cells, control.done / 4, n);
+    for (let n = Atomics.load(cells, control.done / 4); n < threads && !isLost(); n = Atomics.load(cells, control.done / 4)) Atomics.wait(cells, control.done / 4, n, patience);
     const culprit = Atomics.load(cells, control.abort / 4);
+    if (isLost()) throw failure('a worker thread ended', Atomics.load(cells, control.step / 4));
     if (culprit !== 0) throw failure(culprit === 1 ? String(caught) : `thread ${culprit - 1} failed`, Atomics.load(cells, control.step / 4));
     return collect(reads);
   };

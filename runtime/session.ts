@@ -3,7 +3,7 @@ import { openArtifact, type ArtifactObject, type Recompile, type SpecialisationR
 import { InputError, RunError } from './error.ts';
 import type { Executor } from './executor.ts';
 import type { Features } from './features.ts';
-import { checkNames, equalsBound, inputBytes, statedShape, type InputValue } from './inputs.ts';
+import { checkInputs, equalsBound, inputBytes, statedShape, type InputValue } from './inputs.ts';
 import type { Manifest } from './manifest.ts';
 import { specialisations, type Specialisations } from './specialisation.ts';
 import { start } from './start.ts';
@@ -42,7 +42,7 @@ export interface Session {
   readonly threads: number;
   readonly features: Features;
   readonly memory: MemoryReport;
-  /** What the caller should know: threads that could not be had, a wide module that was not used. */
+  /** What the caller should know: threads that could not be had or that the artifact does not allow, a wide module that was not used. */
   readonly notices: readonly string[];
   /** Runs the model. Calls made at once run one after another. Rejects with InputError (the session stays usable) or RunError (it is closed). */
   run(inputs: Readonly<Record<string, InputValue>>): Promise<Record<string, Tensor>>;
@@ -64,7 +64,9 @@ export async function load(source: string | URL | ArtifactObject, options: LoadO
   const recompile = options.recompile ?? (typeof source === 'object' && 'manifest' in source ? source.recompile : undefined);
   const notices: string[] = [];
   const started = await start(artifact, options, notices);
-  const specialise = recompile && specialisations(recompile, (other) => load(other, options));
+  // The hook of this artifact makes its specialisations; one of them that does not fit says so instead of compiling for ever.
+  const { recompile: _, ...others } = options;
+  const specialise = recompile && specialisations(recompile, (other) => load(other, others));
   return new LoadedSession(artifact.manifest, started.executor, started.features, memoryReport(artifact.manifest, started.executor.threads), notices, specialise);
 }
 
@@ -180,7 +182,7 @@ class LoadedSession implements Session {
   /** What the inputs ask for, and who can compile it; undefined where they are the ones that this artifact was compiled for. Starts nothing. */
   #otherSpecialisation(inputs: Readonly<Record<string, InputValue>>): (SpecialisationRequest & { readonly specialise: Specialisations }) | undefined {
     const manifest = this.#manifest;
-    checkNames(manifest, inputs);
+    checkInputs(manifest, inputs);
     const shapes: Record<string, readonly number[]> = {};
     let same = true;
     for (const i of manifest.inputs) {

@@ -12,7 +12,7 @@ export interface Thread<In, Out> {
   terminate(): Promise<void>;
 }
 
-type Body<Init, In, Out> = (init: Init, post: (message: Out) => void, listen: (receive: (message: In) => void) => void) => void;
+export type Body<Init, In, Out> = (init: Init, post: (message: Out) => void, listen: (receive: (message: In) => void) => void) => void;
 
 /** Starts `body` with `init`, which is cloned (shared memory and modules are shared). `body` must not refer to anything but its parameters. */
 export function spawn<Init, In, Out>(body: Body<Init, In, Out>, init: Init): Thread<In, Out> {
@@ -20,11 +20,15 @@ export function spawn<Init, In, Out>(body: Body<Init, In, Out>, init: Init): Thr
   return threads ? spawnNode(threads, body, init) : spawnWeb(body, init);
 }
 
-function spawnNode<Init, In, Out>(threads: typeof NodeWorkers, body: Body<Init, In, Out>, init: Init): Thread<In, Out> {
-  const code = `const { parentPort, workerData } = require('node:worker_threads');
+/** The text of a Node worker that runs `body`, to be evaluated with its init as workerData. */
+export function codeOf<Init, In, Out>(body: Body<Init, In, Out>): string {
+  return `const { parentPort, workerData } = require('node:worker_threads');
 (${body.toString()})(workerData, (m) => parentPort.postMessage(m), (receive) => parentPort.on('message', receive));`;
+}
+
+function spawnNode<Init, In, Out>(threads: typeof NodeWorkers, body: Body<Init, In, Out>, init: Init): Thread<In, Out> {
   // No flags of this process: a worker would refuse some of them, and needs none.
-  const worker = new threads.Worker(code, { eval: true, workerData: init, execArgv: [] });
+  const worker = new threads.Worker(codeOf(body), { eval: true, workerData: init, execArgv: [] });
   let closing = false;
   return {
     post: (message, transfer = []) => worker.postMessage(message, transfer),

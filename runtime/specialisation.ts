@@ -23,7 +23,7 @@ export function specialisations(recompile: Recompile, open: (artifact: ArtifactO
       // The caller may reuse its arrays while a specialisation is compiled.
       const held = Object.fromEntries(Object.entries(inputs).map(([name, value]) => [name, copied(value)]));
       const known = sessions.get(key);
-      // Without its own hook a specialisation that does not fit says so instead of recompiling for ever.
+      // What is opened has no hook of its own: a specialisation that does not fit says so instead of compiling for ever.
       const session = known ?? recompile(wanted).then(({ manifest, modules, weights }) => open({ manifest, modules, weights }));
       sessions.delete(key);
       sessions.set(key, session);

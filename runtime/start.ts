@@ -23,7 +23,7 @@ export async function start(artifact: OpenArtifact, options: LoadOptions, notice
   const chosen = chooseModule(manifest.modules, { features: options.features, wide });
   const binary = await artifact.module(chosen.file);
   const failure = failureOf(manifest);
-  const threads = threadCount(manifest, options);
+  const threads = threadCount(manifest, options, notices);
   const limits = memoryLimits(binary, chosen.memoryFlag);
   const pagesFor = (n: number): number => Math.max(limits.min, Math.ceil((manifest.memory.scratch + manifest.memory.scratchPerThread * n) / pageSize));
 
@@ -87,11 +87,13 @@ async function compileModule(binary: Uint8Array, file: string): Promise<WebAssem
   }
 }
 
-function threadCount(manifest: Manifest, options: LoadOptions): number {
+function threadCount(manifest: Manifest, options: LoadOptions, notices: string[]): number {
   if (options.threads !== undefined && (!Number.isInteger(options.threads) || options.threads < 1)) throw new InputError(`threads is ${options.threads}, expected a whole number of at least 1`);
   const os = globalThis.process?.getBuiltinModule?.('node:os');
   const cores = os ? os.availableParallelism() : navigator.hardwareConcurrency;
-  return Math.min(options.threads ?? cores, manifest.memory.maxThreads);
+  const { maxThreads } = manifest.memory;
+  if (options.threads !== undefined && options.threads > maxThreads) notices.push(`threads: ${options.threads} were asked for, this artifact was compiled for at most ${maxThreads} (the option maxThreads of compile)`);
+  return Math.min(options.threads ?? cores, maxThreads);
 }
 
 /** Streams the weights into memory; where they cannot be had, the threads end. */

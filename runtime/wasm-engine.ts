@@ -4,7 +4,7 @@ import { control } from './control.ts';
 import type { Engine } from './engine.ts';
 import { InputError } from './error.ts';
 import type { Executor } from './executor.ts';
-import { checkNames, inputBytes, type InputValue } from './inputs.ts';
+import { checkInputs, inputBytes, type InputValue } from './inputs.ts';
 import type { EntryPoint, IoEntry, Manifest, StateEntry } from './manifest.ts';
 import type { LoadOptions } from './session.ts';
 import { start } from './start.ts';
@@ -40,7 +40,6 @@ class WasmEngine implements Engine {
   readonly #manifest: Manifest;
   readonly #executor: Executor;
   readonly #entries: Entries;
-  #remembered: readonly Uint8Array<ArrayBuffer>[] | undefined;
 
   constructor(manifest: Manifest, entries: Entries, executor: Executor, notices: readonly string[]) {
     this.model = manifest.model;
@@ -56,7 +55,7 @@ class WasmEngine implements Engine {
 
   async run(name: 'step' | 'eval', inputs: Readonly<Record<string, InputValue>>): Promise<Record<string, Tensor>> {
     const { index, at } = this.#entries[name];
-    checkNames({ inputs: at.inputs, bound: this.#manifest.bound }, inputs);
+    checkInputs({ inputs: at.inputs, bound: this.#manifest.bound }, inputs);
     const writes = [
       { address: control.entry, bytes: bytesOf(Int32Array.of(index)) },
       ...at.inputs.map((i) => ({ address: i.address, bytes: inputBytes(i, inputs[i.name]!) })),
@@ -73,14 +72,6 @@ class WasmEngine implements Engine {
 
   async write(state: ReadonlyMap<string, Tensor>): Promise<void> {
     for (const [name, tensor] of state) await this.#fill(this.#named(name), bytesOf(tensor.data));
-  }
-
-  async remember(): Promise<void> {
-    this.#remembered = await this.#executor.read(this.state.map(rangeOf), this.#remembered);
-  }
-
-  async recall(): Promise<void> {
-    for (const [i, bytes] of (this.#remembered ?? []).entries()) await this.#fill(this.state[i]!, bytes);
   }
 
   close(): Promise<void> {

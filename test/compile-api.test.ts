@@ -1,11 +1,11 @@
 /** compile and load in code: results against plain arithmetic, other specialisations, typed bindings. */
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Project } from 'ts-morph';
 import { afterAll, describe, expect, test } from 'vitest';
-import { compile, UserError } from '../index.ts';
-import { load } from '../runtime/index.ts';
+import { compile } from '../index.ts';
+import { InputError, load } from '../runtime/index.ts';
 import { bindings } from '../cli/driver/bindings.ts';
 import { encodeModel, floats, node, value } from './onnx-encode.ts';
 
@@ -42,6 +42,28 @@ describe('another specialisation', () => {
     expect(compiled).toBe(0);
   });
 
+  test('has no hook of its own: one that does not fit what was asked for is refused, not compiled again', async () => {
+    const artifact = await compile(model, { dims: { n: 1 }, values: { axes: axes(1) } });
+    let compiled = 0;
+    await using session = await load({ ...artifact, recompile: undefined as never }, { threads: 1, recompile: async () => (compiled++, artifact) });
+    await expect(session.run({ x: { dtype: 'f32', shape: [2, 3], data: x } })).rejects.toThrow(/has shape \[2,3\], expected f32\[1,3\].*loaded without the compiler/);
+    expect(compiled).toBe(1);
+  });
+
+  test('is refused where the file of the model has been written again', async () => {
+    const file = join(folder, 'watched.onnx');
+    writeFileSync(file, model);
+    await using session = await load(await compile(file, { dims: { n: 1 }, values: { axes: axes(1) } }), { threads: 1 });
+    const ask = (rows: number): Promise<unknown> => session.run({ x: { dtype: 'f32', shape: [rows, 3], data: new Float32Array(3 * rows) } });
+    await ask(2);
+    writeFileSync(file, model);
+    await expect(ask(3)).rejects.toThrow(/watched\.onnx has changed since it was compiled/);
+    await expect(ask(3)).rejects.toBeInstanceOf(InputError);
+    rmSync(file);
+    await expect(ask(3)).rejects.toThrow(/watched\.onnx is no longer there/);
+    await ask(2);
+  });
+
   test('is closed with its session, also by the second of two calls', async () => {
     const artifact = await compile(model, { dims: { n: 1 }, values: { axes: axes(1) } });
     const session = await load(artifact, { threads: 1 });
@@ -74,7 +96,7 @@ describe('compile', () => {
     expect((await session.run({ x, axes: [0] }))['z']).toEqual({ dtype: 'f32', shape: [3], data: Float32Array.of(0, 6, 2) });
     expect((await session.run({ x, axes: [1] }))['z']!.data).toEqual(Float32Array.of(0, 8));
     const wide = { dtype: 'f32' as const, shape: [1, 4], data: new Float32Array(4) };
-    await expect(session.run({ x: wide })).rejects.toThrow(UserError);
+    await expect(session.run({ x: wide })).rejects.toThrow(InputError);
 
     await artifact.save(join(folder, 'out'));
     await using saved = await load(join(folder, 'out'), { threads: 1 });

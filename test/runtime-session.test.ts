@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, describe, expect, test } from 'vitest';
 import { control } from '../runtime/control.ts';
-import { load, type ArtifactObject, type Session } from '../runtime/index.ts';
+import { InputError, load, type ArtifactObject, type Session } from '../runtime/index.ts';
 import { poison, tinyArtifact, tinyInput, tinyResult } from './tiny-artifact.ts';
 
 const open: Session[] = [];
@@ -63,7 +63,9 @@ describe('a session', () => {
   });
 
   test('takes no more threads than the artifact allows', async () => {
-    expect((await session(tinyArtifact({ maxThreads: 2 }), { threads: 8 })).threads).toBe(2);
+    const limited = await session(tinyArtifact({ maxThreads: 2 }), { threads: 8 });
+    expect({ threads: limited.threads, notices: limited.notices }).toEqual({ threads: 2, notices: [expect.stringMatching(/^threads: 8 were asked for, .* at most 2/)] });
+    expect((await session(tinyArtifact({ maxThreads: 2 }))).notices).toEqual([]);
     await expect(load(tinyArtifact(), { threads: 0 })).rejects.toThrow('threads is 0');
   });
 
@@ -164,11 +166,31 @@ describe('inputs', () => {
     ['of another length', { x: new Float32Array(5) }, 'input "x" has 5 elements, expected 1024 for f32[2,512]'],
     ['of another dtype', { x: { dtype: 'i32', shape, data: new Int32Array(1024) } }, 'input "x" is i32, expected f32[2,512]'],
     ['of another shape', { x: { dtype: 'f32', shape: [3, 512], data: new Float32Array(1536) } }, 'input "x" has shape [3,512], expected f32[2,512]. This artifact was loaded without the compiler'],
-    ['not numbers', { x: ['a'].concat(new Array<string>(1023).fill('b')) }, 'a is not a number, as needed for f32[2,512]'],
+    ['not numbers', { x: ['a'].concat(new Array<string>(1023).fill('b')) }, 'input "x" holds the text "a" at depth 1, index 0, expected f32[2,512]'],
+    ['null', { x: null }, 'input "x" is null, expected f32[2,512]'],
+    ['undefined', { x: undefined }, 'missing input "x" (f32[2,512])'],
+    ['a text', { x: 'abc' }, 'input "x" is the text "abc", expected f32[2,512]'],
+    ['a symbol', { x: Symbol('s') }, 'input "x" is Symbol(s), expected f32[2,512]'],
+    ['an empty object', { x: {} }, 'input "x" is an object without properties, expected f32[2,512]'],
+    ['a map', { x: new Map() }, 'input "x" is a Map, expected f32[2,512]'],
+    ['a tensor without a shape that can be', { x: { dtype: 'f32', shape: [-2, 512], data: tinyInput() } }, 'input "x" is a tensor whose shape is [-2,512], expected f32[2,512]'],
+    ['a tensor of a shape that is none', { x: { dtype: 'f32', shape: '2,512', data: tinyInput() } }, 'input "x" is a tensor whose shape is the text "2,512", expected f32[2,512]'],
+    ['a tensor of an unknown dtype', { x: { dtype: 'toString', shape, data: tinyInput() } }, 'input "x" is a tensor of the dtype the text "toString", expected f32[2,512]'],
+    ['a tensor with data of another kind', { x: { dtype: 'f32', shape, data: [1, 2] } }, 'input "x" is a tensor whose data is an array, not a typed array, expected f32[2,512]'],
+    ['a tensor with data of another length', { x: { dtype: 'f32', shape, data: new Float32Array(5) } }, 'input "x" is a tensor whose shape [2,512] has 1024 elements and whose data has 5, expected f32[2,512]'],
+    ['a view without elements', { x: new DataView(new ArrayBuffer(4096)) }, 'input "x" is a DataView, expected a Float32Array'],
+    ['ragged', { x: [new Array(512).fill(1), new Array(511).fill(1)] }, 'input "x" is ragged: arrays at depth 2 have 512 and 511 elements'],
+    ['nested in part', { x: [[1], 2] }, 'input "x" is ragged: at depth 1 some elements are arrays and some are not'],
+    ['with a hole', { x: new Array(1024) }, 'input "x" holds undefined at depth 1, index 0'],
+    ['a bound value of another kind', { x: tinyInput(), axis: null }, 'input "axis" is null, expected i64[1]'],
+    ['no object', undefined as never, 'the inputs are undefined, expected an object with a value for each input: "x" (f32[2,512])'],
+    ['a list', [tinyInput()] as never, 'the inputs are an array, expected an object with a value for each input'],
     ['bound to another value', { x: tinyInput(), axis: [0] }, 'input "axis" was bound to a value when the model was compiled, and another was given'],
   ])('%s are refused by name', async (_, inputs, message) => {
     const s = await session(tinyArtifact(), { threads: 1 });
-    await expect(s.run(inputs as never)).rejects.toThrow(message);
+    const refusal = s.run(inputs as never);
+    await expect(refusal).rejects.toThrow(message);
+    await expect(refusal).rejects.toBeInstanceOf(InputError);
     expect((await s.run({ x: tinyInput() }))['y']!.data).toEqual(tinyResult(tinyInput()));
   });
 

@@ -15,12 +15,14 @@ import type { TrainOptions } from '../../passes/train/options.ts';
 import { trainingStep } from '../../passes/train/pipeline.ts';
 import type { ArtifactObject, SpecialisationRequest } from '../../runtime/artifact.ts';
 import { chunkSource } from '../../runtime/bytes.ts';
+import { InputError } from '../../runtime/error.ts';
 import type { Features } from '../../runtime/features.ts';
 import { tensorOf, type InputValue } from '../../runtime/inputs.ts';
 import type { Manifest, StateEntry } from '../../runtime/manifest.ts';
 import { safetensorsChunks } from '../../runtime/safetensors.ts';
 import { bindings } from './bindings.ts';
 import { explainOver } from './explain.ts';
+import { fileWatch } from './file-watch.ts';
 import { writeFolder } from './folder.ts';
 import { makeManifest, weightsOf } from './manifest.ts';
 import { stateRoles } from './state-roles.ts';
@@ -88,11 +90,16 @@ export function compileGraph(model: string | Uint8Array, options: CompileOptions
 
 /**
  * Compiles an ONNX model, from its path or its bytes (external data needs the path), to an artifact in memory. What is wrong with the model, and what is not
- * supported, is a UserError that names file, node and cause. Loaded in this process, the artifact compiles other specialisations when they are asked for.
+ * supported, is a UserError that names file, node and cause. Loaded in this process, the artifact compiles other specialisations when they are asked for, as long as
+ * the model's file stays as it is; that a model does not fit the inputs is then an InputError of run().
  */
 export async function compile(model: string | Uint8Array, options: CompileOptions = {}): Promise<Artifact> {
   if (options.train) return compileTraining(model, options, options.train);
-  return artifactOf(compileGraph(model, options), options, (manifest, wanted) => compile(model, specialised(options, manifest, wanted)));
+  const unchanged = typeof model === 'string' ? fileWatch(model) : () => {};
+  return artifactOf(compileGraph(model, options), options, (manifest, wanted) => asInputError(() => {
+    unchanged();
+    return compile(model, specialised(options, manifest, wanted));
+  }));
 }
 
 /** Plans a graph after the passes and emits its modules. `recompile` makes other specialisations of the same model, where that is possible. */
@@ -175,6 +182,15 @@ function inStage<T>(stage: string, graph: Graph, run: () => T): T {
     return run();
   } catch (e) {
     throw e instanceof UserError ? e : new PassError(stage, graph, e);
+  }
+}
+
+/** The model does not fit the inputs of a run: an error of its caller, who knows the runtime's errors. */
+async function asInputError<T>(compiling: () => Promise<T>): Promise<T> {
+  try {
+    return await compiling();
+  } catch (e) {
+    throw e instanceof UserError ? new InputError(`the model cannot be compiled for these inputs: ${e.message}`, { cause: e }) : e;
   }
 }
 
