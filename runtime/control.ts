@@ -23,7 +23,7 @@ export const control = {
   /** Index of the entry (manifest.entries) that the host runs. */
   entry: 640,
   /** Not 0: a worker thread ended and will come to no barrier any more. Never set back. */
-  lost: 704,
+  lost: 768,
   /** Chunks taken of each region of the current step, a cache line each; the thread that opens a barrier sets them to 0. */
   regions: 1024,
   maxRegions: 64,
