@@ -1,12 +1,15 @@
 /** tilewright compile: from a model to an artifact's folder. */
 import { writeFileSync } from 'node:fs';
-import { basename, extname, join } from 'node:path';
+import { writeFile } from 'node:fs/promises';
+import { basename, extname, join, resolve } from 'node:path';
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { compile, compileGraph, type CompileOptions } from './driver/compile.ts';
+import { rewrittenOnnx } from './driver/export.ts';
 import { checkFolder, makeFolders } from './driver/folder.ts';
 import { UserError } from '../ir/diagnostic.ts';
 import type { Graph } from '../ir/graph.ts';
 import { graphText } from '../ir/text.ts';
+import type { NormSpec } from '../passes/norm/options.ts';
 import { passes } from '../passes/pipeline.ts';
 import { reason } from '../runtime/bytes.ts';
 import type { Features } from '../runtime/features.ts';
@@ -19,6 +22,7 @@ import { refuseStepOptions, trainOptions, withStepOptions, type StepOptions } fr
 
 interface Options extends StepOptions, NormOptions {
   readonly train?: boolean;
+  readonly onnx?: string;
   readonly output?: string;
   readonly dim?: Record<string, number>;
   readonly value?: Record<string, string>;
@@ -49,7 +53,7 @@ export function compileCommand(program: Command): void {
     .option('--locations', 'print the ONNX nodes that each op came from')
     .option('--json', 'print facts as JSON')
     .option('--train', 'make a training artifact, with the options below: entries step and eval over one state');
-  withStepOptions(normOptions(command)).action(run);
+  withStepOptions(normOptions(command).option('--onnx <file>', 'write the rewritten model as ONNX too, in inference form')).action(run);
 }
 
 /** Parses a list of passes with commas; given again, the option adds to the list. */
@@ -66,7 +70,10 @@ async function run(model: string, options: Options, command: Command): Promise<v
   if (!options.train) refuseStepOptions(command);
   refuseOption(options.train === true && options.stopAfter !== undefined, '--stop-after', 'does not go with --train; inspect --train --ir prints the step');
   const norm = normOf(options);
-  refuseOption(options.train === true && norm !== undefined, '--norm', 'does not go with --train: a trained model is written back as ONNX by its weights alone');
+  if (options.onnx !== undefined) {
+    refuseOption(!norm, '--onnx', 'writes a model whose normalizations are rewritten: it needs --norm');
+    refuseOption(options.train === true, '--onnx', 'does not go with --train: the artifact holds the rewritten model, and exportOnnx puts trained weights into it');
+  }
   const folder = options.output ?? basename(model, extname(model));
   if (options.stopAfter === undefined) await checkFolder(folder);
   const started = performance.now();
@@ -83,6 +90,7 @@ async function run(model: string, options: Options, command: Command): Promise<v
       observe(graph, pass, observed++, options);
     } }),
   };
+  if (options.onnx !== undefined) await writeOnnx(options.onnx, model, norm!, base);
   if (options.stopAfter !== undefined) {
     const { graph } = compileGraph(model, { ...base, stopAfter: options.stopAfter });
     if (!options.printAfter?.includes(options.stopAfter) || !seen.has(options.stopAfter)) say(graphText(graph, { locations: options.locations ?? false }));
@@ -103,6 +111,14 @@ async function run(model: string, options: Options, command: Command): Promise<v
   }
   say(`${folder}: ${modules.map((m) => `${m.file} ${bytes(m.bytes)}`).join(', ')}, weights ${bytes(weights)}, ${manifest.steps.length} steps, in ${ms(time)}`);
   say(`memory: ${bytes(manifest.memory.weights)} weights, ${bytes(manifest.memory.activations)} activations (${bytes(artifact.program.memory.scheduleBytes)} live at once), ${bytes(manifest.memory.io)} inputs and outputs, ${bytes(manifest.memory.scratchPerThread)} scratch a thread`);
+}
+
+async function writeOnnx(file: string, model: string, norm: NormSpec, { dims, values }: CompileOptions): Promise<void> {
+  if (resolve(file) === resolve(model)) throw new UserError(`--onnx ${file} is the model itself; give another file`);
+  const bytes = rewrittenOnnx(model, norm, { ...(dims && { dims }), ...(values && { values }) });
+  await writeFile(file, bytes).catch((e: unknown) => {
+    throw new UserError(`cannot write ${file}: ${reason(e)}`);
+  });
 }
 
 /** Says which passes had nothing to print. */

@@ -12,6 +12,7 @@ import { readData, type Reading } from './data/files.ts';
 import { resetHead } from './driver/reset-head.ts';
 import { bestFeatures } from './model.ts';
 import { dims, number, numbers, positive, wholeNumber } from './options.ts';
+import { normOf, normOptions, type NormOptions } from './norm.ts';
 import { note, say, sayJson, withProgress } from './print.ts';
 import { augmentation } from './train/augmentation.ts';
 import { openGradientLog } from './train/gradients.ts';
@@ -22,7 +23,7 @@ import { showTraining } from './train/progress.ts';
 import { positionOf, start, train as runTraining, type Position } from './train/run.ts';
 import { scheduleNames, scheduleOf, type ScheduleName } from './train/schedules.ts';
 
-interface Options extends StepOptions {
+interface Options extends StepOptions, NormOptions {
   readonly data: string;
   readonly eval?: string;
   readonly targetColumn?: string;
@@ -70,7 +71,7 @@ export function trainCommand(program: Command): void {
     .option('--schedule-every <epochs>', 'epochs between falls of the step schedule (default: 1)', number)
     .option('--schedule-factor <x>', 'of a fall (default: 0.1), or of an epoch of the exponential schedule (default: 0.9)', number)
     .option('--warmup <epochs>', 'epochs in which the learning rate rises', number);
-  withStepOptions(command)
+  withStepOptions(normOptions(command))
     .option('--standardize', 'subtract mean and divide by deviation of each channel, over the training data')
     .option('--mean <list>', 'subtracted from scaled samples: one number or one a channel', numbers)
     .option('--std <list>', 'divides what is left', numbers)
@@ -94,9 +95,10 @@ async function run(model: string, options: Options): Promise<void> {
   const folder = checkpointFolder(options);
   checkOutputs(model, options, folder);
   if (folder !== undefined) await prepareFolder(folder);
+  const norm = normOf(options);
   const train = trainOptions(options, { soft: options.augment !== undefined && blends(options.augment), gradients: options.logGradients !== undefined });
   const source = options.resetHead === undefined ? model : await resetHead(model, options.resetHead, options.resetHeadSeed === undefined ? {} : { seed: options.resetHeadSeed });
-  const artifact = await withProgress(basename(model), (onProgress) => compileTraining(source, train, options.batch, { ...(options.dim && { dims: options.dim }), features: [bestFeatures()], file: model, onProgress }));
+  const artifact = await withProgress(basename(model), (onProgress) => compileTraining(source, train, options.batch, { ...(options.dim && { dims: options.dim }), features: [bestFeatures()], file: model, ...(norm && { norm }), onProgress }));
   for (const w of artifact.warnings) note(`warning: ${w}`);
   await using trainer = await loadTrainer(artifact, options.threads === undefined ? {} : { threads: options.threads });
   for (const notice of trainer.notices) note(notice);
@@ -146,7 +148,7 @@ async function run(model: string, options: Options): Promise<void> {
   }
   const stopped = reached.epoch < options.epochs;
   // What a checkpoint holds can be gone on with; a model is only written where there is none, or at the end.
-  if (options.output !== undefined && (!stopped || folder === undefined)) await exported(trainer, source, options.output, options.average ?? false);
+  if (options.output !== undefined && (!stopped || folder === undefined)) await exported(trainer, artifact.rewritten ?? source, options.output, options.average ?? false);
   if (options.json) sayJson({ steps: trainer.step, epochs: rows, output: options.output, seconds: (performance.now() - started) / 1000, threads: trainer.threads, stopped });
   if (!stopped) return;
   note(folder === undefined ? `stopped after step ${trainer.step}${options.output === undefined ? '' : `; the model as it is was written to ${options.output}`}` : `stopped after step ${trainer.step}; go on with --resume ${folder}`);

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import type { WasmModule } from '../../backends/wasm/module.ts';
 import { importModel, type ImportedModel, type ImportOptions } from '../../frontend/index.ts';
-import { Unsupported, UserError } from '../../ir/diagnostic.ts';
+import { UserError } from '../../ir/diagnostic.ts';
 import type { Graph } from '../../ir/graph.ts';
 import type { TileProgram } from '../../ir/tile.ts';
 import type { Tensor } from '../../ir/type.ts';
@@ -23,7 +23,8 @@ import { safetensorsChunks } from '../../runtime/safetensors.ts';
 import { bindings } from './bindings.ts';
 import { explainOver } from './explain.ts';
 import { fileWatch } from './file-watch.ts';
-import { writeFolder } from './folder.ts';
+import { rewrittenOnnx } from './export.ts';
+import { rewrittenFile, writeFolder, type Files } from './folder.ts';
 import { makeManifest, weightsOf } from './manifest.ts';
 import { stateRoles } from './state-roles.ts';
 import { wasmTarget } from './target.ts';
@@ -51,7 +52,7 @@ export interface CompileOptions {
   readonly onProgress?: (stage: string, done: number, of: number) => void;
   /** The last pass to run, or `import`; for `compileGraph`. */
   readonly stopAfter?: string;
-  /** Rewrites the model's batch normalizations; for inference. */
+  /** Rewrites the model's batch normalizations. */
   readonly norm?: NormSpec;
 }
 
@@ -61,6 +62,8 @@ export interface Artifact extends ArtifactObject {
   readonly program: TileProgram;
   /** What the importer had to say. */
   readonly warnings: readonly string[];
+  /** Of a training artifact whose normalizations were rewritten: the model as ONNX, which exportOnnx puts trained weights into. */
+  readonly rewritten?: Uint8Array;
   /** Writes model.wasm (one file per feature set), manifest.json, weights.safetensors, model.js and model.d.ts; all or nothing. */
   save(folder: string): Promise<void>;
 }
@@ -115,19 +118,24 @@ export async function artifactOf(
 /** Compiles a model to a step of training and an evaluation over the same state. */
 async function compileTraining(model: string | Uint8Array, options: CompileOptions, train: TrainOptions): Promise<Artifact> {
   const { onGraph, onProgress } = options;
-  if (options.norm) throw new Unsupported('rewriting of normalizations for training', 'a trained model is written back as ONNX by its weights alone, which a rewritten model has others of: compile it for inference, or rewrite the graph with rewriteNorms and make the step with trainingStep');
   onProgress?.('import', 0, 1);
-  const imported = importModel(model, importOptions(options));
+  const imported = normalized(importModel(model, importOptions(options)), options.norm);
   onGraph?.(imported.graph, 'import', 0);
   const hooks = { ...(onGraph && { onGraph }), ...(onProgress && { onProgress }) };
   const step = trainingStep(imported.graph, imported.statistics, train, wasmTarget, hooks);
-  const inference = importModel(model, { ...importOptions(options), inference: true });
+  const inference = normalized(importModel(model, { ...importOptions(options), inference: true }), options.norm, true);
+  const rewritten = options.norm && rewrittenOnnx(model, options.norm, { ...importOptions(options), anyBatch: true });
   const evaluation = evaluationStep(inference.graph, step, train.batch === undefined ? {} : { batch: train.batch }, wasmTarget);
   const entries = [{ name: 'step', graph: runPipeline(step.graph, wasmTarget, hooks) }, { name: 'eval', graph: runPipeline(evaluation, wasmTarget) }];
   onProgress?.('plan', 0, 1);
   const program = inStage('plan', entries[0]!.graph, () => planEntries(entries, wasmTarget));
-  const artifact = await emitArtifact(imported, program, options, stateRoles(step.graph, imported));
+  const artifact = { ...(await emitArtifact(imported, program, options, stateRoles(step.graph, imported), undefined, rewritten && { [rewrittenFile]: [rewritten] })), ...(rewritten && { rewritten }) };
   return { ...artifact, explain: explainOver(step.graph) };
+}
+
+/** The model with its normalizations rewritten; `inference`: in the form that inference has. */
+function normalized(imported: ImportedModel, norm: NormSpec | undefined, inference = false): ImportedModel {
+  return norm ? { ...imported, ...rewriteNorms(imported, norm, wasmTarget, { inference }) } : imported;
 }
 
 function importOptions({ dims, values, shapes, file }: CompileOptions): ImportOptions {
@@ -137,7 +145,7 @@ function importOptions({ dims, values, shapes, file }: CompileOptions): ImportOp
 /** Emits the modules of a program and joins them to an artifact. `roles`: of the state of a training program. */
 async function emitArtifact(
   imported: Pick<ImportedModel, 'bound' | 'dims' | 'warnings'>, program: TileProgram, options: CompileOptions,
-  roles: ReadonlyMap<string, StateEntry['role']> | undefined, recompile?: (manifest: Manifest, wanted: SpecialisationRequest) => Promise<Artifact>,
+  roles: ReadonlyMap<string, StateEntry['role']> | undefined, recompile?: (manifest: Manifest, wanted: SpecialisationRequest) => Promise<Artifact>, files: Files = {},
 ): Promise<Artifact> {
   // Binaryen takes a while to start; a model that is refused should not wait for it.
   const { emitWasm } = await import('../../backends/wasm/module.ts');
@@ -172,7 +180,7 @@ async function emitArtifact(
     ...(recompile && { recompile: (wanted) => recompile(manifest, wanted) }),
     program,
     warnings: imported.warnings,
-    save: (folder) => save(folder, manifest, modules, chunks),
+    save: (folder) => save(folder, manifest, modules, chunks, files),
   };
 }
 
@@ -204,7 +212,7 @@ function specialised(options: CompileOptions, manifest: Manifest, wanted: Specia
   return { ...rest, shapes: wanted.shapes, values: { ...options.values, ...Object.fromEntries(Object.entries(wanted.bound).map(([k, v]) => [k, value(k, v)])) } };
 }
 
-async function save(folder: string, manifest: Manifest, modules: Readonly<Record<string, Uint8Array>>, weights: readonly Uint8Array[]): Promise<void> {
+async function save(folder: string, manifest: Manifest, modules: Readonly<Record<string, Uint8Array>>, weights: readonly Uint8Array[], files: Files): Promise<void> {
   const { js, declarations } = await bindings(manifest);
   const text = (s: string): Uint8Array[] => [new TextEncoder().encode(s)];
   await writeFolder(folder, {
@@ -213,6 +221,7 @@ async function save(folder: string, manifest: Manifest, modules: Readonly<Record
     'weights.safetensors': weights,
     'model.js': text(js),
     'model.d.ts': text(declarations),
+    ...files,
   });
 }
 

@@ -9,7 +9,10 @@ import { reason } from '../../runtime/bytes.ts';
 /** Contents of the files of a folder, by name, in pieces. */
 export type Files = Readonly<Record<string, readonly Uint8Array[]>>;
 
-const ours = (file: string): boolean => ['manifest.json', 'weights.safetensors', 'model.js', 'model.d.ts'].includes(file) || file.endsWith('.wasm');
+/** The model as ONNX, where training rewrote it. */
+export const rewrittenFile = 'rewritten.onnx';
+
+const ours = (file: string): boolean => ['manifest.json', 'weights.safetensors', 'model.js', 'model.d.ts', rewrittenFile].includes(file) || file.endsWith('.wasm');
 
 /**
  * Checks that an artifact may be written to a folder: it does not exist, is empty, or holds an artifact and nothing else. Everything else is a

@@ -6,16 +6,23 @@ import { sizeOf, type Tensor } from '../../ir/type.ts';
 import type { Target } from '../../ir/tile.ts';
 import { eliminateDeadCode } from '../eliminate-dead-code.ts';
 import { findActivation, type Activation } from './activation.ts';
+import type { Domains } from './by-domain.ts';
 import { findNorms, parameterValues, type BatchNorm, type Statistic } from './find-norms.ts';
 import { sampleNorms } from './find-sample-norms.ts';
-import { showNorm, type NormSpec } from './options.ts';
+import { inferenceForm, showNorm, type NormSpec } from './options.ts';
 import { normalize, type Normalized } from './normalize.ts';
 import { proxyMoments } from './proxy.ts';
+import { referenceBatch, type ReferenceMoments } from './reference-batch.ts';
 
 /** A graph and its running statistics, as the importer gives them. */
 export interface NormalizedModel {
   readonly graph: Graph;
   readonly statistics: readonly Statistic[];
+}
+
+export interface RewriteOptions {
+  /** Norms over samples take the form that inference has: by running statistics. */
+  readonly inference?: boolean;
 }
 
 /** What happened to a normalization. */
@@ -38,7 +45,8 @@ export interface RewriteResult extends NormalizedModel {
  * once more behind it, by the moments of the activation under a Gaussian proxy: two parameters a channel are added, zero at the start. A norm without an activation of its own keeps its
  * affine (its scale alone with `centerOnly`). A model that has the form already comes back as it is; one without normalizations is a UserError.
  */
-export function rewriteNorms(model: NormalizedModel, spec: NormSpec, target: Target): RewriteResult {
+export function rewriteNorms(model: NormalizedModel, wanted: NormSpec, target: Target, { inference = false }: RewriteOptions = {}): RewriteResult {
+  const spec = inference ? inferenceForm(wanted) : wanted;
   const { graph, statistics } = model;
   const all = findNorms(graph, statistics);
   const lost = statistics.find(({ state }) => !all.some((n) => n.running?.mean === state || n.running?.variance === state) && !isUnused(graph, state));
@@ -47,7 +55,8 @@ export function rewriteNorms(model: NormalizedModel, spec: NormSpec, target: Tar
   if (all.length === 0 && !settled(graph, spec)) throw new UserError(`the model has no batch normalization to rewrite to ${showNorm(spec)}`);
   if (norms.length === 0) return { graph, statistics, rewritten: [] };
 
-  const rewriting = new Rewriting(graph, spec, norms);
+  const reference = spec.kind === 'virtual' ? referenceBatch(rewriteNorms(model, { kind: 'batch', ...(spec.epsilon !== undefined && { epsilon: spec.epsilon }) }, target).graph, spec.reference) : undefined;
+  const rewriting = new Rewriting(graph, spec, norms, { inference, reference });
   const made = rewriting.run();
   const kept = [...statistics.filter(({ state }) => !norms.some((n) => n.running?.mean === state || n.running?.variance === state)), ...rewriting.statistics];
   // Running statistics become updates only in training: what computes them has to survive until then.
@@ -70,10 +79,20 @@ function settled(graph: Graph, { kind, groups, proxy }: NormSpec): boolean {
 const proxySuffixes = { gamma: 'proxy_gamma', beta: 'proxy_beta' } as const;
 
 /** `block.1.weight` gives `block.1.proxy_gamma`. */
-function proxyName(norm: BatchNorm, suffix: string): string {
+function ownName(norm: BatchNorm, suffix: string): string {
   const name = norm.scale.find((v) => v.name !== undefined)?.name ?? norm.last.source[0] ?? 'norm';
   return `${name.replace(/[._/](?:weight|gamma|scale)$/i, '')}.${suffix}`;
 }
+
+/** The input that names the domain of each sample. */
+function domainInput(graph: Graph): Value {
+  const samples = graph.inputs[0]?.type.shape[0];
+  if (samples === undefined) throw new UserError('statistics by domain need an input whose first axis holds samples');
+  if (graph.inputs.some((v) => v.name === domainName)) throw new UserError(`statistics by domain add an input "${domainName}", but the model has an input of that name: rename it`);
+  return { type: { dtype: 'i64', shape: [samples] }, name: domainName };
+}
+
+const domainName = 'domain';
 
 /** γ · y + β, and what it was made of. */
 interface Affine extends Pick<Normalized, 'row'> {
@@ -96,13 +115,21 @@ class Rewriting {
   readonly #map = new Map<Value, Value>();
   readonly #state: State[];
   readonly #normal = new Map<BatchNorm, Affine>();
+  readonly #inference: boolean;
+  readonly #reference: ReadonlyMap<BatchNorm, ReferenceMoments>;
+  /** The input that names each sample's domain. */
+  readonly #domain: Value | undefined;
 
-  constructor(graph: Graph, spec: NormSpec, norms: readonly BatchNorm[]) {
+  constructor(graph: Graph, spec: NormSpec, norms: readonly BatchNorm[], { inference, reference }: { readonly inference: boolean; readonly reference: ReturnType<typeof referenceBatch> | undefined }) {
     this.#graph = graph;
     this.#spec = spec;
     this.#norms = new Map(norms.map((n) => [n.last, n]));
     this.#b = new Builder(graph.name);
     this.#state = [...graph.state];
+    this.#inference = inference;
+    this.#reference = new Map(reference?.moments.map((m, i) => [norms[i]!, m]));
+    reference?.ops.forEach((op) => this.#b.append(op));
+    this.#domain = spec.kind === 'domains' ? domainInput(graph) : undefined;
     const parameters = parameterValues(graph);
     const barred = barredOps(graph, norms);
     for (const norm of norms) {
@@ -130,7 +157,7 @@ class Rewriting {
     const { ops } = this.#b;
     const graph = this.#graph;
     return {
-      ...graph, ops, state: this.#state,
+      ...graph, ops, state: this.#state, inputs: this.#domain ? [...graph.inputs, this.#domain] : graph.inputs,
       outputs: graph.outputs.map((o) => ({ name: o.name, value: at(o.value) })),
       updates: graph.updates.map((u) => ({ state: u.state, value: at(u.value) })),
     };
@@ -143,9 +170,9 @@ class Rewriting {
     const vector = (v: Value): Value => b.broadcast(b.reshape(b.cast(v, dtype), sizeOf(v.type.shape) === 1 ? [1] : [channels]), [channels]);
     const gamma = norm.scale.length === 0 ? b.constant(filled(dtype, [channels], 1)) : norm.scale.map((v) => vector(at(v))).reduce((p, q) => b.mul(p, q));
     const beta = vector(at(norm.bias));
-    const { value, statistics, row } = normalize(b, at(norm.x), norm, this.#spec);
+    const { value, statistics, row } = normalize(b, at(norm.x), norm, this.#spec, { reference: this.#reference.get(norm), domains: this.#domains(norm) });
     this.statistics.push(...statistics);
-    this.rewritten.push({ node: norm.last.source[0] ?? norm.last.name, from: norm.form, channels, proxy: this.#spec.proxy && this.#activations.has(norm) ? Object.values(proxySuffixes).map((s) => proxyName(norm, s)) : [] });
+    this.rewritten.push({ node: norm.last.source[0] ?? norm.last.name, from: norm.form, channels, proxy: this.#spec.proxy && this.#activations.has(norm) ? Object.values(proxySuffixes).map((s) => ownName(norm, s)) : [] });
     const scaled = b.mul(value, row(gamma));
     const shifted = this.#activations.has(norm) || !this.#spec.proxy?.centerOnly;
     const result = shifted ? b.add(scaled, row(beta)) : scaled;
@@ -170,17 +197,38 @@ class Rewriting {
   }
 
   /** Norms that share a scale share their proxy. */
-  #parameter(norm: BatchNorm, suffix: keyof typeof proxySuffixes, like: Value): Value {
-    const name = proxyName(norm, proxySuffixes[suffix]);
+  #parameter(norm: BatchNorm, suffix: keyof typeof proxySuffixes, { type }: Value): Value {
+    return this.#newState(norm, proxySuffixes[suffix], filled(type.dtype, type.shape, 0));
+  }
+
+  /** State of a norm, named after its scale. */
+  #newState(norm: BatchNorm, suffix: string, init: Tensor): Value {
+    const name = ownName(norm, suffix);
     const before = this.#state.find((s) => s.name === name);
     if (before) {
-      if (this.#graph.state.includes(before)) throw new UserError(`the proxy of ${norm.last.source[0] ?? 'a norm'} needs a parameter "${name}", but the model has a weight of that name: rename the weight`);
+      if (this.#graph.state.includes(before)) throw new UserError(`${norm.last.source[0] ?? 'a norm'} needs a parameter "${name}", but the model has a weight of that name: rename the weight`);
       return before.value;
     }
-    const init: Tensor = filled(like.type.dtype, like.type.shape, 0);
-    const value: Value = { type: like.type, name };
+    const value: Value = { type: { dtype: init.dtype, shape: init.shape }, name };
     this.#state.push({ value, name, init });
     return value;
+  }
+
+  #domains(norm: BatchNorm): Domains | undefined {
+    const count = this.#spec.size ?? 1;
+    if (!this.#domain) return undefined;
+    return {
+      count, of: this.#domain, inference: this.#inference,
+      state: (suffix, init) => this.#newState(norm, suffix, init),
+      start: (statistic) => {
+        const init = this.#graph.state.find((s) => s.value === statistic)!.init;
+        const channels = sizeOf(statistic.type.shape);
+        const one = init === 'zero' ? filled(statistic.type.dtype, [channels], 0) : init;
+        const all = filled(one.dtype, [count, channels], 0);
+        for (let i = 0; i < count; i++) all.data.set(one.data as never, i * channels);
+        return all;
+      },
+    };
   }
 }
 
