@@ -72,6 +72,9 @@ function printProfile(samples: readonly StepTime[][]): void {
   const rows = samples[0]!.map((s, i) => ({ s, ms: median(samples.map((t) => t[i]!.end - t[i]!.start)) })).sort((a, b) => b.ms - a.ms);
   const total = rows.reduce((n, r) => n + r.ms, 0);
   const shown = rows.slice(0, 40).map(({ s, ms }) => [ms.toFixed(3), (s.flops / ms / 1e6).toFixed(1), String(s.chunks), s.name, s.source.join(', ').slice(0, 80)]);
+  const kinds = Map.groupBy(rows, (r) => r.s.name);
+  const byKind = [...kinds].map(([name, of]) => ({ name, n: of.length, ms: of.reduce((t, r) => t + r.ms, 0) })).sort((a, b) => b.ms - a.ms);
+  for (const line of table(['ms', 'steps', 'kind of op'], byKind.map((k) => [k.ms.toFixed(3), String(k.n), k.name]), [0, 1])) console.log(line);
   for (const line of table(['ms', 'GFLOP/s', 'chunks', 'op', 'from'], shown, [0, 1, 2])) console.log(line);
   console.log(`${total.toFixed(1)} ms in ${rows.length} steps`);
 }

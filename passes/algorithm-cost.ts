@@ -21,3 +21,19 @@ export function convTime(algorithm: Exclude<ConvAlgorithm, 'depthwise'>, s: { re
   const weights = positions * channels * out;
   return (tiles * weights) / rate + (4 * weights) / stream + tiles * (channels * repeats(tiles) + out) * transform[algorithm];
 }
+
+/** Multiply-adds in a nanosecond of a weight gradient over pixels, whose operands are laid out anew for each chunk. */
+const pixelRate = 23;
+/** Transforming the sums of one position back, for one weight of one part. */
+const transformBack = 0.08;
+
+/** Time of the weight gradient of a 3x3 convolution of x into dy (shapes), in `parts` partial sums. */
+export function weightGradientTime(algorithm: Exclude<ConvAlgorithm, 'depthwise'>, s: { readonly x: readonly number[]; readonly dy: readonly number[]; readonly parts: number }): number {
+  const [channels, out] = [s.x[1]!, s.dy[1]!];
+  if (algorithm === 'direct') return (sizeOf(s.dy) * channels * 9) / pixelRate;
+  const tile = algorithm === 'winograd2' ? 2 : 4;
+  const positions = (tile + 2) ** 2;
+  const tiles = s.dy[0]! * Math.ceil(s.dy[2]! / tile) * Math.ceil(s.dy[3]! / tile);
+  const weights = positions * channels * out;
+  return (tiles * weights) / rate + tiles * (channels + out) * transform[algorithm] + s.parts * weights * transformBack;
+}

@@ -7,13 +7,13 @@ import { matmulShape } from '../ir/ops/packing/matmul.ts';
 import { rewriteOps, type Facts } from '../ir/rewrite.ts';
 import type { Target } from '../ir/tile.ts';
 import { bytesOf, sizeOf, type Tensor } from '../ir/type.ts';
-import { convTime } from './algorithm-cost.ts';
+import { convTime, weightGradientTime } from './algorithm-cost.ts';
 import { winogradError } from './winograd-error.ts';
 
 /**
  * Rewrites every f32 `conv`, and every f32 `contract` with a constant weight, into its packed form over a packing op: constant folding computes that for constants, and each run does for
  * weights that a graph updates. Convolutions become Winograd where that is faster and exact enough, judged for such weights by what they start from; where not all constants fit the target's
- * budget of packed bytes, those that save most time per byte do. Products of two computed values and other element types are left as they are, and so is all where the target packs nothing. Runs before fusion.
+ * budget of packed bytes, those that save most time per byte do. Weight gradients in partial sums become Winograd where that is faster. Products of two computed values and other element types are left as they are, and so is all where the target packs nothing. Runs before fusion.
  */
 export function selectAlgorithms(graph: Graph, target: Target): Graph {
   if (target.panel === 0) return graph;
@@ -22,6 +22,7 @@ export function selectAlgorithms(graph: Graph, target: Target): Graph {
     switch (op.name) {
       case 'conv': return packConvolution(op, b, facts, winograd);
       case 'contract': return packProduct(op, b, facts);
+      case 'convWeight': return target.winograd ? weightGradient(op, b) : undefined;
       default: return undefined;
     }
   });
@@ -100,6 +101,18 @@ function winogradCandidates(op: Op, facts: Facts, graph: Graph): Candidate[] {
     if (saved <= 0.1 * direct || !exactEnough(weight, algorithm)) return [];
     return [{ result, algorithm, saved, bytes: known ? 4 * packedFloats(convGeometry(algorithm, w.type.shape, 1)) - bytesOf(w.type) : 0 }];
   });
+}
+
+/** The fastest algorithm for a weight gradient in partial sums. */
+function weightGradient(op: Op, b: Builder): readonly Value[] | undefined {
+  const [x, dy] = op.operands as [Value, Value];
+  const ones = [...nums(op.attrs, 'strides'), ...nums(op.attrs, 'dilations'), num(op.attrs, 'groups')].every((d) => d === 1);
+  const kernel = nums(op.attrs, 'kernel');
+  const fits = x.type.dtype === 'f32' && num(op.attrs, 'parts') > 0 && ones && kernel.length === 2 && kernel.every((d) => d === 3) && x.type.shape[1]! % 4 === 0 && dy.type.shape[1]! % 4 === 0;
+  if (!fits || str(op.attrs, 'algorithm') !== 'direct') return undefined;
+  const time = (algorithm: 'direct' | 'winograd2' | 'winograd4'): number => weightGradientTime(algorithm, { x: x.type.shape, dy: dy.type.shape, parts: num(op.attrs, 'parts') });
+  const algorithm = (['direct', 'winograd2', 'winograd4'] as const).reduce((best, a) => (time(a) < time(best) ? a : best));
+  return algorithm === 'direct' ? undefined : [b.one('convWeight', [x, dy], { ...op.attrs, algorithm })];
 }
 
 /** What a weight that the graph updates starts from, the order of its channels and taps aside, to judge errors by; undefined for other values. */

@@ -12,7 +12,7 @@ const plainOp = (name: string, slots: readonly Slot[], attrs: Attrs): Op => {
   return { name, operands, attrs, results: opDef(name).infer(operands.map((v) => v.type), attrs, []).map((type) => ({ type, name: undefined })), regions: [], source: [] };
 };
 
-interface Case { readonly x: readonly number[]; readonly out: number; readonly kernel: readonly number[]; readonly strides: readonly number[]; readonly pads: readonly number[]; readonly dilations: readonly number[]; readonly parts: number }
+interface Case { readonly x: readonly number[]; readonly out: number; readonly kernel: readonly number[]; readonly strides: readonly number[]; readonly pads: readonly number[]; readonly dilations: readonly number[]; readonly parts: number; readonly algorithm?: 'winograd2' | 'winograd4' }
 const plain = { strides: [1, 1], pads: [1, 1, 1, 1], dilations: [1, 1] };
 const weightGradients: readonly Case[] = [
   { x: [4, 8, 6, 7], out: 12, kernel: [3, 3], ...plain, parts: 2 },
@@ -24,10 +24,18 @@ const weightGradients: readonly Case[] = [
   { x: [2, 6, 40], out: 8, kernel: [4], strides: [3], pads: [2, 1], dilations: [1], parts: 2 },
   { x: [2, 8, 20, 40], out: 16, kernel: [5, 5], strides: [1, 1], pads: [2, 2, 2, 2], dilations: [1, 1], parts: 1 },
   { x: [2, 4, 4, 4], out: 4, kernel: [3, 3], strides: [1, 1], pads: [3, 3, 3, 3], dilations: [1, 1], parts: 1 },
+  ...(['winograd2', 'winograd4'] as const).flatMap((algorithm) => [
+    { x: [4, 8, 8, 8], out: 16, kernel: [3, 3], ...plain, parts: 2, algorithm },
+    { x: [4, 12, 9, 6], out: 20, kernel: [3, 3], ...plain, parts: 4, algorithm },
+    // Channels in blocks.
+    { x: [2, 32, 5, 3], out: 24, kernel: [3, 3], strides: [1, 1], pads: [0, 2, 2, 0], dilations: [1, 1], parts: 1, algorithm },
+    // More tiles than are transformed at a time.
+    { x: [1, 4, 90, 92], out: 4, kernel: [3, 3], strides: [1, 1], pads: [0, 0, 0, 0], dilations: [1, 1], parts: 1, algorithm },
+  ]),
 ];
 
 describe.each(featureSets)('partial sums of weight gradients, %s', (features) => {
-  test.each(weightGradients)('of $x to $out channels, kernel $kernel, strides $strides, dilations $dilations, $parts parts', (c) => {
+  test.each(weightGradients)('of $x to $out channels, kernel $kernel, strides $strides, dilations $dilations, $parts parts, by $algorithm', (c) => {
     const { strides, pads, dilations, parts } = c;
     const [batch, channels, ...size] = c.x as [number, number, ...number[]];
     const w = [c.out, channels, ...c.kernel];
@@ -42,8 +50,8 @@ describe.each(featureSets)('partial sums of weight gradients, %s', (features) =>
       want[part * sizeOf(w) + o! * sizeOf(w.slice(1)) + tap]! += x[read.reduce((s, v, d) => s * size[d]! + v, n! * channels + i!)]! * dy[at]!;
     }));
     const slots = [channelsLast(tensorType('f32', c.x), channels + 3, 2), channelsLast(tensorType('f32', y))];
-    const op = plainOp('convWeight', slots, { strides, pads, dilations, groups: 1, kernel: c.kernel, parts });
-    expectKernel(features, op, slots, [x, dy], rows(tensorType('f32', [parts, ...w])), want, 4e-6);
+    const op = plainOp('convWeight', slots, { strides, pads, dilations, groups: 1, kernel: c.kernel, parts, algorithm: c.algorithm ?? 'direct' });
+    expectKernel(features, op, slots, [x, dy], rows(tensorType('f32', [parts, ...w])), want, c.algorithm ? 2e-5 : 4e-6);
   });
 });
 

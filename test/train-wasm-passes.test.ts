@@ -9,6 +9,7 @@ import { sizeOf, tensorType, type Tensor } from '../ir/type.ts';
 import { verify } from '../ir/verify.ts';
 import { gradientsAsConvolutions } from '../passes/gradients-as-convolutions.ts';
 import { plan } from '../passes/plan.ts';
+import { selectAlgorithms } from '../passes/select-algorithms.ts';
 import { splitReductions } from '../passes/split-reductions.ts';
 import { splitWeightGradients } from '../passes/split-weight-gradients.ts';
 import { randomArray, randomNumbers } from './contract-harness.ts';
@@ -59,6 +60,20 @@ test('weight gradients are sums over parts of the batch', () => {
   const graph = graphOf(inputs, (b, [x, dy]) => [b.one('convWeight', [x!, dy!], { strides: [1, 1], pads: [1, 1, 1, 1], dilations: [1, 1], kernel: [3, 3] })]);
   const after = expectSame(graph, splitWeightGradients, inputs, 1e-5);
   expect(after.ops.map((o) => o.attrs['parts'] ?? o.name)).toEqual([6, 'reduceSum']);
+});
+
+test('weight gradients of 3x3 convolutions are computed by Winograd where their sums fit it', () => {
+  const algorithmOf = (x: readonly number[], out: number, attrs: { strides: number[]; kernel: number[] }): unknown => {
+    const pads = [1, 1, 1, 1];
+    const y = opDef('conv').infer([tensorType('f32', x), tensorType('f32', [out, x[1]!, ...attrs.kernel])], { strides: attrs.strides, pads, dilations: [1, 1], groups: 1 }, [])[0]!;
+    const inputs = { x: random(x, 1), dy: random(y.shape, 2) };
+    const graph = graphOf(inputs, (b, [v, dy]) => [b.one('convWeight', [v!, dy!], { ...attrs, pads, dilations: [1, 1], parts: 2 })]);
+    return selectAlgorithms(graph, wasmTarget).ops.find((op) => op.name === 'convWeight')!.attrs['algorithm'];
+  };
+  expect(algorithmOf([8, 16, 16, 16], 16, { strides: [1, 1], kernel: [3, 3] })).toBe('winograd4');
+  expect(algorithmOf([8, 16, 16, 16], 16, { strides: [2, 2], kernel: [3, 3] })).toBe('direct');
+  expect(algorithmOf([8, 16, 16, 16], 16, { strides: [1, 1], kernel: [2, 3] })).toBe('direct');
+  expect(algorithmOf([8, 3, 16, 16], 16, { strides: [1, 1], kernel: [3, 3] })).toBe('direct');
 });
 
 test('sums and moments over samples and pixels run sample by sample first', () => {

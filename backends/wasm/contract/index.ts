@@ -12,6 +12,7 @@ import { genericContraction } from './generic.ts';
 import { matmul } from './matmul.ts';
 import { packConvKernel, packMatmulKernel } from './pack.ts';
 import { winogradConv } from './winograd.ts';
+import { isWinogradWeight, winogradWeight } from './winograd-weight.ts';
 
 /** Emits any op of the two families, plain or as the root of a `fused` op of kind `contract`. */
 export const contraction: Emitter = (asm, op, operands, results) => {
@@ -23,7 +24,10 @@ export const contraction: Emitter = (asm, op, operands, results) => {
     case 'contractPacked': return packedGemm(asm, k, operands, result);
     case 'convPacked': return packedConv(asm, k, operands, result);
     case 'contract': return matmul(asm, k, operands, result) ?? genericContraction(asm, k, operands, result);
-    default: return isPixelProduct(k.op) ? pixelProduct(asm, k, operands, result) : genericContraction(asm, k, operands, result);
+    case 'convWeight':
+      if (isWinogradWeight(k.op)) return winogradWeight(asm, k, operands, result);
+      return isPixelProduct(k.op) ? pixelProduct(asm, k, operands, result) : genericContraction(asm, k, operands, result);
+    default: return genericContraction(asm, k, operands, result);
   }
 };
 

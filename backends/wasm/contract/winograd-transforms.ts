@@ -72,42 +72,143 @@ function scaled(f: Fn, a: Vec, b: Vec, k: number): Vec {
 }
 const times = (f: Fn, a: Vec, k: number): Vec => (k === 1 ? a : f.asm.vmul(a, f.vconst(k)));
 
-/**
- * Transforms one input tile: (source, row stride, pixel stride, target, position stride, vectors of channels, buffer). The target of position p is
- * target + p · position stride, all channels side by side.
- */
-export function inputTransform(asm: Asm, tile: 2 | 4): string {
+/** A one-dimensional transform of `d` that hands over each of its results with its position. */
+type TransformLine = (f: Fn, tile: 2 | 4, d: readonly VLocal[], store: (position: number, v: Vec) => E) => E[];
+
+/** Parameters of a transform of tiles, and of one whose tile may reach over the border of its image. */
+export interface TilePlace {
+  /** Address of the tile's first pixel, and from row to row and pixel to pixel. */
+  readonly source: E;
+  readonly rowStride: E;
+  readonly pixelStride: E;
+  /** Address of position 0, all channels side by side, and from position to position. */
+  readonly target: E;
+  readonly positionStride: E;
+  /** Vectors of channels, and `transformBuffer` bytes between the passes. */
+  readonly vectors: E;
+  readonly buffer: E;
+}
+
+/** A tile whose first row and column are `row` and `column` of an image; pixels outside it are zero and are not read. */
+export interface TileBorder {
+  readonly row: E;
+  readonly column: E;
+  readonly high: E;
+  readonly wide: E;
+}
+
+/** Transforms one input tile, Bᵀ d B. */
+export const transformInput = (asm: Asm, tile: 2 | 4, place: TilePlace, border?: TileBorder): E => callTransform(asm, tileTransform(asm, 'input', tile, tile + 2, inputLine, border !== undefined), place, border);
+
+/** Transforms one tile of a result's cotangent, of `tile` rows and columns, to A dy Aᵀ. */
+export const transformCotangent = (asm: Asm, tile: 2 | 4, place: TilePlace, border?: TileBorder): E => callTransform(asm, tileTransform(asm, 'cotangent', tile, tile, cotangentLine, border !== undefined), place, border);
+
+const callTransform = (asm: Asm, fn: string, p: TilePlace, b?: TileBorder): E =>
+  asm.call(fn, [p.source, p.rowStride, p.pixelStride, p.target, p.positionStride, p.vectors, p.buffer, ...(b ? [b.row, b.column, b.high, b.wide] : [])]);
+
+/** A dy for one column: at 0 the first element, at infinity the last, at each pair ±a the even powers plus or minus the odd ones. */
+const cotangentLine: TransformLine = (f, tile, d, store) => {
+  const { asm } = f;
+  const { pairs, side } = winograd(tile);
+  const get = (i: number): Vec => f.vget(d[i]!);
+  const [even, odd] = [f.vlocal(), f.vlocal()];
+  return [
+    store(0, get(0)),
+    ...pairs.flatMap((a, i) => [
+      f.vset(even, tile === 2 ? get(0) : scaled(f, get(0), get(2), a ** 2)),
+      f.vset(odd, tile === 2 ? times(f, get(1), a) : scaled(f, times(f, get(1), a), get(3), a ** 3)),
+      store(1 + 2 * i, asm.vadd(f.vget(even), f.vget(odd))),
+      store(2 + 2 * i, asm.vsub(f.vget(even), f.vget(odd))),
+    ]),
+    store(side - 1, get(tile - 1)),
+  ];
+};
+
+/** Transforms `inner` x `inner` elements of each channel to all positions: columns into the buffer, then rows into place. */
+function tileTransform(asm: Asm, name: string, tile: 2 | 4, inner: number, line: TransformLine, border: boolean): string {
+  const { m } = asm;
   const { side } = winograd(tile);
-  return asm.fn(`winograd input ${tile}`, new Array<Ty>(7).fill('i32'), undefined, (f, [source, rowStride, pixelStride, target, positionStride, vectors, buffer]) => {
+  return asm.fn(`winograd ${name} ${tile}${border ? ' border' : ''}`, new Array<Ty>(border ? 11 : 7).fill('i32'), undefined, (f, [source, rowStride, pixelStride, target, positionStride, vectors, buffer, firstRow, firstColumn, high, wide]) => {
     const local = (): Local => f.local('i32');
     const [i, p, t, column] = [local(), local(), local(), local()] as [Local, Local, Local, Local];
-    const rows = Array.from({ length: side }, local);
-    const d = Array.from({ length: side }, () => f.vlocal());
+    const rows = Array.from({ length: inner }, local);
+    const d = Array.from({ length: inner }, () => f.vlocal());
     const top = f.label('channels');
+    // Rows outside the image stay at a vector of zeros.
+    const steps = rows.map(() => (border ? local() : pixelStride!));
+    const zeros = border ? asm.data(new Uint8Array(16)) : 0;
+    const isRow = (k: number): E => m.i32.lt_u(asm.plus(f.get(firstRow!), k), f.get(high!));
+    const load = rows.map((r, k) => f.vset(d[k]!, asm.vload(r, 0)));
+    const clear = (): E[] => d.map((l) => f.vset(l, asm.vsplat(0)));
+    return [
+      ...(border ? steps.map((step, k) => f.set(step, m.select(isRow(k), f.get(pixelStride!), asm.i32(0)))) : []),
+      m.loop(top, m.block(null, [
+        // Columns: d[·][j] -> buffer[·][j]
+        f.set(rows[0]!, f.get(source!)),
+        ...rows.slice(1).map((r, k) => f.set(r, asm.add(f.get(rows[k]!), f.get(rowStride!)))),
+        ...(border ? rows.map((r, k) => f.set(r, m.select(isRow(k), f.get(r), asm.i32(zeros)))) : []),
+        f.set(column, f.get(buffer!)),
+        f.repeat(i, 0, inner, 1, [
+          ...(border ? [f.if(m.i32.lt_u(asm.add(f.get(firstColumn!), f.get(i)), f.get(wide!)), load, clear())] : load),
+          ...line(f, tile, d, (position, v) => asm.vstore(column, 16 * inner * position, v)),
+          ...rows.map((r, k) => f.set(r, asm.add(f.get(r), f.get(steps[k]!)))),
+          f.inc(column, 16),
+        ]),
+        // Rows: buffer[i][·] -> positions i·side ..
+        f.set(p, f.get(buffer!)),
+        f.set(t, f.get(target!)),
+        f.repeat(i, 0, side, 1, [
+          ...d.map((l, k) => f.vset(l, asm.vload(p, 16 * k))),
+          ...lineInOrder(f, side, (store) => line(f, tile, d, store), (v) => [asm.vstore(t, 0, v), f.set(t, asm.add(f.get(t), f.get(positionStride!)))]),
+          f.inc(p, 16 * inner),
+        ]),
+        f.inc(source!, 16),
+        f.inc(target!, 16),
+        m.br(top, f.tee(vectors!, asm.sub(f.get(vectors!), asm.i32(1)))),
+      ])),
+    ];
+  });
+}
+
+/**
+ * Transforms the sums of all positions to the nine taps, Gᵀ m G, four result channels at a time: (sums, target, vectors). Sums of a vector's next position lie `positionBytes` further;
+ * the taps of a result channel are stored at the given byte offsets from the target, the next result channel `channelBytes` further.
+ */
+export function weightTransform(asm: Asm, tile: 2 | 4, positionBytes: number, taps: readonly number[], channelBytes: number): string {
+  const { weight, side } = winograd(tile);
+  return asm.fn(`winograd weight ${tile} ${positionBytes} ${taps.join(',')} ${channelBytes}`, ['i32', 'i32', 'i32'], undefined, (f, [sums, target, vectors]) => {
+    const d = Array.from({ length: side }, () => f.vlocal());
+    const half = Array.from({ length: 3 * side }, () => f.vlocal());
+    const result = f.vlocal();
+    const column = f.local('i32');
+    /** Σ over positions of G[position][tap] · d[position]. */
+    const combine = (tap: number, from: readonly VLocal[]): Vec => from.reduce<Vec | undefined>((sum, l, position) => {
+      const k = weight[position]![tap]!;
+      if (k === 0) return sum;
+      return sum === undefined ? times(f, f.vget(l), k) : scaled(f, sum, f.vget(l), k);
+    }, undefined)!;
+    const top = f.label('vector');
     return [asm.m.loop(top, asm.m.block(null, [
-      // Columns: d[·][j] -> buffer[·][j]
-      f.set(rows[0]!, f.get(source!)),
-      ...rows.slice(1).map((r, k) => f.set(r, asm.add(f.get(rows[k]!), f.get(rowStride!)))),
-      f.set(column, f.get(buffer!)),
-      f.repeat(i, 0, side, 1, [
-        ...rows.map((r, k) => f.vset(d[k]!, asm.vload(r, 0))),
-        ...inputLine(f, tile, d, (position, v) => asm.vstore(column, 16 * side * position, v)),
-        ...rows.map((r) => f.set(r, asm.add(f.get(r), f.get(pixelStride!)))),
-        f.inc(column, 16),
-      ]),
-      // Rows: buffer[i][·] -> positions i·side ..
-      f.set(p, f.get(buffer!)),
-      f.set(t, f.get(target!)),
-      f.repeat(i, 0, side, 1, [
-        ...d.map((l, k) => f.vset(l, asm.vload(p, 16 * k))),
-        ...lineInOrder(f, side, (store) => inputLine(f, tile, d, store), (v) => [asm.vstore(t, 0, v), f.set(t, asm.add(f.get(t), f.get(positionStride!)))]),
-        f.inc(p, 16 * side),
-      ]),
-      f.inc(source!, 16),
-      f.inc(target!, 16),
+      ...Array.from({ length: side }, (_, j) => [
+        f.set(column, asm.plus(f.get(sums!), j * positionBytes)),
+        ...d.map((l, k) => f.vset(l, asm.vload(column, k * side * positionBytes))),
+        ...[0, 1, 2].map((r) => f.vset(half[r * side + j]!, combine(r, d))),
+      ]).flat(),
+      ...taps.flatMap((offset, t) => {
+        const row = Math.floor(t / 3);
+        return [f.vset(result, combine(t % 3, half.slice(row * side, row * side + side))), ...storeLanesApart(f, target!, offset, channelBytes, result)];
+      }),
+      f.inc(sums!, 16),
+      f.inc(target!, 4 * channelBytes),
       asm.m.br(top, f.tee(vectors!, asm.sub(f.get(vectors!), asm.i32(1)))),
     ]))];
   });
+}
+
+/** Stores the four lanes of a vector `step` bytes apart. */
+function storeLanesApart(f: Fn, target: Local, offset: number, step: number, v: VLocal): E[] {
+  const { m, simd } = f.asm;
+  return [0, 1, 2, 3].map((k) => (simd ? m.v128.store32_lane(offset + k * step, 4, k, f.get(target), f.vget(v)[0]!) : m.f32.store(offset + k * step, 4, f.get(target), f.vget(v)[k]!)));
 }
 
 /** Runs a line whose stores come in any order, and writes its results in the order of positions. */

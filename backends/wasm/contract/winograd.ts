@@ -12,7 +12,7 @@ import type { Contraction } from './fused.ts';
 import { evenRows } from './rows.ts';
 import { broadcastTo, type TileSpace } from './space.ts';
 import { tileLoops } from './tiles.ts';
-import { inputTransform, outputTransform, transformBuffer } from './winograd-transforms.ts';
+import { outputTransform, transformBuffer, transformInput, type TilePlace } from './winograd-transforms.ts';
 
 const panelCache = 256 * 1024;
 /** Fewest chunks: 4 threads take 2 each. */
@@ -84,8 +84,7 @@ export function winogradConv(asm: Asm, k: Contraction, operands: readonly Placed
   const sumPosition = align(cut.tileBlock * columns * 4) + 64;
   const tableAt = 0;
   const bufferAt = align(cut.tileBlock * 4);
-  const patchAt = bufferAt + transformBuffer;
-  const inputAt = patchAt + align(positions * channels * 4);
+  const inputAt = bufferAt + transformBuffer;
   const sumAt = inputAt + positions * inputPosition;
   const scratchBytes = sumAt + positions * sumPosition;
   const positionBytes = 4 * channels * storedColumns(out);
@@ -95,7 +94,7 @@ export function winogradConv(asm: Asm, k: Contraction, operands: readonly Placed
   const fn = asm.fn(`winograd ${kernelKey(k.op, operands, [result])}`, new Array<Ty>(operands.length + 3).fill('i32'), undefined, (f, [chunk, scratch, ...pointers]) => {
     const { m } = asm;
     const local = (): Local => f.local('i32');
-    const [tileBlock, panelBlock, first, i, n, ty, tx, y, x, position, from, to, table, p, q, r, s] = Array.from({ length: 17 }, local) as [Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local];
+    const [tileBlock, panelBlock, first, i, n, ty, tx, y, x, position, from, to, table, q] = Array.from({ length: 14 }, local) as [Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local];
     const at = (offset: number): E => asm.plus(f.get(scratch!), offset);
     const locate = (): E[] => [
       f.set(tx, asm.add(f.get(first), f.get(i))),
@@ -105,27 +104,18 @@ export function winogradConv(asm: Asm, k: Contraction, operands: readonly Placed
       f.set(ty, m.i32.rem_u(f.get(ty), asm.i32(tilesHigh))),
     ];
     const inside = (origin: Local, size: number): E => m.i32.and(m.i32.ge_s(f.get(origin), asm.i32(0)), m.i32.le_s(f.get(origin), asm.i32(size - side)));
-    const pixel = (row: () => E, column: () => E): E => asm.add(asm.add(f.get(pointers[k.roots[0]!]!), asm.times(f.get(n), 4 * input.strides[0]!)), asm.add(asm.times(row(), ay.bytes), asm.times(column(), ax.bytes)));
-    const toTransform = (source: E, rowStride: number, pixelStride: number): E => asm.call(inputTransform(asm, tile), [
-      source, asm.i32(rowStride), asm.i32(pixelStride), asm.add(at(inputAt), asm.times(f.get(i), 4 * channels)), asm.i32(inputPosition), asm.i32(channels / 4), at(bufferAt),
-    ]);
+    const inputPlace = (): TilePlace => ({
+      source: asm.add(asm.add(f.get(pointers[k.roots[0]!]!), asm.times(f.get(n), 4 * input.strides[0]!)), asm.add(asm.times(f.get(y), ay.bytes), asm.times(f.get(x), ax.bytes))),
+      rowStride: asm.i32(ay.bytes), pixelStride: asm.i32(ax.bytes),
+      target: asm.add(at(inputAt), asm.times(f.get(i), 4 * channels)), positionStride: asm.i32(inputPosition), vectors: asm.i32(channels / 4), buffer: at(bufferAt),
+    });
     const transformTile = (): E[] => [
       ...locate(),
       f.set(y, asm.plus(asm.times(f.get(ty), tile), -ay.before)),
       f.set(x, asm.plus(asm.times(f.get(tx), tile), -ax.before)),
-      f.if(m.i32.and(inside(y, ay.size), inside(x, ax.size)), [toTransform(pixel(() => f.get(y), () => f.get(x)), ay.bytes, ax.bytes)], [
-        // A tile that reaches over the border is copied into a patch with zeros around it.
-        f.set(p, at(patchAt)),
-        f.loop(r, f.get(y), () => asm.plus(f.get(y), side), 1, [
-          f.loop(s, f.get(x), () => asm.plus(f.get(x), side), 1, [
-            f.if(m.i32.and(m.i32.lt_u(f.get(r), asm.i32(ay.size)), m.i32.lt_u(f.get(s), asm.i32(ax.size))),
-              [m.memory.copy(f.get(p), pixel(() => f.get(r), () => f.get(s)), asm.i32(4 * channels))],
-              [m.memory.fill(f.get(p), asm.i32(0), asm.i32(4 * channels))]),
-            f.inc(p, 4 * channels),
-          ]),
-        ]),
-        toTransform(at(patchAt), side * channels * 4, channels * 4),
-      ]),
+      f.if(m.i32.and(inside(y, ay.size), inside(x, ax.size)),
+        [transformInput(asm, tile, inputPlace())],
+        [transformInput(asm, tile, inputPlace(), { row: f.get(y), column: f.get(x), high: asm.i32(ay.size), wide: asm.i32(ax.size) })]),
     ];
     const place = (tensor: number, pointer: Local): E => {
       const t = tensors[tensor]!;

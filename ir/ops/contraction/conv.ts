@@ -1,10 +1,11 @@
 /** Convolution and its gradients, each expressed by the other two. */
 import { at, plain, put, type Axes, type Dim, type Piece } from '../../axes.ts';
 import type { Attrs } from '../../graph.ts';
-import { num, nums, type OpDef } from '../../op.ts';
+import { num, nums, str, type OpDef } from '../../op.ts';
 import { showType, sizeOf, tensorType, type TensorType } from '../../type.ts';
 import { arity, check, namesOf, nth, readDims, requireNumeric, requireSameDType, writeDims } from '../helpers.ts';
 import { forwardWalk, phaseWalks, requireOutputs, sweepAttrs, sweepsOf, type Sweep } from '../spatial.ts';
+import { convAlgorithms } from '../packing/geometry.ts';
 import { convolve, convolveBack, convolveWeight, type ConvSizes } from './conv-reference.ts';
 import { multilinear } from './multilinear.ts';
 
@@ -97,10 +98,10 @@ export const convData: OpDef = {
 
 export const convWeight: OpDef = {
   name: 'convWeight',
-  doc: 'w[(g o),i,y] = Σ_n,h x[n,(g i),h·s+y·d-p] · dy[n,(g o),h]: the gradient of conv with respect to a w of spatial sizes `kernel`; with `parts` > 0 that many partial sums over equal shares of the samples, along an axis of their own before the others',
+  doc: 'w[(g o),i,y] = Σ_n,h x[n,(g i),h·s+y·d-p] · dy[n,(g o),h]: the gradient of conv with respect to a w of spatial sizes `kernel`; with `parts` > 0 that many partial sums over equal shares of the samples, along an axis of their own before the others. `algorithm` says how a backend computes it',
   family: 'conv',
   operands: ['x', 'dy'],
-  attrs: { ...convAttrs, kernel: { kind: 'numbers', default: 'required' }, parts: { kind: 'number', default: 0 } },
+  attrs: { ...convAttrs, kernel: { kind: 'numbers', default: 'required' }, parts: { kind: 'number', default: 0 }, algorithm: { kind: 'string', default: 'direct' } },
   infer(operands, a) {
     const [x, dy] = arity(operands, 2);
     requireOperands(x, dy);
@@ -111,6 +112,7 @@ export const convWeight: OpDef = {
     requireOutputs(s.sweeps, spatial(dy));
     const parts = num(a, 'parts');
     check(Number.isInteger(parts) && parts >= 0 && (parts === 0 || s.batch % parts === 0), () => `parts=${parts} must be a divisor of the batch of ${s.batch}, or 0`);
+    checkAlgorithm(s, parts, str(a, 'algorithm'));
     return [tensorType(x.dtype, [...(parts > 0 ? [parts] : []), dy.shape[1]!, s.inputs, ...nums(a, 'kernel')])];
   },
   axes([x, dy], a) {
@@ -165,6 +167,14 @@ function sizesOf(first: TensorType, w: TensorType, input: readonly number[], a: 
 function weightSizes(x: TensorType, dy: TensorType, a: Attrs): ConvSizes {
   const groups = groupsOf(a);
   return { batch: x.shape[0]!, groups, inputs: x.shape[1]! / groups, outputs: dy.shape[1]! / groups, sweeps: sweepsOf(spatial(x), nums(a, 'kernel'), a) };
+}
+/** Winograd takes 3x3 kernels, strides, dilations and groups of 1, channels in multiples of 4, and gives partial sums. */
+function checkAlgorithm(s: ConvSizes, parts: number, algorithm: string): void {
+  const known = convAlgorithms.find((k) => k === algorithm);
+  check(known !== undefined && known !== 'depthwise', () => `there is no algorithm ${algorithm} for weight gradients, expected direct, winograd2 or winograd4`);
+  if (known === 'direct') return;
+  const fits = s.groups === 1 && parts > 0 && s.inputs % 4 === 0 && s.outputs % 4 === 0 && s.sweeps.length === 2 && s.sweeps.every((v) => v.kernel === 3 && v.stride === 1 && v.dilation === 1);
+  check(fits, () => 'Winograd takes 3x3 kernels, strides, dilations and groups of 1, channels in multiples of 4, and parts > 0');
 }
 function groupsOf(a: Attrs): number {
   const groups = num(a, 'groups');
