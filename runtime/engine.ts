@@ -18,15 +18,11 @@ export interface Engine {
   readonly step: EntryInfo;
   readonly eval: EntryInfo;
   readonly state: readonly StateInfo[];
-  /** Runs an entry; inputs are checked against it before anything happens. */
+  /** Runs an entry; inputs are checked against it before anything happens. A step whose loss is not finite changes no state. */
   run(entry: 'step' | 'eval', inputs: Readonly<Record<string, InputValue>>): Promise<Record<string, Tensor>>;
   /** Copies of the named state. */
   read(names: readonly string[]): Promise<Map<string, Tensor>>;
   /** Replaces the named state; types have been checked. */
   write(state: ReadonlyMap<string, Tensor>): Promise<void>;
-  /** Keeps a copy of all state, in place of the one before. */
-  remember(): Promise<void>;
-  /** Puts back what was remembered. */
-  recall(): Promise<void>;
   close(): Promise<void>;
 }

@@ -120,13 +120,10 @@ class EngineTrainer implements Trainer {
     return this.#next(async () => {
       const { lr = 1e-3, schedule = constantSchedule } = this.#options;
       const given = inputs[rateName] === undefined ? { ...inputs, [rateName]: lr * schedule(this.step) } : inputs;
-      await this.#engine.remember();
       const { [lossName]: loss, ...outputs } = await this.#engine.run('step', given);
       const value = Number(loss?.data[0]);
-      if (!Number.isFinite(value)) {
-        await this.#engine.recall();
-        throw new NonFiniteLoss(`the loss of step ${this.step + 1} is ${value}: ${await this.#cause(given)}. The state is as it was before that step`);
-      }
+      // The step itself has left its state alone then.
+      if (!Number.isFinite(value)) throw new NonFiniteLoss(`the loss of step ${this.step + 1} is ${value}: ${await this.#cause(given)}. The state is as it was before that step`);
       this.step++;
       return { loss: value, outputs };
     });

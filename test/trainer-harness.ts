@@ -43,7 +43,6 @@ export function referenceEngine(model: TestModel = tinyModel, train: TrainOption
     name === 'train.step' ? 'counter' : name === 'train.seed' ? 'seed' : running.has(name) ? 'statistic' : name.endsWith('.average') ? 'average'
     : imported.graph.state.some((s) => s.name === name) ? 'parameter' : 'moment';
   let state = new Map(graph.state.map((s) => [s.name, s.init === 'zero' ? filled(s.value.type.dtype, s.value.type.shape, 0) : s.init]));
-  let kept = state;
   const typesOf = (g: Graph): Engine['step'] => ({
     inputs: g.inputs.map((v) => ({ name: v.name!, ...v.type })),
     outputs: g.outputs.map((o) => ({ name: o.name, ...o.value.type })),
@@ -66,8 +65,6 @@ export function referenceEngine(model: TestModel = tinyModel, train: TrainOption
       state = new Map([...state, ...changed]);
       return Promise.resolve();
     },
-    remember: () => Promise.resolve(void (kept = state)),
-    recall: () => Promise.resolve(void (state = kept)),
     close: () => Promise.resolve(),
   };
 }

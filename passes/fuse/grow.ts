@@ -28,9 +28,12 @@ export function growReduce(root: Op, c: Clusters): ReadonlySet<Op> {
   // A pool that keeps positions walks its window for both results: its kernel stands alone.
   if (root.name === 'maxPool' && (c.readers(root.results[1]!).length > 0 || c.returned(root.results[1]!))) return new Set([root]);
   const shape = root.results[0]!.type.shape;
-  const after = growForward(new Set([root]), c, (op) => isMap(op) && hasShape(op, shape), (set) => escaping(set, c).length <= root.results.length);
   const operand = root.operands[0]!;
   const overlapping = opDef(root.name).family === 'window';
+  const epilogue = growForward(new Set([root]), c, (op) => isMap(op) && hasShape(op, shape), (set) => escaping(set, c).length <= root.results.length);
+  // What an epilogue alone reads is computed with it (the share of a moment that stays), unless it could be taken for what stands before the root.
+  const beside = (op: Op): boolean => isMap(op) && hasShape(op, shape) && !sameShape(shape, operand.type.shape);
+  const after = overlapping ? epilogue : growBackward(epilogue, c, maxOps, (op, set) => beside(op) && op.results.every((r) => !c.returned(r) && c.readers(r).every((reader) => set.has(reader) && reader !== root)));
   const before = (op: Op): boolean => isMap(op) && hasShape(op, operand.type.shape) && (!overlapping || cheap.has(op.name));
   const producer = c.definition(operand);
   // What the root reads second (if anything) must not come from inside; an epilogue must not read what stands before the root.
@@ -74,8 +77,15 @@ export function growMap(first: Op, c: Clusters): ReadonlySet<Op> {
   return growForward(new Set([first]), c, (op) => isMap(op) && hasShape(op, shape), (set) => escaping(set, c).length <= maxMapResults);
 }
 
+/** A kind of fusion: what it starts from, and what joins. */
+export interface Growth {
+  readonly kind: FusedKind;
+  isRoot(op: Op): boolean;
+  grow(op: Op, c: Clusters): ReadonlySet<Op> | undefined;
+}
+
 /** The kinds in the order in which they choose: what a contraction takes, a row does not get. */
-export const growth: readonly { readonly kind: FusedKind; isRoot(op: Op): boolean; grow(op: Op, c: Clusters): ReadonlySet<Op> | undefined }[] = [
+export const growth: readonly Growth[] = [
   { kind: 'contract', isRoot: (op) => ['contract', 'conv'].includes(opDef(op.name).family) && !op.name.startsWith('pack'), grow: growContract },
   { kind: 'row', isRoot: isRowReduction, grow: growRow },
   { kind: 'reduce', isRoot: isReduceRoot, grow: growReduce },

@@ -1,4 +1,5 @@
 /** In which order of its axes a result is laid out. */
+import { isRowReduction } from '../../ir/fused.ts';
 import type { Op, Value } from '../../ir/graph.ts';
 import type { Step } from '../../ir/tile.ts';
 import { opDef } from '../../ir/ops/index.ts';
@@ -15,7 +16,7 @@ const reductions = new Set(['reduceSum', 'reduceProd', 'reduceMax', 'reduceMin',
 export function resultOrder(p: Planning, op: Op, operands: readonly Value[]): Order | undefined {
   const result = op.results[0]!;
   const rank = result.type.shape.length;
-  if (isMap(op) && op.results.some((r) => p.updates.has(r))) return rowMajorOrder(rank);
+  if ((isMap(op) || (isOverRows(op) && op.results.length === 1)) && op.results.some((r) => p.updates.has(r))) return rowMajorOrder(rank);
   const root = rootOf(op);
   if (root.name === 'convPacked') return channelsLastOrder(rank);
   if (root.name === 'contract') return wanted(p, result) ?? rowMajorOrder(rank);
@@ -42,6 +43,12 @@ export function aligned(p: Planning, v: Value, result: TensorType, order: Order,
 /** Elementwise ops alone: they read every operand at the element they write. */
 export function isMap(op: Op): boolean {
   return kindOf(op) === 'map' || (op.name !== 'fused' && opDef(op.name).family === 'map');
+}
+
+/** Fused reductions over rows, with what is computed of each row before and after them. */
+export function isOverRows(op: Op): boolean {
+  const kind = kindOf(op);
+  return kind === 'row' || (kind === 'reduce' && op.regions[0]!.ops.every((o) => isRowReduction(o) || o.name === 'constant' || o.name === 'reshape' || opDef(o.name).family === 'map'));
 }
 
 /** A reduction's result keeps its operand's order of the axes that survive. */

@@ -1,9 +1,10 @@
 /** Where a result lies: inside a concat, in an output, over the old value of state, over an operand that dies, or in memory of its own. */
+import { isRowReduction } from '../../ir/fused.ts';
 import type { Op, Value } from '../../ir/graph.ts';
 import { dtypes, sameShape } from '../../ir/type.ts';
 import { denseStrides, rowMajorOrder, sameOrder, sameStrides, type Order } from '../layout.ts';
 import { partSpot } from './concat.ts';
-import { isMap } from './orders.ts';
+import { isMap, isOverRows } from './orders.ts';
 import type { Planning } from './planning.ts';
 
 /** Gives one result of an op its place. `top`: the op is not inside a region, so it may compute straight into outputs and state. */
@@ -35,14 +36,29 @@ function mayReplace(p: Planning, state: Value, op: Op, operands: readonly Value[
     if (spot.root === root && (p.outputs.has(other) || (p.readers.get(other) ?? []).some((r) => r !== op && !p.done.has(r)))) return false;
   }
   const reads = operands.filter((v) => p.spot(v).root === root);
-  return reads.length === 0 || (isMap(op) && reads.every((v) => v === state));
+  return reads.length === 0 || (reads.every((v) => v === state) && readsWhereItWrites(op, operands.indexOf(state)));
+}
+
+/** Whether an op reads an operand of its one result's shape at no element but the one that it writes next: elementwise ops, the last part of reductions over rows. */
+function readsWhereItWrites(op: Op, operand: number): boolean {
+  if (isMap(op)) return true;
+  const [region] = op.regions;
+  const [result] = op.results;
+  const state = region?.inputs[operand];
+  if (!region || !state || op.results.length > 1 || !isOverRows(op) || !sameShape(state.type.shape, result!.type.shape)) return false;
+  const reductions = region.ops.filter(isRowReduction);
+  if (reductions.every((r) => sameShape(r.operands[0]!.type.shape, result!.type.shape))) return true;
+  // The result is what rows were reduced to: a row reads at other elements than its own.
+  const inRows = new Set(reductions.map((r) => r.operands[0]!));
+  for (const inner of region.ops.toReversed()) if (inner.results.some((r) => inRows.has(r))) inner.operands.forEach((v) => inRows.add(v));
+  return !inRows.has(state);
 }
 
 /** Whether an elementwise result may take the memory of an operand: same walk, same width, the whole buffer, nothing else in it. */
 function canOverwrite(p: Planning, v: Value, r: Value, strides: readonly number[]): boolean {
   const spot = p.spot(v);
   return (
-    spot.root.kind === 'temp' && spot.offset === 0 && sameShape(v.type.shape, r.type.shape) && dtypes[v.type.dtype].bytes === dtypes[r.type.dtype].bytes &&
+    (spot.root.kind === 'temp' || (p.sharedIo && spot.root.kind === 'input')) && spot.offset === 0 && sameShape(v.type.shape, r.type.shape) && dtypes[v.type.dtype].bytes === dtypes[r.type.dtype].bytes &&
     spot.root.bytes === p.bytesOf(r.type) && sameStrides(v.type.shape, spot.strides, strides)
   );
 }

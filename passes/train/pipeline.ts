@@ -17,6 +17,7 @@ import { decayWeights } from './decay-weights.ts';
 import { declareParameters, type Statistic } from './declare-parameters.ts';
 import { differentiate } from './differentiate.ts';
 import { dropDirections } from './extend.ts';
+import { guardUpdates } from './guard-updates.ts';
 import { nameGradients } from './name-gradients.ts';
 import type { TrainOptions } from './options.ts';
 import { rebindBatch } from './rebind-batch.ts';
@@ -78,6 +79,7 @@ function stepPasses(options: TrainOptions, units: Units): Pass[] {
     pass('centralize-gradients', (g) => centralizeGradients(g, optimizer.gc, units)),
     pass('update-parameters', (g) => updateParameters(g, optimizer, units)),
     pass('average-weights', (g) => averageWeights(g, optimizer.ema)),
+    pass('guard-updates', guardUpdates),
     pass('drop-directions', (g) => dropDirections(g, gradients ?? false)),
     pass('eliminate-dead-code', eliminateDeadCode),
   ];
