@@ -16,6 +16,8 @@ export const control = {
   epoch: 384,
   /** Threads that have finished this run. */
   done: 448,
+  /** Grows by one when the last thread has finished a run; the host waits on it. */
+  finished: 704,
   /** Index of the step that is running, for error messages. */
   step: 512,
   /** Threads asleep at the barrier. */
@@ -33,7 +35,7 @@ export const control = {
 
 /**
  * What a module imports and exports. `run(thread)` executes the whole entry as one of `control.threads` threads and returns when that thread has
- * finished. The module waits on `barrierGeneration` only where more than one thread runs, and never touches `epoch` and `done`: the worker around it does.
+ * finished. The module waits on `barrierGeneration` only where more than one thread runs, and never touches `epoch`, `done` and `finished`: the worker around it does.
  * Before a run the host sets `threads` and zeroes `barrierCount`, `chunk`, `abort`, `done` and `step`. A thread that traps has `abort` set for it, the
  * barrier generation raised and its waiters notified; the others then trap at their barrier.
  */

@@ -88,3 +88,9 @@ export function memoryLimits(binary: Uint8Array, memoryFlag: number): { readonly
   };
   return { min: next(), max: next() };
 }
+
+/** Cores that this process may use. */
+export function cores(): number {
+  const os = globalThis.process?.getBuiltinModule?.('node:os');
+  return os ? os.availableParallelism() : navigator.hardwareConcurrency;
+}

@@ -1,6 +1,7 @@
 /** Worker threads over one shared memory, which the host reads and writes directly. */
 import { abi, control } from './control.ts';
 import type { Executor, Failure } from './executor.ts';
+import { cores } from './features.ts';
 import { spawn, type Thread } from './spawn.ts';
 import { spawnWatched } from './watched.ts';
 import { sharedWorker, type Patch, type Range, type SharedInit, type SharedMessage } from './worker.ts';
@@ -19,6 +20,12 @@ const lost = -1;
 /** Milliseconds after which a caller that waits for the threads looks again whether all are there. */
 const patience = 50;
 
+/**
+ * Milliseconds that a worker looks for the next run before it sleeps: longer than the host takes to hear of a result and to ask for the next, since waking a
+ * thread costs some 50 microseconds.
+ */
+const spinMs = 0.5;
+
 /** Starts the workers and waits until each has instantiated the module. */
 export async function startPool(options: PoolOptions): Promise<Executor> {
   const { memory, threads, failure } = options;
@@ -26,12 +33,15 @@ export async function startPool(options: PoolOptions): Promise<Executor> {
   const cells = new Int32Array(memory.buffer);
   const timeOrigin = performance.timeOrigin + performance.now();
   const first = options.sync ? 1 : 0;
+  // One core stays free for the host, which has to take the result first.
+  const spinning = Math.min(threads, cores() - 1);
+  const posts = typeof Atomics.waitAsync !== 'function';
   /** Settles the run under way. */
   let finish: { done(): void; failed(error: Error): void } | undefined;
   let firstFailure: Error | undefined;
 
   const inits = Array.from({ length: threads - first }, (_, i): SharedInit =>
-    ({ module: options.module, memory, thread: first + i, control, abi, epoch: Atomics.load(cells, control.epoch / 4), timeOrigin }));
+    ({ module: options.module, memory, thread: first + i, control, abi, epoch: Atomics.load(cells, control.epoch / 4), timeOrigin, spin: first + i < spinning ? spinMs : 0, posts }));
   // A caller that works as thread 0 hears nothing until it has finished.
   const workers: Thread<never, SharedMessage>[] = options.sync ? spawnWatched(sharedWorker, inits, memory, control) : inits.map((init) => spawn(sharedWorker, init));
   const openBarrier = (): void => {
@@ -44,6 +54,8 @@ export async function startPool(options: PoolOptions): Promise<Executor> {
     Atomics.store(cells, control.threads / 4, 0);
     Atomics.add(cells, control.epoch / 4, 1);
     Atomics.notify(cells, control.epoch / 4);
+    // A run that was lost is not waited for any longer.
+    Atomics.notify(cells, control.finished / 4);
     await Promise.all(workers.map((w) => w.terminate()));
   };
   const ready = workers.map((worker) =>
@@ -60,8 +72,7 @@ export async function startPool(options: PoolOptions): Promise<Executor> {
             started = true;
             resolve();
           } else if (message.kind === 'failed') fail(failure(message.message, message.step));
-          // After a failure the cause comes from the worker that failed, which may be heard later.
-          else if (Atomics.load(cells, control.abort / 4) === 0) finish?.done();
+          else finish?.done();
         },
         (reason) => {
           // The others would wait for it.
@@ -102,8 +113,17 @@ export async function startPool(options: PoolOptions): Promise<Executor> {
       workers[0]?.hold(true);
       try {
         await new Promise<void>((resolve, reject) => {
-          finish = { done: resolve, failed: reject };
+          // After a failure the cause comes from the worker that failed, by a message.
+          const done = (): void => {
+            if (Atomics.load(cells, control.abort / 4) === 0) resolve();
+          };
+          finish = { done, failed: reject };
+          const runs = Atomics.load(cells, control.finished / 4);
           begin(writes);
+          if (posts) return;
+          const ended = Atomics.waitAsync(cells, control.finished / 4, runs);
+          if (ended.async) void ended.value.then(done);
+          else done();
         });
         return collect(reads);
       } finally {

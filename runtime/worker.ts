@@ -14,6 +14,10 @@ export interface SharedInit {
   readonly epoch: number;
   /** The clock's zero, in milliseconds since 1970. */
   readonly timeOrigin: number;
+  /** Milliseconds that the worker looks for the next run before it sleeps. */
+  readonly spin: number;
+  /** Whether the host wants a message when a run has ended, because it cannot wait on a cell. */
+  readonly posts: boolean;
 }
 
 export type SharedMessage =
@@ -35,6 +39,7 @@ export const sharedWorker = (init: SharedInit, post: (message: SharedMessage) =>
   }
   post({ kind: 'ready' });
   for (let epoch = init.epoch; ; ) {
+    for (const end = performance.now() + init.spin; Atomics.load(cells, at.epoch / 4) === epoch && performance.now() < end; );
     Atomics.wait(cells, at.epoch / 4, epoch);
     const now = Atomics.load(cells, at.epoch / 4);
     if (now === epoch) continue;
@@ -51,7 +56,11 @@ export const sharedWorker = (init: SharedInit, post: (message: SharedMessage) =>
       Atomics.notify(cells, at.barrierGeneration / 4);
     }
     const last = Atomics.add(cells, at.done / 4, 1) + 1 === Atomics.load(cells, at.threads / 4);
-    if (last) post({ kind: 'done' });
+    if (last) {
+      Atomics.add(cells, at.finished / 4, 1);
+      Atomics.notify(cells, at.finished / 4);
+      if (init.posts) post({ kind: 'done' });
+    }
     Atomics.notify(cells, at.done / 4);
   }
 };

@@ -9,7 +9,7 @@ import { kernelKey, type KernelCode } from '../kernel.ts';
 import { blockedKernel } from './blocked.ts';
 import { windowBytes, windowOf, windowRows } from './conv-window.ts';
 import { cutWork } from './cut.ts';
-import { epilogueOf } from './epilogue.ts';
+import { epilogueOf, startingFromBias } from './epilogue.ts';
 import type { Contraction } from './fused.ts';
 import { pixelRows, readsOutside, type Axis } from './rows.ts';
 import { broadcastTo, tileSpace, type TileSpace } from './space.ts';
@@ -21,7 +21,7 @@ export function directConv(asm: Asm, k: Contraction, operands: readonly Placed[]
   const packed = k.roots[1]!;
   const axes = convAxes(k, input, result);
   const space = convSpace(k, operands, result);
-  const epilogue = epilogueOf(k.op, k.root, k.extra, space);
+  const epilogue = startingFromBias(epilogueOf(k.op, k.root, k.extra, space));
   const source = k.roots[0]!;
   const shared = {
     key: kernelKey(k.op, operands, [result]),

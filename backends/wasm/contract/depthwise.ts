@@ -2,10 +2,10 @@
 import { geometryOf } from '../../../ir/ops/packing/geometry.ts';
 import type { Placed } from '../../../ir/tile.ts';
 import { dtypes } from '../../../ir/type.ts';
-import type { Asm, E, Fn, Local, Ty, VLocal } from '../asm.ts';
+import type { Asm, E, Fn, Local, Ty, Vec, VLocal } from '../asm.ts';
 import { kernelKey, type KernelCode } from '../kernel.ts';
 import { convAxes } from './conv-direct.ts';
-import { applyEpilogue, epilogueOf, epilogueParams, nextRow, plainStore, storeResult, type Epilogue } from './epilogue.ts';
+import { applyEpilogue, epilogueOf, epilogueParams, nextRow, plainStore, startingFromBias, startValue, storeResult, type Epilogue } from './epilogue.ts';
 import type { Contraction } from './fused.ts';
 import type { Axis } from './rows.ts';
 import { broadcastTo, type TileSpace } from './space.ts';
@@ -33,7 +33,7 @@ export function depthwiseConv(asm: Asm, k: Contraction, operands: readonly Place
     return { n: n * bytes, h: spatial.length > 1 ? spatial[0]! * bytes : 0, w: spatial.at(-1)! * bytes, c, bytes };
   });
   const space: TileSpace = { outerSizes: [], outer: 1, rows: ax.result, tensors: tensors.map((t) => ({ outerStrides: [], rowStride: t.w, columnStride: t.c })) };
-  const epilogue = epilogueOf(k.op, k.root, k.extra, space);
+  const epilogue = startingFromBias(epilogueOf(k.op, k.root, k.extra, space));
   const rows = batch * ay.result;
   const chunks = Math.max(1, Math.min(mostChunks, rows, Math.floor((rows * ax.result * channels * taps) / leastWork)));
   const block = Math.ceil(rows / chunks);
@@ -130,14 +130,14 @@ function pixelRow(asm: Asm, s: RowShape, e: Epilogue): string {
       }
       return out;
     };
-    const one = (lanes: number): E[] => [...sums(f, s, acc, input!, rowStep!, weights!, rows!), ...finish(f, s, e, acc, result!, params, lanes)];
+    const one = (lanes: number): E[] => [...sums(f, s, acc, startValue(f, e, params, 0), input!, rowStep!, weights!, rows!), ...finish(f, s, e, acc, result!, params, lanes)];
     const body = whole > 0 ? [f.repeat(vector, 0, whole, 1, [...one(4), ...advance()])] : [];
     return channels % 4 === 0 ? body : [...body, m.block(null, one(channels % 4))];
   });
 }
 
-/** The sums of a tile for one vector of channels. */
-function sums(f: Fn, s: RowShape, acc: readonly VLocal[], input: Local, rowStep: Local, weights: Local, rows: Local): E[] {
+/** The sums of a tile for one vector of channels, all from one start. */
+function sums(f: Fn, s: RowShape, acc: readonly VLocal[], start: Vec, input: Local, rowStep: Local, weights: Local, rows: Local): E[] {
   const { asm } = f;
   const { m } = asm;
   const { ax, tile } = s;
@@ -156,7 +156,7 @@ function sums(f: Fn, s: RowShape, acc: readonly VLocal[], input: Local, rowStep:
   }
   const top = f.label('kernel');
   return [
-    ...acc.map((l) => f.vset(l, asm.vsplat(0))),
+    ...acc.map((l, i) => f.vset(l, i === 0 ? start : f.vget(acc[0]!))),
     f.set(x, f.get(input)),
     f.set(w, f.get(weights)),
     f.set(left, f.get(rows)),

@@ -30,6 +30,8 @@ export interface Epilogue {
   readonly body: readonly Op[];
   readonly root: Value | undefined;
   readonly output: Value | undefined;
+  /** The operand (of `operands`) that the sums start from, instead of 0: a bias, which then costs no addition. */
+  readonly start?: EpilogueOperand;
 }
 
 /** No epilogue: the f32 sums are stored as they are. */
@@ -61,6 +63,25 @@ export function epilogueOf(op: Op, root: Op, extra: readonly number[], space: Ti
   const shapes = operands.map((o) => `${o.dtype}${o.columnStride}${o.varies ? 'r' : ''}`).join(',');
   const key = `${chainKey(body, [root.results[0]!, ...operands.map((o) => o.value)], output)} ${shapes} ${columnStride}`;
   return { key, operands, heavy, dtype: output.type.dtype, columnStride, body, root: root.results[0]!, output };
+}
+
+/** The epilogue without its first addition, where that adds a vector of columns which `startValue` can give the sums to start from. */
+export function startingFromBias(e: Epilogue): Epilogue {
+  const [first, ...body] = e.body;
+  if (e.heavy || first?.name !== 'add' || !e.root || body.some((op) => op.operands.includes(e.root!))) return e;
+  const bias = first.operands.find((v) => v !== e.root);
+  const start = e.operands.find((o) => o.value === bias && o.dtype === 'f32' && !o.varies);
+  return start ? { ...e, key: `start ${e.key}`, body, root: first.results[0]!, start } : e;
+}
+
+/** What the sums of a vector of columns start from. `params` as in `epilogueParams`. */
+export function startValue(f: Fn, e: Epilogue, params: readonly Local[], vector: number): Vec {
+  let at = 0;
+  for (const o of e.operands) {
+    if (o === e.start) return loadOperand(f, o, params[at]!, vector);
+    at += o.varies ? 2 : 1;
+  }
+  return f.asm.vsplat(0);
 }
 
 /** Parameters that a function gets for the operands: a pointer each, and a row stride for those that vary along rows. */
@@ -99,6 +120,17 @@ export function nextRow(f: Fn, e: Epilogue, params: readonly Local[]): E[] {
   let at = 0;
   for (const o of e.operands) {
     if (o.varies) out.push(f.set(params[at]!, f.asm.add(f.get(params[at]!), f.get(params[at + 1]!))));
+    at += o.varies ? 2 : 1;
+  }
+  return out;
+}
+
+/** Moves the pointers of operands that vary along columns by some columns. */
+export function nextColumns(f: Fn, e: Epilogue, params: readonly Local[], columns: number): E[] {
+  const out: E[] = [];
+  let at = 0;
+  for (const o of e.operands) {
+    if (o.columnStride !== 0) out.push(f.inc(params[at]!, columns * o.columnStride * dtypes[o.dtype].bytes));
     at += o.varies ? 2 : 1;
   }
   return out;

@@ -8,7 +8,7 @@ import type { Asm } from '../asm.ts';
 import { kernelKey, type KernelCode } from '../kernel.ts';
 import { blockedKernel } from './blocked.ts';
 import { cutWork } from './cut.ts';
-import { epilogueOf } from './epilogue.ts';
+import { epilogueOf, startingFromBias } from './epilogue.ts';
 import type { Contraction } from './fused.ts';
 import { evenRows } from './rows.ts';
 import { broadcastTo, mergedStride, tileSpace } from './space.ts';
@@ -32,7 +32,7 @@ export function packedGemm(asm: Asm, k: Contraction, operands: readonly Placed[]
   const cut = cutWork({ outer: space.outer, rows: space.rows, groups: 1, columns: shape.n, k: shape.k, rowBytes: 4 * shape.k, rowMultiple: 1 });
   return blockedKernel(asm, {
     key: kernelKey(k.op, operands, [result]),
-    operands: operands.length, space, epilogue: epilogueOf(k.op, k.root, k.extra, space), groups: 1, columns: shape.n, taps: 1, run: 4 * shape.k, cut, fillBytes: 0,
+    operands: operands.length, space, epilogue: startingFromBias(epilogueOf(k.op, k.root, k.extra, space)), groups: 1, columns: shape.n, taps: 1, run: 4 * shape.k, cut, fillBytes: 0,
     panels: (f, pointers) => f.get(pointers[k.roots[1]!]!),
     fill: (f, pointers, { table, first, count }) => evenRows(f, table, () => f.get(pointers[k.roots[0]!]!), first, count, 4 * (sizeOf(rowShape) === 1 ? 0 : rowStride)),
   });

@@ -6,7 +6,8 @@
  */
 import type { Asm, E, Fn, Local, Ty, VLocal } from '../asm.ts';
 import { laneOf } from '../elementwise/index.ts';
-import { applyEpilogue, epilogueParams, nextRow, plainStore, epiloguePass, storeResult, type Epilogue } from './epilogue.ts';
+import { dtypes } from '../../../ir/type.ts';
+import { applyEpilogue, epilogueParams, nextColumns, nextRow, plainStore, epiloguePass, startValue, storeResult, type Epilogue } from './epilogue.ts';
 
 /** A tile: rows, vectors of 4 columns, and how many columns of the last vector exist (1..4). */
 export interface TileShape {
@@ -26,9 +27,12 @@ export interface MicroArgs {
   readonly run: E;
   /** Added to every row pointer: the offset of a group, a block of the reduction, a Winograd position. */
   readonly rowOffset: E;
-  /** The packed panel. */
+  /** The first packed panel. */
   readonly b: E;
-  /** The tile's first result, and from one of its rows to the next. */
+  /** Panels to go through with the same rows, for as many tiles side by side (with a heavy epilogue one), and from one to the next. */
+  readonly panels: E;
+  readonly panelStride: E;
+  /** The (first) tile's first result, and from one of its rows to the next. */
   readonly c: () => E;
   readonly rowStride: () => E;
   /** Pointers (and row strides) of the epilogue's operands at the tile, as `epilogueParams` lists them; a new expression each time. */
@@ -43,9 +47,9 @@ const unroll = 4;
 /** Rows of the largest tile that keeps its sums in registers; with V8's revectorizer the two vectors of a row are one 256-bit register. */
 export const maxRows = (asm: Asm): number => (asm.wide ? 10 : asm.simd ? 6 : 2);
 
-/** Computes one tile: a call of the micro-kernel, which is emitted once per module, tile shape and epilogue, and of the pass of a heavy epilogue. */
+/** Computes tiles side by side: a call of the micro-kernel, which is emitted once per module, tile shape and epilogue, and of the pass of a heavy epilogue. */
 export function callMicro(asm: Asm, tile: TileShape, epilogue: Epilogue, a: MicroArgs): E[] {
-  const args = (): E[] => [a.table, a.taps, a.tapStride, a.run, a.rowOffset, a.b, a.c(), a.rowStride()];
+  const args = (): E[] => [a.table, a.taps, a.tapStride, a.run, a.rowOffset, a.b, a.panels, a.panelStride, a.c(), a.rowStride()];
   if (!epilogue.heavy) return [asm.call(microKernel(asm, tile, epilogue), [...args(), ...a.extra()])];
   const pass = epiloguePass(asm, epilogue, tile.vectors, tile.lastLanes);
   return [
@@ -56,8 +60,8 @@ export function callMicro(asm: Asm, tile: TileShape, epilogue: Epilogue, a: Micr
 
 function microKernel(asm: Asm, tile: TileShape, epilogue: Epilogue): string {
   const key = `micro ${tile.rows}x${tile.vectors} last ${tile.lastLanes} ${epilogue.key}`;
-  const params: Ty[] = ['i32', 'i32', 'i32', 'i32', 'i32', 'i32', 'i32', 'i32', ...epilogueParams(epilogue)];
-  return asm.fn(key, params, undefined, (f, [table, taps, tapStride, run, rowOffset, b, c, rowStride, ...extra]) => {
+  const params: Ty[] = [...new Array<Ty>(10).fill('i32'), ...epilogueParams(epilogue)];
+  return asm.fn(key, params, undefined, (f, [table, taps, tapStride, run, rowOffset, b, panels, panelStride, c, rowStride, ...extra]) => {
     const { rows, vectors } = tile;
     // Small tiles keep several partial sums, so that one multiply-add need not wait for the one before it.
     const chains = rows * vectors;
@@ -65,17 +69,34 @@ function microKernel(asm: Asm, tile: TileShape, epilogue: Epilogue): string {
     const sums = Array.from({ length: parts }, () => grid(rows, vectors, () => f.vlocal()));
     const acc = sums[0]!;
     const pointers = Array.from({ length: rows }, () => f.local('i32'));
+    const [entry, left, packed, result] = [f.local('i32'), f.local('i32'), f.local('i32'), f.local('i32')];
+    const current = extra.map(() => f.local('i32'));
     const m = asm.m;
-    const zero = sums.flat(2).map((l) => f.vset(l, asm.vsplat(0)));
+    const start = [
+      ...acc.flatMap((row, i) => row.map((l, j) => f.vset(l, i === 0 ? startValue(f, epilogue, extra, j) : f.vget(acc[0]![j]!)))),
+      ...sums.slice(1).flat(2).map((l) => f.vset(l, asm.vsplat(0))),
+    ];
     const tapLoop = f.label('tap');
     const reduce = m.loop(tapLoop, m.block(null, [
-      ...pointers.map((p, i) => f.set(p, asm.add(m.i32.load(4 * i, 4, f.get(table!)), f.get(rowOffset!)))),
-      runLoop(f, sums, pointers, b!, run!),
-      f.set(table!, asm.add(f.get(table!), f.get(tapStride!))),
-      m.br(tapLoop, f.tee(taps!, asm.sub(f.get(taps!), asm.i32(1)))),
+      ...pointers.map((p, i) => f.set(p, asm.add(m.i32.load(4 * i, 4, f.get(entry)), f.get(rowOffset!)))),
+      runLoop(f, sums, pointers, packed, run!),
+      f.set(entry, asm.add(f.get(entry), f.get(tapStride!))),
+      m.br(tapLoop, f.tee(left, asm.sub(f.get(left), asm.i32(1)))),
     ]));
     const join = sums.slice(1).flatMap((part) => part.flatMap((row, i) => row.map((l, j) => f.vset(acc[i]![j]!, asm.vadd(f.vget(acc[i]![j]!), f.vget(l))))));
-    return [...zero, reduce, ...join, ...storeTile(f, tile, epilogue, acc, c!, rowStride!, extra)];
+    const columns = 4 * vectors;
+    // The loop over panels is in here because a call costs as much as some steps of a reduction.
+    const panelLoop = f.label('panel');
+    return [m.loop(panelLoop, m.block(null, [
+      ...start,
+      f.set(entry, f.get(table!)), f.set(left, f.get(taps!)), f.set(packed, f.get(b!)),
+      reduce, ...join,
+      f.set(result, f.get(c!)), ...current.map((l, i) => f.set(l, f.get(extra[i]!))),
+      ...storeTile(f, tile, epilogue, acc, result, rowStride!, current),
+      f.set(b!, asm.add(f.get(b!), f.get(panelStride!))),
+      f.inc(c!, columns * epilogue.columnStride * dtypes[epilogue.dtype].bytes), ...nextColumns(f, epilogue, extra, columns),
+      m.br(panelLoop, f.tee(panels!, asm.sub(f.get(panels!), asm.i32(1)))),
+    ]))];
   });
 }
 

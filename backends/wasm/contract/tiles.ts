@@ -60,13 +60,15 @@ export function tileLoops(f: Fn, k: Block): E[] {
       return count === 1 ? m.block(null, [f.set(row, asm.i32(start)), ...body(height)]) : f.repeat(row, start, first, height, body(height));
     });
   };
-  const call = (tile: TileShape, at: () => E): E[] => callMicro(asm, tile, k.epilogue, {
+  const call = (tile: TileShape, at: () => E, panels: E): E[] => callMicro(asm, tile, k.epilogue, {
     table: asm.add(k.table(), asm.times(f.get(row), 4)),
     taps: asm.i32(k.taps),
     tapStride: k.tapStride(),
     run: asm.i32(k.run),
     rowOffset: k.rowOffset(),
     b: asm.add(k.b(), asm.times(at(), k.panelBytes)),
+    panels,
+    panelStride: asm.i32(k.panelBytes),
     c: () => asm.add(k.c(), asm.add(asm.times(f.get(row), k.rowStride), asm.times(at(), 8 * k.columnBytes))),
     rowStride: () => asm.i32(k.rowStride),
     extra: () => k.epilogue.operands.flatMap((o, i) => {
@@ -81,19 +83,25 @@ export function tileLoops(f: Fn, k: Block): E[] {
     // A panel that one tile alone reads need not stay: it goes straight to the first-level cache.
     const panelsPerPass = runs.length === 1 && runs[0]!.count === 1 ? 1 : k.panelsPerPass;
     const passStart = f.local('i32');
-    const whole = (): E[] => overRows((height) => [f.loop(panel, f.get(passStart), () => f.get(passEnd), 1, call({ rows: height, vectors: 2, lastLanes: 4 }, () => f.get(panel)))]);
+    const tiles = (height: number): E[] => {
+      const tile = { rows: height, vectors: 2, lastLanes: 4 };
+      // A heavy epilogue follows each tile while that is in the first-level cache.
+      return k.epilogue.heavy
+        ? [f.loop(panel, f.get(passStart), () => f.get(passEnd), 1, call(tile, () => f.get(panel), asm.i32(1)))]
+        : call(tile, () => f.get(passStart), asm.sub(f.get(passEnd), f.get(passStart)));
+    };
     out.push(
       f.loop(passStart, f.get(k.from), () => f.get(k.to), panelsPerPass, [
         f.set(passEnd, asm.plus(f.get(passStart), panelsPerPass)),
         f.if(m.i32.gt_u(f.get(passEnd), f.get(k.to)), [f.set(passEnd, f.get(k.to))]),
         ...fetch(asm, asm.add(k.b(), asm.times(f.get(passStart), k.panelBytes)), asm.mul(asm.sub(f.get(passEnd), f.get(passStart)), asm.i32(k.panelBytes))),
-        ...whole(),
+        ...overRows(tiles),
       ]),
     );
   }
   if (k.lastColumns > 0) {
     const tile = (height: number): TileShape => ({ rows: height, vectors: k.lastColumns > 4 ? 2 : 1, lastLanes: ((k.lastColumns - 1) % 4) + 1 });
-    out.push(f.if(k.hasLast(), overRows((height) => call(tile(height), () => asm.i32(k.wholePanels)))));
+    out.push(f.if(k.hasLast(), overRows((height) => call(tile(height), () => asm.i32(k.wholePanels), asm.i32(1)))));
   }
   return out;
 }
