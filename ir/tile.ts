@@ -16,8 +16,8 @@ export interface Placed {
 }
 
 /**
- * A range of memory. `constant`: weights, loaded once; `state`: lives across runs; `input` and `output`: filled and read by the host; `temp`: shares
- * addresses with buffers whose lifetimes do not meet its own. `address` is in bytes from the start of the data region, a multiple of 64.
+ * A range of memory. `constant`: weights, loaded once; `state`: lives across runs; `input` and `output`: filled by the host before an entry runs and read by it
+ * after; `temp`: shares addresses with buffers whose lifetimes do not meet its own, and so do inputs and outputs where the target says so. `address` is in bytes from the start of the data region, a multiple of 64.
  */
 export interface Buffer {
   readonly id: number;
@@ -54,8 +54,9 @@ export interface TileProgram {
   /** Initial contents: values of `constant` and `state` buffers. */
   readonly contents: readonly { readonly value: Value; readonly name: string; readonly tensor: Tensor | 'zero' }[];
   /**
-   * Bytes by role. `liveBound`: the largest sum of temp bytes live at one step, below which no plan of these steps can end. `scheduleBytes`: the largest
-   * sum of live results under the best of three orders of the graph, in-place reuse and views of concats not counted.
+   * Bytes by role. `io`: of inputs and outputs. `temps`: of the region in which addresses are shared, inputs and outputs included where they are in it. `liveBound`:
+   * the largest sum of bytes live there at one step, below which no plan of these steps can end. `scheduleBytes`: the largest sum of live inputs and results under
+   * the best of three orders of the graph, in-place reuse and views of concats not counted.
    */
   readonly memory: { readonly constants: number; readonly state: number; readonly io: number; readonly temps: number; readonly liveBound: number; readonly scheduleBytes: number };
 }
@@ -71,6 +72,8 @@ export interface Target {
   readonly packBudget: number;
   /** Whether Winograd convolutions may be chosen. */
   readonly winograd: boolean;
+  /** Whether inputs and outputs share addresses with temporaries: an input's memory is free after its last reader, an output's before its first writer. */
+  readonly sharedIo?: boolean;
   /** Where each element takes the same bytes, whatever its dtype, and buffers take a multiple of some bytes; elsewhere elements take what `dtypes` says. */
   readonly storage?: { readonly elementBytes: number; readonly granularity: number };
 }

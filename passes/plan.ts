@@ -19,13 +19,12 @@ export interface PlannedEntry {
 }
 
 /**
- * The tile program of several fused graphs over one state: state of a name is one buffer, and so are inputs of a name and type. The first graph is the program's own; temporaries of all
+ * The tile program of several fused graphs over one state: state of a name is one buffer. The first graph is the program's own; temporaries of all
  * share one region.
  */
 export function planEntries(list: readonly PlannedEntry[], target: Target): TileProgram {
   const scheduled = list.map((e) => ({ name: e.name, ...schedule(e.graph) })).map((e) => ({ ...e, graph: orderUpdates(e.graph) }));
   const planning = new Planning(scheduled[0]!.graph, target);
   const entries = scheduled.map(({ name, graph }) => planEntry(planning, name, graph));
-  for (const r of planning.roots) if (r.kind === 'output') r.to = planning.position;
   return finish(planning, entries, entries[0]!.graph, Math.max(...scheduled.map((e) => e.liveBytes)));
 }

@@ -14,7 +14,8 @@ export function storageOf(value: Value, defs: ReadonlyMap<Value, Op>): Value {
 
 /**
  * Reorders ops (a topological order stays one) by the best of three orders: as given, depth-first from the outputs, and greedily by the change in
- * live bytes. Returns the graph and the largest sum of live bytes of the chosen order: values that ops compute, from definition to last reader.
+ * live bytes. Returns the graph and the largest sum of live bytes of the chosen order: inputs from the start and values that ops compute from definition, to the last
+ * reader.
  */
 export function schedule(graph: Graph): { readonly graph: Graph; readonly liveBytes: number } {
   const world = describe(graph);
@@ -29,7 +30,8 @@ export function schedule(graph: Graph): { readonly graph: Graph; readonly liveBy
 
 interface World {
   readonly defs: ReadonlyMap<Value, Op>;
-  /** Bytes of each storage value that an op computes. */
+  readonly inputs: readonly Value[];
+  /** Bytes of each storage value that an op computes, and of inputs. */
   readonly bytes: ReadonlyMap<Value, number>;
   /** Storage values that an op reads and makes. */
   readonly reads: ReadonlyMap<Op, readonly Value[]>;
@@ -46,6 +48,7 @@ function describe(graph: Graph): World {
   const makes = new Map<Op, Value[]>();
   const reads = new Map<Op, Value[]>();
   const readers = new Map<Value, number>();
+  for (const v of graph.inputs) bytes.set(v, bytesOf(v.type));
   for (const op of graph.ops) {
     const made = op.name === 'constant' || views.has(op.name) ? [] : op.results.filter((r) => used.has(r));
     for (const r of made) bytes.set(r, bytesOf(r.type));
@@ -60,13 +63,14 @@ function describe(graph: Graph): World {
     const v = storageOf(o.value, defs);
     if (bytes.has(v)) readers.set(v, (readers.get(v) ?? 0) + 1);
   }
-  return { defs, bytes, reads, makes, readers };
+  return { defs, bytes, reads, makes, readers, inputs: graph.inputs };
 }
 
 function peak(ops: readonly Op[], w: World): number {
   const left = new Map(w.readers);
-  let live = 0;
-  let most = 0;
+  let live = w.inputs.reduce((n, v) => n + w.bytes.get(v)!, 0);
+  let most = live;
+  for (const v of w.inputs) if (!w.readers.has(v)) live -= w.bytes.get(v)!;
   for (const op of ops) {
     for (const v of w.makes.get(op)!) live += w.bytes.get(v)!;
     most = Math.max(most, live);

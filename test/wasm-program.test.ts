@@ -11,7 +11,7 @@ import { sizeOf, tensorType, type Tensor } from '../ir/type.ts';
 import { plan } from '../passes/plan.ts';
 import { control } from '../runtime/control.ts';
 import { Cells, difference } from './wasm-harness.ts';
-import { testTarget as target } from './ir/target.ts';
+import { testTarget } from './ir/target.ts';
 
 function random(shape: readonly number[], salt: number): Tensor {
   const data = new Float32Array(sizeOf(shape));
@@ -24,6 +24,9 @@ function random(shape: readonly number[], salt: number): Tensor {
 }
 const i64 = (x: number): Tensor => ({ dtype: 'i64', shape: [], data: new BigInt64Array([BigInt(x)]) });
 const bool = (x: boolean): Tensor => ({ dtype: 'bool', shape: [], data: new Uint8Array([x ? 1 : 0]) });
+
+/** Workers run again on the inputs that were written once, so inputs keep their memory. */
+const target = { ...testTarget, sharedIo: false };
 
 /** A memory with the program's constants and inputs in it. */
 function memoryFor(program: TileProgram, module: WasmModule, inputs: Readonly<Record<string, Tensor>>, threads: number): { memory: WebAssembly.Memory; cells: Cells } {

@@ -6,21 +6,23 @@ import type { Planning, Root } from './planning.ts';
 
 /** Gives every root its address and makes the program. Temporaries share one region by their lifetimes. */
 export function finish(p: Planning, entries: readonly Entry[], graph: Graph, scheduleBytes: number): TileProgram {
-  const temps = p.roots.filter((r) => r.kind === 'temp');
+  const temps = p.roots.filter((r) => r.kind === 'temp' || (p.sharedIo && isIo(r)));
   const lives: Lifetime[] = temps.map((r) => ({ bytes: r.bytes, from: r.from, to: r.to }));
   const { offsets, end } = allocate(lives);
   const address = new Map<Root, number>();
   let at = 0;
-  const bytes = { constant: 0, state: 0, input: 0, output: 0, temp: 0 };
-  for (const kind of ['constant', 'state', 'input', 'output'] as const) {
+  const bytes = { constant: 0, state: 0 };
+  const placeAll = (roots: readonly Root[]): number => {
     const start = at;
-    for (const r of p.roots) {
-      if (r.kind !== kind) continue;
+    for (const r of roots) {
       address.set(r, at);
       at += align(Math.max(1, r.bytes));
     }
-    bytes[kind] = at - start;
-  }
+    return at - start;
+  };
+  for (const kind of ['constant', 'state'] as const) bytes[kind] = placeAll(p.roots.filter((r) => r.kind === kind));
+  const io = p.roots.filter(isIo);
+  if (!p.sharedIo) placeAll(io);
   temps.forEach((r, i) => address.set(r, at + offsets[i]!));
   const buffers = p.roots.map((r): Buffer => ({ id: r.id, kind: r.kind, bytes: r.bytes, address: address.get(r)! }));
   const placements = new Map<Value, Placement>();
@@ -28,6 +30,8 @@ export function finish(p: Planning, entries: readonly Entry[], graph: Graph, sch
   return {
     graph, entries, buffers, placements,
     contents: p.contents,
-    memory: { constants: bytes.constant, state: bytes.state, io: bytes.input + bytes.output, temps: end, liveBound: Math.max(liveBound(lives), 0), scheduleBytes },
+    memory: { constants: bytes.constant, state: bytes.state, io: io.reduce((n, r) => n + align(Math.max(1, r.bytes)), 0), temps: end, liveBound: Math.max(liveBound(lives), 0), scheduleBytes },
   };
 }
+
+const isIo = (r: Root): boolean => r.kind === 'input' || r.kind === 'output';

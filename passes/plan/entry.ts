@@ -15,7 +15,8 @@ export function planEntry(p: Planning, name: string, graph: Graph): Entry & { re
   noteGraph(p, graph);
   for (const v of graph.inputs) {
     const key = `${v.name} ${showType(v.type)}`;
-    const known = p.inputs.get(key);
+    // Where inputs share memory with temporaries, what one entry leaves in it is not what another was given.
+    const known = p.sharedIo ? undefined : p.inputs.get(key);
     const spot = known ?? p.newSpot('input', v.type, rowMajorOrder(v.type.shape.length));
     p.spots.set(v, spot);
     p.inputs.set(key, spot);
@@ -38,6 +39,8 @@ export function planEntry(p: Planning, name: string, graph: Graph): Entry & { re
   const steps = planRegion(p, graph, true);
   const outputs = graph.outputs.map((o) => ({ name: o.name, value: planOutput(p, o.value, steps) }));
   assign(p, graph.updates.map((u) => u.value), graph.updates.map((u) => u.state), steps);
+  // The host reads outputs when all steps have run.
+  for (const o of outputs) p.touch(o.value);
   p.position++;
   return { name, steps, graph: { ...graph, outputs } };
 }

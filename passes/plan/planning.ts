@@ -51,10 +51,13 @@ export class Planning {
   readonly claimed = new Set<Root>();
 
   readonly #storage: Target['storage'];
+  /** Whether inputs and outputs are placed among the temporaries. */
+  readonly sharedIo: boolean;
 
   constructor(graph: Graph, target: Target) {
     this.graph = graph;
     this.#storage = target.storage;
+    this.sharedIo = target.sharedIo ?? false;
   }
 
   /** Bytes that a tensor takes in a buffer of its own. */
