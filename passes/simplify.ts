@@ -9,9 +9,10 @@ import { epilogueRules } from './rules/epilogues.ts';
 import { moveRules } from './rules/moves.ts';
 import { partRules } from './rules/parts.ts';
 import type { Rule } from './rules/rule.ts';
+import { updateRules } from './rules/updates.ts';
 
 /** All rules, in the order in which they are tried. */
-export const simplifyRules: readonly Rule[] = [...controlRules, ...conversionRules, ...algebraRules, ...moveRules, ...partRules, ...epilogueRules];
+export const simplifyRules: readonly Rule[] = [...controlRules, ...conversionRules, ...algebraRules, ...moveRules, ...partRules, ...updateRules, ...epilogueRules];
 
 /** Sweeps until nothing changes; the bound only guards against rules that undo each other. */
 const maxSweeps = 16;
