@@ -39,7 +39,9 @@ export interface Manifest {
   /** Name of the ONNX graph. */
   readonly model: string;
   readonly producer: string;
-  readonly backend: 'wasm';
+  readonly backend: 'wasm' | 'wgsl';
+  /** What a GPU runs, where the backend is wgsl; `modules` is empty then. */
+  readonly gpu?: GpuProgram;
   /** Inputs and outputs of the first entry. */
   readonly inputs: readonly IoEntry[];
   readonly outputs: readonly IoEntry[];
@@ -51,8 +53,8 @@ export interface Manifest {
   readonly bound: readonly { readonly name: string; readonly dtype: DTypeName; readonly shape: readonly number[]; readonly value: readonly (number | string)[] }[];
   /** Symbolic dimensions and the sizes they were bound to. */
   readonly dims: Readonly<Record<string, number>>;
-  /** Tensors of weights.safetensors and where they go. */
-  readonly weights: readonly { readonly name: string; readonly address: number; readonly bytes: number }[];
+  /** Tensors of weights.safetensors and where they go; with their dtype where memory holds them in another form than the file. */
+  readonly weights: readonly { readonly name: string; readonly address: number; readonly bytes: number; readonly dtype?: DTypeName }[];
   /** Modules by feature set, best first; the runtime takes the first that validates. `memoryFlag`: file offset of the memory import's limits flag (3 shared, 1 not). */
   readonly modules: readonly { readonly features: 'wide' | 'relaxed' | 'simd' | 'plain'; readonly file: string; readonly memoryFlag: number }[];
   readonly memory: {
@@ -72,4 +74,37 @@ export interface Manifest {
   readonly steps: readonly { readonly name: string; readonly source: readonly string[]; readonly chunks: number; readonly flops: number; readonly bytes: number }[];
   /** Address of f64 pairs (start, end in ms) per step, in a profiling build; -1 otherwise. */
   readonly profile: number;
+}
+
+/** One GPU buffer: the part of the address space from `start` (counted as `address` is elsewhere, less the control block) of this many bytes. */
+export interface Segment {
+  readonly kind: 'constant' | 'state' | 'io' | 'temp';
+  readonly start: number;
+  readonly bytes: number;
+}
+
+/** One run of a shader. */
+export interface Dispatch {
+  readonly shader: number;
+  /** In the order of the shader's bindings: which segment, the first byte in it, and how many. */
+  readonly bindings: readonly (readonly [segment: number, offset: number, bytes: number])[];
+  readonly workgroups: readonly [x: number, y: number];
+  /** Its row in the manifest's list of steps. */
+  readonly step: number;
+}
+
+/** A dispatch, or steps that run so many times. */
+export type GpuStep = Dispatch | { readonly repeat: number; readonly body: readonly GpuStep[] };
+
+/** A program of compute shaders. In its memory every element takes 4 bytes, whatever its dtype: integers and bool as 32-bit integers, small floats as their bits. */
+export interface GpuProgram {
+  readonly segments: readonly Segment[];
+  /** What each entry runs, in order. */
+  readonly entries: readonly (readonly GpuStep[])[];
+  /** Files in the folder `shaders`, the fused op that each computes, the ONNX nodes that it came from, and of each binding whether it is written. */
+  readonly shaders: readonly { readonly file: string; readonly name: string; readonly source: readonly string[]; readonly writes: readonly boolean[] }[];
+  /** What an adapter has to offer, by WebGPU's names. */
+  readonly limits: Readonly<Record<'maxBufferSize' | 'maxStorageBufferBindingSize' | 'maxStorageBuffersPerShaderStage' | 'maxComputeWorkgroupStorageSize' | 'maxComputeInvocationsPerWorkgroup', number>>;
+  /** Between which values 64-bit integers of inputs lie: all others were proved to fit 32 bits if these do. */
+  readonly integerInputs: readonly [lo: number, hi: number];
 }

@@ -5,7 +5,7 @@ import type { MoveTarget, Placed, Placement, Step, TileProgram } from '../../../
 import { dtypes, rowMajor, sizeOf } from '../../../ir/type.ts';
 import type { Asm, E, Fn } from '../asm.ts';
 import { emitCopy } from '../copy.ts';
-import { costOf } from '../cost.ts';
+import { costOf } from '../../../ir/cost.ts';
 import { emitOp } from '../emitters.ts';
 import type { KernelCode } from '../kernel.ts';
 import type { Args, Node, ProgramLayout, StepRow } from './node.ts';

@@ -1,7 +1,7 @@
 /** Arithmetic and memory traffic of a step, for profiles. */
-import type { Op } from '../../ir/graph.ts';
-import { opDef } from '../../ir/ops/index.ts';
-import { bytesOf, sizeOf } from '../../ir/type.ts';
+import type { Op } from './graph.ts';
+import { opDef } from './ops/index.ts';
+import { bytesOf, sizeOf } from './type.ts';
 
 /** Operations as the op's axes count them (a product of a sum is two; no Winograd, padding included), and bytes of all operands and results. */
 export function costOf(op: Op): { readonly flops: number; readonly bytes: number } {

@@ -1,0 +1,203 @@
+/** From a tile program to shaders and dispatches. */
+import { Unsupported, UserError, invariant } from '../../ir/diagnostic.ts';
+import type { Op, Value } from '../../ir/graph.ts';
+import type { Buffer, Entry, MoveTarget, Step, TileProgram } from '../../ir/tile.ts';
+import { rowMajor, sizeOf } from '../../ir/type.ts';
+import { num } from '../../ir/op.ts';
+import type { Dispatch, GpuProgram, GpuStep, Segment } from '../../runtime/manifest.ts';
+import { costOf } from '../../ir/cost.ts';
+import { emitOp } from './emitters.ts';
+import { dispatchSize, Kernel, type KernelCode, type Located } from './kernel.ts';
+import { nameOf, ShaderFiles } from './shader-files.ts';
+import { inputBounds } from './ranges.ts';
+
+/** One row of a profile. */
+export interface StepRow { readonly name: string; readonly source: readonly string[]; readonly chunks: number; readonly flops: number; readonly bytes: number }
+
+/** What the backend makes of a program. */
+export interface WgslModule {
+  /** Texts by file name. */
+  readonly shaders: Readonly<Record<string, string>>;
+  readonly gpu: GpuProgram;
+  readonly steps: readonly StepRow[];
+  /** Of each entry: its first row, and the one after its last. */
+  readonly entrySteps: readonly (readonly [number, number])[];
+}
+
+/**
+ * Emits the shaders of all entries. Everything that WebGPU cannot do (64-bit floats, integers that are not proved to fit 32 bits, loops of unknown length) is Unsupported, with the op and the
+ * ONNX nodes that it came from.
+ */
+export function emitWgsl(program: TileProgram): WgslModule {
+  const bounds = inputBounds(program.entries.map((e) => e.graph ?? program.graph));
+  const segments = segmentsOf(program.buffers);
+  const emission = new Emission(program, segments);
+  const rows: StepRow[] = emission.rows;
+  const entries = program.entries.map((entry) => emission.entry(entry));
+  return {
+    shaders: emission.files.texts(),
+    gpu: {
+      segments,
+      entries: entries.map((e) => e.dispatches),
+      shaders: emission.files.list(),
+      limits: limitsOf(segments, emission),
+      integerInputs: [bounds.lo, bounds.hi],
+    },
+    steps: rows,
+    entrySteps: entries.map((e) => e.rows),
+  };
+}
+
+/** GPU buffers that every adapter can make. */
+const largestSegment = 256 * 2 ** 20;
+
+/** One GPU buffer for each kind of memory, more where one would be too large. `start` and `bytes` as the plan counts them. */
+function segmentsOf(buffers: readonly Buffer[]): Segment[] {
+  const segments: { kind: Segment['kind']; start: number; bytes: number }[] = [];
+  const temps = buffers.filter((b) => b.kind === 'temp');
+  const fixed = buffers.filter((b) => b.kind !== 'temp').sort((p, q) => p.address - q.address);
+  for (const b of fixed) {
+    const kind = b.kind === 'output' || b.kind === 'input' ? 'io' : (b.kind as Segment['kind']);
+    const last = segments.at(-1);
+    if (last?.kind === kind && b.address + b.bytes - last.start <= largestSegment) last.bytes = b.address + b.bytes - last.start;
+    else segments.push({ kind, start: b.address, bytes: b.bytes });
+  }
+  if (temps.length > 0) {
+    const start = Math.min(...temps.map((b) => b.address));
+    segments.push({ kind: 'temp', start, bytes: Math.max(...temps.map((b) => b.address + b.bytes)) - start });
+  }
+  return segments;
+}
+
+/** What an adapter has to offer beyond what all do. */
+function limitsOf(segments: readonly Segment[], emission: Emission): GpuProgram['limits'] {
+  return {
+    maxBufferSize: Math.max(0, ...segments.map((s) => s.bytes)),
+    maxStorageBufferBindingSize: emission.largestBinding,
+    maxStorageBuffersPerShaderStage: emission.mostBindings,
+    maxComputeWorkgroupStorageSize: emission.mostWorkgroupBytes,
+    maxComputeInvocationsPerWorkgroup: emission.mostInvocations,
+  };
+}
+
+interface Emitted { readonly dispatches: readonly GpuStep[]; readonly rows: readonly [number, number] }
+
+class Emission {
+  readonly rows: StepRow[] = [];
+  readonly files = new ShaderFiles();
+  largestBinding = 0;
+  mostBindings = 0;
+  mostWorkgroupBytes = 0;
+  mostInvocations = 0;
+  readonly #program: TileProgram;
+  readonly #segments: readonly Segment[];
+  readonly #buffers: ReadonlyMap<number, Buffer>;
+
+  constructor(program: TileProgram, segments: readonly Segment[]) {
+    this.#program = program;
+    this.#segments = segments;
+    this.#buffers = new Map(program.buffers.map((b) => [b.id, b]));
+  }
+
+  entry(entry: Entry): Emitted {
+    const first = this.rows.length;
+    const dispatches = this.#steps(entry.steps);
+    return { dispatches, rows: [first, this.rows.length] };
+  }
+
+  #steps(steps: readonly Step[]): GpuStep[] {
+    return steps.flatMap((step): GpuStep[] => {
+      switch (step.kind) {
+        case 'kernel': return this.#kernel(step.op);
+        case 'loop': return this.#loop(step);
+        case 'move': return step.from.flatMap((v, i) => this.#move(step.op, v, step.to[i]!));
+        case 'if': throw refused(step.op, 'a choice between branches at run time');
+      }
+    });
+  }
+
+  #kernel(op: Op): Dispatch[] {
+    if (op.results.every((r) => sizeOf(r.type.shape) === 0)) return [];
+    const written = new Set(op.results.map((v) => this.#segmentOf(v)));
+    const located = (v: Value): Located => this.#located(v, written);
+    try {
+      return this.#add(op, emitOp(op, op.operands.map(located), op.results.map(located)));
+    } catch (e) {
+      if (!(e instanceof Unsupported) || op.source.length === 0 || e.message.includes(op.source[0]!)) throw e;
+      throw new Unsupported(e.feature, `${nameOf(op)} of ${op.source.join(', ')}: ${e.message}`);
+    }
+  }
+
+  #add(op: Op, kernels: readonly KernelCode[]): Dispatch[] {
+    if (kernels.length === 0) return [];
+    const row = this.rows.length;
+    this.rows.push({ name: nameOf(op), source: op.source, chunks: kernels.reduce((n, k) => n + k.workgroups, 0), ...costOf(op) });
+    return kernels.map((k): Dispatch => {
+      const bindings = k.buffers.map((id): Dispatch['bindings'][number] => {
+        const b = this.#buffers.get(id)!;
+        const segment = this.#segments.findIndex((s) => b.address >= s.start && b.address < s.start + s.bytes);
+        return [segment, b.address - this.#segments[segment]!.start, b.bytes];
+      });
+      this.largestBinding = Math.max(this.largestBinding, ...bindings.map(([, , bytes]) => bytes));
+      this.mostBindings = Math.max(this.mostBindings, bindings.length);
+      this.mostWorkgroupBytes = Math.max(this.mostWorkgroupBytes, k.workgroupBytes);
+      this.mostInvocations = Math.max(this.mostInvocations, k.workgroupSize);
+      const shader = this.files.add(op, row, k);
+      const workgroups = dispatchSize(k.workgroups);
+      if (workgroups[1] > 65535) throw new UserError(`${nameOf(op)}${op.source.length > 0 ? ` of ${op.source.join(', ')}` : ''} needs ${k.workgroups} workgroups, more than a dispatch has`);
+      return { shader, bindings, workgroups, step: row };
+    });
+  }
+
+  /** The body as often as the loop runs; its index counts on the GPU. */
+  #loop(step: Extract<Step, { kind: 'loop' }>): GpuStep[] {
+    const trips = num(step.op.attrs, 'trips');
+    if (trips < 0) throw refused(step.op, 'a loop whose number of rounds is known at run time only');
+    const start = this.#counter(step.op, step.index, false);
+    const body = this.#steps(step.body);
+    const next = this.#counter(step.op, step.index, true);
+    return [...start, { repeat: trips, body: [...body, ...next] }];
+  }
+
+  /** Sets a loop's index to 0, or counts on. */
+  #counter(op: Op, index: Value, counts: boolean): Dispatch[] {
+    const at = this.#located(index, new Set([this.#segmentOf(index)]));
+    const name = counts ? 'next round' : 'first round';
+    const kernel = new Kernel({ ...op, name, regions: [] }, counts ? [at] : [], [at]);
+    kernel.store(0, [], counts ? `${kernel.load(0, [])} + 1` : '0');
+    return this.#add({ name, operands: [], attrs: {}, results: [index], regions: [], source: op.source }, [kernel.finish(1, 1)]);
+  }
+
+  /** A copy, into a row of a stack where the target is one. */
+  #move(op: Op, from: Value, to: MoveTarget): Dispatch[] {
+    const copy = (result: Value): Op => ({ name: 'copy', operands: [from], attrs: {}, results: [result], regions: [], source: op.source });
+    if (!('stack' in to)) return this.#kernel(copy(to));
+    const row = { dtype: to.stack.type.dtype, shape: to.stack.type.shape.slice(1) };
+    if (sizeOf(row.shape) === 0) return [];
+    const written = new Set([this.#segmentOf(to.stack)]);
+    const stack = this.#located(to.stack, written);
+    const kernel = new Kernel({ ...op, name: 'stack', regions: [] }, [this.#located(from, written), this.#located(to.index, written)], [stack]);
+    const { w } = kernel;
+    const count = sizeOf(row.shape);
+    w.line('let element = group * 64 + lane;');
+    w.line(`if (element >= ${count}) { return; }`);
+    const strides = rowMajor(row.shape);
+    const index = row.shape.map((d, axis) => w.let('i', `(element / ${strides[axis]!}) % ${d}`));
+    kernel.store(0, [w.let('round', kernel.load(1, [])), ...index], kernel.load(0, index));
+    return this.#add({ name: 'stack', operands: [from], attrs: {}, results: [to.stack], regions: [], source: op.source }, [kernel.finish(Math.ceil(count / 64), 64)]);
+  }
+
+  #segmentOf(v: Value): number {
+    const b = this.#buffers.get(this.#program.placements.get(v)!.buffer)!;
+    return this.#segments.findIndex((s) => b.address >= s.start && b.address < s.start + s.bytes);
+  }
+
+  #located(v: Value, written: ReadonlySet<number>): Located {
+    const p = this.#program.placements.get(v);
+    invariant(p, `value ${v.name ?? '(unnamed)'} has no place`);
+    return { type: v.type, strides: p.strides, buffer: p.buffer, offset: p.offset, writable: written.has(this.#segmentOf(v)) };
+  }
+}
+
+const refused = (op: Op, what: string): Unsupported =>
+  new Unsupported(`${op.name} on WebGPU`, `${op.name}${op.source.length > 0 ? ` of ${op.source.join(', ')}` : ''}: ${what} is not supported on WebGPU; compile the model for wasm`);

@@ -1,0 +1,42 @@
+/** topK: an invocation for each element finds the rank of its own and writes it there. */
+import type { Op } from '../../ir/graph.ts';
+import { flag, num } from '../../ir/op.ts';
+import { sizeOf } from '../../ir/type.ts';
+import { positions } from './elements.ts';
+import { Kernel, type KernelCode, type Located } from './kernel.ts';
+import { registerOf } from './types.ts';
+
+const lanes = 64;
+
+export function emitSort(op: Op, operands: readonly Located[], results: readonly Located[]): KernelCode[] {
+  const [x] = operands as [Located];
+  const kernel = new Kernel(op, operands, results);
+  const { w } = kernel;
+  const { shape, dtype } = x.type;
+  const [axis, k] = [num(op.attrs, 'axis'), num(op.attrs, 'k')];
+  const count = sizeOf(shape);
+  if (count === 0 || k === 0) return [];
+  w.line(`let element = group * ${lanes} + lane;`);
+  w.line(`if (element >= ${count}) { return; }`);
+  const index = positions(w, 'element', shape, x.strides);
+  const own = w.let('own', kernel.load(0, index));
+  const rank = w.variable('rank', 'i32', '0');
+  const [better, worse] = flag(op.attrs, 'largest') ? ['>', '<'] : ['<', '>'];
+  w.loop('t', shape[axis]!, (t) => {
+    const other = w.let('other', kernel.load(0, index.map((i, d) => (d === axis ? t : i))));
+    // NaN is above all numbers; of equal elements the first comes first.
+    const float = registerOf(dtype) === 'f32';
+    const [nanOther, nanOwn] = float ? [w.call('is_nan', other), w.call('is_nan', own)] : ['false', 'false'];
+    const before = flag(op.attrs, 'largest') ? `${nanOther} && !${nanOwn}` : `${nanOwn} && !${nanOther}`;
+    const after = flag(op.attrs, 'largest') ? `${nanOwn} && !${nanOther}` : `${nanOther} && !${nanOwn}`;
+    const first = float ? `${before} || ${other} ${better} ${own}` : `${other} ${better} ${own}`;
+    const last = float ? `${after} || ${other} ${worse} ${own}` : `${other} ${worse} ${own}`;
+    w.line(`${rank} += select(0, 1, ${first} || (!(${last}) && ${t} < ${index[axis]!}));`);
+  });
+  w.block(`if (${rank} < ${k})`, () => {
+    const at = index.map((i, d) => (d === axis ? rank : i));
+    kernel.store(0, at, own);
+    if (results[1]) kernel.store(1, at, index[axis]!);
+  });
+  return [kernel.finish(Math.ceil(count / lanes), lanes)];
+}

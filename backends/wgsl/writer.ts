@@ -1,0 +1,90 @@
+/** Writes the body of a WGSL function: lines, blocks, names that are told apart, and the library functions that it calls. */
+import type { Register } from './types.ts';
+
+export class Writer {
+  /** Names of library functions that the shader calls. */
+  readonly used = new Set<string>();
+  /** Tables of constants and variables of the workgroup, declared before the function. */
+  readonly declarations: string[] = [];
+  readonly #lines: string[] = [];
+  readonly #taken = new Set<string>();
+  #depth = 1;
+
+  line(text: string): void {
+    this.#lines.push(`${'  '.repeat(this.#depth)}${text}`);
+  }
+
+  /** `head {`, what `body` writes, `}`. */
+  block(head: string, body: () => void): void {
+    this.line(`${head} {`);
+    this.#depth++;
+    body();
+    this.#depth--;
+    this.line('}');
+  }
+
+  /** A name that nothing else has, like `hint`. */
+  name(hint: string): string {
+    for (let i = 0; ; i++) {
+      const name = i === 0 ? hint : `${hint}${i}`;
+      if (this.#taken.has(name)) continue;
+      this.#taken.add(name);
+      return name;
+    }
+  }
+
+  /** Binds an expression to a name; names and literals stay as they are. */
+  let(hint: string, expression: string): string {
+    if (/^-?[\w.]+$/.test(expression)) return expression;
+    const name = this.name(hint);
+    this.line(`let ${name} = ${expression};`);
+    return name;
+  }
+
+  variable(hint: string, type: Register | `vec4<${'f32' | 'i32' | 'u32'}>`, start: string): string {
+    const name = this.name(hint);
+    this.line(`var ${name}: ${type} = ${start};`);
+    return name;
+  }
+
+  /** A loop over 0..count-1; `body` gets the counter. */
+  loop(hint: string, count: number | string, body: (i: string) => void): void {
+    if (count === 1) {
+      body('0');
+      return;
+    }
+    const i = this.name(hint);
+    this.block(`for (var ${i} = 0; ${i} < ${count}; ${i}++)`, () => body(i));
+  }
+
+  /** A call of a library function (library.ts). */
+  call(name: string, ...args: readonly string[]): string {
+    this.used.add(name);
+    return `${name}(${args.join(', ')})`;
+  }
+
+  text(): string {
+    return this.#lines.join('\n');
+  }
+}
+
+const literal = /^-?\d+$/;
+
+/** Sums and products of i32 expressions, with numbers folded. */
+export function plus(a: string, b: string | number): string {
+  const y = String(b);
+  if (a === '0') return y;
+  if (y === '0') return a;
+  if (literal.test(a) && literal.test(y)) return String(Number(a) + Number(y));
+  return y.startsWith('-') && literal.test(y) ? `${a} - ${y.slice(1)}` : `${a} + ${y}`;
+}
+export function times(a: string, n: number): string {
+  if (a === '0' || n === 0) return '0';
+  if (n === 1) return a;
+  if (literal.test(a)) return String(Number(a) * n);
+  return /^[\w.]+$/.test(a) ? `${a} * ${n}` : `(${a}) * ${n}`;
+}
+
+/** Σ index · stride + offset. */
+export const address = (index: readonly string[], strides: readonly number[], offset = 0): string =>
+  plus(index.reduce((sum, i, axis) => plus(sum, times(i, strides[axis]!)), '0'), offset);

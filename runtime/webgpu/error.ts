@@ -1,0 +1,14 @@
+/** Errors of WebGPU. */
+import { InputError, RunError } from '../error.ts';
+
+/** WebGPU is missing, no adapter was found, or the one that was lacks something. */
+export class NoGpu extends InputError {}
+
+/** A driver rejected a shader. `shader` is its text. */
+export class ShaderError extends RunError {
+  readonly shader: string;
+  constructor(message: string, shader: string) {
+    super(message);
+    this.shader = shader;
+  }
+}

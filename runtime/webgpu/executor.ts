@@ -1,0 +1,213 @@
+/** Runs a program of compute shaders: the memory of an artifact in GPU buffers, one command buffer a run. */
+import { control } from '../control.ts';
+import { InputError, RunError } from '../error.ts';
+import type { Executor } from '../executor.ts';
+import type { DTypeName, GpuProgram, GpuStep, IoEntry, Manifest } from '../manifest.ts';
+import { dtypeFacts } from '../tensor.ts';
+import type { Patch, Range } from '../worker.ts';
+import { bounded, patience, type OpenDevice } from './device.ts';
+import type { Pipeline } from './pipelines.ts';
+import { TimeStamps } from './timestamps.ts';
+import { mapRead, usage, type GpuBindGroup, type GpuBuffer, type GpuCommandEncoder, type GpuComputePass, type GpuDevice, type GpuPipeline } from './types.ts';
+import { fromWords, toWords } from './words.ts';
+
+const chunkBytes = 1 << 24;
+
+interface Call { readonly pipeline: GpuPipeline; readonly group: GpuBindGroup; readonly x: number; readonly y: number; readonly step: number }
+type CallTree = Call | { readonly repeat: number; readonly body: readonly CallTree[] };
+/** A tensor that the host reads or writes. */
+interface Place { readonly name: string; readonly dtype: DTypeName; readonly buffer: GpuBuffer; readonly offset: number }
+
+/** Makes the buffers and bind groups of an artifact. Memory that the GPU does not have is an InputError with numbers. */
+export async function makeExecutor(open: OpenDevice, manifest: Manifest, pipelines: readonly Pipeline[]): Promise<Executor> {
+  const { device } = open;
+  const program = manifest.gpu!;
+  device.pushErrorScope('out-of-memory');
+  device.pushErrorScope('validation');
+  const buffers = program.segments.map((s) => device.createBuffer({ size: Math.max(256, s.bytes), usage: usage.storage | usage.copySource | usage.copyTarget, label: s.kind }));
+  const errors = await bounded(Promise.all([device.popErrorScope(), device.popErrorScope()]), patience.device, 'the GPU did not make its buffers');
+  const error = errors.find((e) => e !== null);
+  if (error) {
+    for (const b of buffers) b.destroy();
+    throw new InputError(`the GPU ${open.adapter} has no room for the ${Math.ceil(program.segments.reduce((n, s) => n + s.bytes, 0) / 2 ** 20)} MiB that the model needs: ${error.message}`);
+  }
+  const groups = new Map<string, GpuBindGroup>();
+  const tree = (steps: readonly GpuStep[]): CallTree[] => steps.map((s): CallTree => {
+    if ('repeat' in s) return { repeat: s.repeat, body: tree(s.body) };
+    const { pipeline, layout } = pipelines[s.shader]!;
+    const key = `${s.shader} ${s.bindings.join(' ')}`;
+    let group = groups.get(key);
+    if (!group) {
+      group = device.createBindGroup({ layout, entries: s.bindings.map(([segment, offset, size], binding) => ({ binding, resource: { buffer: buffers[segment]!, offset, size } })) });
+      groups.set(key, group);
+    }
+    return { pipeline, group, x: s.workgroups[0], y: s.workgroups[1], step: s.step };
+  });
+  device.pushErrorScope('validation');
+  const entries = program.entries.map(tree);
+  const invalid = await bounded(device.popErrorScope(), patience.device, 'the GPU did not take its bindings');
+  if (invalid) throw new InputError(`the artifact does not fit this GPU (${open.adapter}): ${invalid.message}`);
+  return new GpuExecutor(open, manifest, buffers, entries);
+}
+
+class GpuExecutor implements Executor {
+  readonly threads = 1;
+  readonly #open: OpenDevice;
+  readonly #device: GpuDevice;
+  readonly #manifest: Manifest;
+  readonly #program: GpuProgram;
+  readonly #buffers: readonly GpuBuffer[];
+  readonly #entries: readonly (readonly CallTree[])[];
+  readonly #places = new Map<number, Place>();
+  readonly #times: TimeStamps | undefined;
+  #entry = 0;
+  #staging: GpuBuffer | undefined;
+  #failure: RunError | undefined;
+  #fail: (error: RunError) => void = () => {};
+  readonly #failed: Promise<never>;
+  #closed = false;
+
+  constructor(open: OpenDevice, manifest: Manifest, buffers: readonly GpuBuffer[], entries: readonly (readonly CallTree[])[]) {
+    this.#open = open;
+    this.#device = open.device;
+    this.#manifest = manifest;
+    this.#program = manifest.gpu!;
+    this.#buffers = buffers;
+    this.#entries = entries;
+    this.#failed = new Promise((_, reject) => {
+      this.#fail = (error) => {
+        this.#failure ??= error;
+        reject(error);
+      };
+    });
+    this.#failed.catch(() => {});
+    void open.device.lost.then(({ reason, message }) => {
+      if (!this.#closed) this.#fail(new RunError(`the GPU device was lost (${reason || 'unknown'}): ${message}`));
+    });
+    if (open.own) open.device.onuncapturederror = (event) => this.#fail(new RunError(`the GPU reports an error: ${event.error.message}`));
+    const named: readonly { readonly name: string; readonly address: number; readonly dtype?: DTypeName }[] = [...manifest.inputs, ...manifest.outputs, ...(manifest.state ?? []), ...manifest.weights, ...(manifest.entries ?? []).flatMap((e): readonly IoEntry[] => [...e.inputs, ...e.outputs])];
+    for (const t of named) this.#places.set(t.address, this.#place(t));
+    if (manifest.profile >= 0 && open.device.features.has('timestamp-query')) this.#times = new TimeStamps(open.device, manifest.steps.length);
+  }
+
+  async fill(address: number, bytes: number, read: (at: number, into: Uint8Array) => Promise<void>): Promise<void> {
+    const place = this.#at(address);
+    const { bytes: width } = dtypeFacts[place.dtype];
+    for (let at = 0; at < bytes; at += chunkBytes) {
+      const chunk = new Uint8Array(Math.min(chunkBytes, bytes - at));
+      await read(at, chunk);
+      const words = toWords(place.name, place.dtype, chunk, wholeWords(place.dtype));
+      this.#device.queue.writeBuffer(place.buffer, place.offset + (at / width) * 4, words);
+    }
+  }
+
+  async read(ranges: readonly Range[], into?: readonly Uint8Array<ArrayBuffer>[]): Promise<readonly Uint8Array<ArrayBuffer>[]> {
+    const results = await this.#submit(ranges, () => {});
+    into?.forEach((array, i) => array.set(results[i]!));
+    return into ?? results;
+  }
+
+  async run(writes: readonly Patch[], reads: readonly Range[]): Promise<Uint8Array<ArrayBuffer>[]> {
+    for (const w of writes) {
+      if (w.address === control.entry) this.#entry = new Int32Array(w.bytes.slice().buffer)[0]!;
+      else if (w.address !== this.#manifest.profile && w.bytes.length > 0) {
+        const place = this.#at(w.address);
+        this.#device.queue.writeBuffer(place.buffer, place.offset, toWords(place.name, place.dtype, w.bytes, place.dtype === 'i64' ? this.#program.integerInputs : [0, this.#program.integerInputs[1]]));
+      }
+    }
+    const calls = this.#entries[this.#entry]!;
+    const tensors = reads.filter((r) => r.address !== this.#manifest.profile);
+    const results = await this.#submit(tensors, (encoder) => {
+      if (this.#times) return this.#times.record(encoder, calls);
+      const pass = encoder.beginComputePass();
+      record(pass, calls);
+      pass.end();
+    });
+    const times = tensors.length < reads.length ? await this.#stepTimes() : undefined;
+    return reads.map((r) => (r.address === this.#manifest.profile ? times! : results.shift()!));
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#staging?.destroy();
+    this.#times?.destroy();
+    for (const b of this.#buffers) b.destroy();
+    if (!this.#open.own) return;
+    this.#device.destroy();
+    this.#open.release();
+  }
+
+  /** Submits what `encode` records and copies of the ranges, and waits for them. */
+  async #submit(ranges: readonly Range[], encode: (encoder: GpuCommandEncoder) => void): Promise<Uint8Array<ArrayBuffer>[]> {
+    if (this.#failure) throw this.#failure;
+    let size = 0;
+    const copies = ranges.map((r) => {
+      if (r.bytes === 0) return undefined;
+      const place = this.#at(r.address);
+      const bytes = (r.bytes / dtypeFacts[place.dtype].bytes) * 4;
+      const at = size;
+      size += bytes;
+      return { place, at, bytes };
+    });
+    const staging = this.#stage(size);
+    const encoder = this.#device.createCommandEncoder();
+    encode(encoder);
+    for (const c of copies) if (c) encoder.copyBufferToBuffer(c.place.buffer, c.place.offset, staging, c.at, c.bytes);
+    this.#device.queue.submit([encoder.finish()]);
+    await this.#within(staging.mapAsync(mapRead, 0, Math.max(4, size)));
+    const mapped = staging.getMappedRange(0, Math.max(4, size));
+    const results = copies.map((c) => (c ? fromWords(c.place.dtype, mapped.slice(c.at, c.at + c.bytes)) : new Uint8Array(0)));
+    staging.unmap();
+    if (this.#failure) throw this.#failure;
+    return results;
+  }
+
+  #stage(size: number): GpuBuffer {
+    if (this.#staging && this.#staging.size >= size) return this.#staging;
+    this.#staging?.destroy();
+    this.#staging = this.#device.createBuffer({ size: Math.max(256, size), usage: usage.mapRead | usage.copyTarget });
+    return this.#staging;
+  }
+
+  /** Waits for the GPU, no longer than a run may take, and not for one that is lost. */
+  #within<T>(promise: Promise<T>): Promise<T> {
+    const other = Promise.race([promise, this.#failed]);
+    return bounded(other.catch((e: unknown) => {
+      throw this.#failure ?? new RunError(`the GPU failed: ${e instanceof Error ? e.message : String(e)}`);
+    }), patience.run, 'the GPU did not finish its work');
+  }
+
+  async #stepTimes(): Promise<Uint8Array<ArrayBuffer>> {
+    const times = this.#times ? await this.#within(this.#times.read()) : new Float64Array(2 * this.#manifest.steps.length);
+    return new Uint8Array(times.buffer);
+  }
+
+  #at(address: number): Place {
+    const place = this.#places.get(address);
+    if (!place) throw new InputError(`the artifact has no tensor at address ${address}`);
+    return place;
+  }
+
+  #place({ name, address, dtype }: { readonly name: string; readonly address: number; readonly dtype?: DTypeName }): Place {
+    const at = address - control.size;
+    const index = this.#program.segments.findIndex((s) => at >= s.start && at < s.start + Math.max(1, s.bytes));
+    if (dtype === undefined) throw new InputError(`the manifest does not say the element type of ${JSON.stringify(name)}`);
+    const segment = Math.max(0, index);
+    return { name, dtype, buffer: this.#buffers[segment]!, offset: at - (this.#program.segments[segment]?.start ?? 0) };
+  }
+}
+
+/** Weights were proved when the artifact was compiled. */
+const wholeWords = (dtype: DTypeName): readonly [number, number] => (dtype === 'u64' ? [0, 2 ** 32 - 1] : [-(2 ** 31), 2 ** 31 - 1]);
+
+function record(pass: GpuComputePass, calls: readonly CallTree[]): void {
+  for (const c of calls) {
+    if ('repeat' in c) {
+      for (let i = 0; i < c.repeat; i++) record(pass, c.body);
+      continue;
+    }
+    pass.setPipeline(c.pipeline);
+    pass.setBindGroup(0, c.group);
+    pass.dispatchWorkgroups(c.x, c.y);
+  }
+}

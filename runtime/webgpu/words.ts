@@ -1,0 +1,32 @@
+/** Between tensors as the host holds them and the 32-bit words of GPU memory. Nothing is computed: integers are widened and narrowed, floats travel as their bits. */
+import { InputError } from '../error.ts';
+import type { DTypeName } from '../manifest.ts';
+import { dtypeFacts } from '../tensor.ts';
+
+/** The words of some elements, given by their bytes. A 64-bit integer outside `bounds` is an InputError that names the tensor. */
+export function toWords(name: string, dtype: DTypeName, bytes: Uint8Array, bounds: readonly [number, number]): Uint8Array<ArrayBuffer> {
+  const { array, bytes: width } = dtypeFacts[dtype];
+  if (width === 4) return bytes.slice();
+  const aligned = bytes.byteOffset % width === 0 ? bytes : bytes.slice();
+  const values = new array(aligned.buffer as ArrayBuffer, aligned.byteOffset, bytes.byteLength / width);
+  const words = new Int32Array(values.length);
+  if (values instanceof BigInt64Array || values instanceof BigUint64Array) {
+    for (let i = 0; i < values.length; i++) {
+      const x = Number(values[i]!);
+      if (x < bounds[0] || x > bounds[1]) throw new InputError(`${JSON.stringify(name)} holds ${values[i]}, but this artifact for WebGPU takes ${dtype} values from ${bounds[0]} to ${bounds[1]}: WGSL has no 64-bit integers. Use an artifact that was compiled for wasm`);
+      words[i] = x;
+    }
+  } else for (let i = 0; i < values.length; i++) words[i] = Number(values[i]!);
+  return new Uint8Array(words.buffer);
+}
+
+/** The bytes of the elements that words hold. */
+export function fromWords(dtype: DTypeName, words: ArrayBuffer): Uint8Array<ArrayBuffer> {
+  const { array, bytes: width } = dtypeFacts[dtype];
+  if (width === 4) return new Uint8Array(words).slice();
+  const values = dtype === 'u64' ? new Uint32Array(words) : new Int32Array(words);
+  const out = new array(values.length);
+  if (out instanceof BigInt64Array || out instanceof BigUint64Array) for (let i = 0; i < values.length; i++) out[i] = BigInt(values[i]!);
+  else for (let i = 0; i < values.length; i++) out[i] = values[i]!;
+  return new Uint8Array(out.buffer as ArrayBuffer);
+}
