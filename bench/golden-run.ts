@@ -5,7 +5,7 @@ import { filled } from '../ir/builder.ts';
 import { evaluate } from '../ir/evaluate.ts';
 import type { Graph } from '../ir/graph.ts';
 import { showType, type Tensor } from '../ir/type.ts';
-import { rewriteNorms } from '../passes/norm/rewrite-norms.ts';
+import { rewriteNorms, type NormalizedModel } from '../passes/norm/rewrite-norms.ts';
 import { trainingStep, type TrainingStep } from '../passes/train/pipeline.ts';
 import { averageName } from '../passes/train/average-weights.ts';
 import { gradientName } from '../passes/train/extend.ts';
@@ -33,10 +33,15 @@ export interface GoldenResult {
   readonly worst: { readonly name: string; readonly error: number };
 }
 
+/** The model of a case, its norms rewritten where the case says so. */
+export function modelOf(c: GoldenCase, target = wasmTarget): NormalizedModel {
+  const model = importModel(c.model, { shapes: { x: c.data.get('x')!.shape } });
+  return c.rewrite ? rewriteNorms(model, c.rewrite, target) : model;
+}
+
 /** Builds the step of a case as the public interface does, with all gradients as outputs. */
 export function buildStep(c: GoldenCase, target = wasmTarget): TrainingStep {
-  const model = importModel(c.model, { shapes: { x: c.data.get('x')!.shape } });
-  const { graph, statistics } = c.rewrite ? rewriteNorms(model, c.rewrite, target) : model;
+  const { graph, statistics } = modelOf(c, target);
   return trainingStep(graph, statistics, { loss: c.loss, optimizer: c.optimizer, gradients: true }, target, { verify: true });
 }
 

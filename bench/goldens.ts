@@ -1,13 +1,17 @@
 /**
- * Runs training goldens: npm run goldens -- FOLDER [--backend reference] [--only TEXT] [--verbose]
+ * Runs training goldens: npm run goldens -- FOLDER [--backend reference] [--only TEXT] [--verbose] [--micro-batch N|all] [--allow-batch-dependence]
  *
  * A case passes where loss, outputs, every gradient, every updated parameter, running statistics and averages of three steps are within its tolerance, the trained
  * parameters are those that it lists, and the inferred units are its own. Cases that say so train after a rewrite of their norms.
+ *
+ * With --micro-batch, one step over micro-batches of N samples (`all`: of every divisor of the batch) is compared with one over the whole batch instead: gradients have to agree to 1e-5 of the
+ * largest element of each, the loss to 1e-6, and both to 1e-12 in float64. Models with batch norm have to be refused by its name; with --allow-batch-dependence they have to differ.
  */
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { readCase } from './golden-case.ts';
+import { readCase, type GoldenCase } from './golden-case.ts';
+import { microBatches, runMicroBatch } from './golden-micro.ts';
 import { onWasm } from './golden-wasm.ts';
 import { onReference, runGolden, type Executor } from './golden-run.ts';
 
@@ -15,12 +19,13 @@ const executors: Readonly<Record<string, Executor>> = { reference: onReference, 
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { backend: { type: 'string', default: 'reference' }, only: { type: 'string' }, verbose: { type: 'boolean', default: false } },
+  options: { backend: { type: 'string', default: 'reference' }, only: { type: 'string' }, verbose: { type: 'boolean', default: false }, 'micro-batch': { type: 'string' }, 'allow-batch-dependence': { type: 'boolean', default: false } },
 });
 const folder = positionals[0];
 const execute = executors[values.backend];
-if (folder === undefined || !existsSync(folder) || !execute) {
-  console.error(`usage: npm run goldens -- FOLDER [--backend ${Object.keys(executors).join('|')}] [--only TEXT] [--verbose]`);
+const micro = values['micro-batch'];
+if (folder === undefined || !existsSync(folder) || !execute || (micro !== undefined && micro !== 'all' && !/^[1-9]\d*$/.test(micro))) {
+  console.error(`usage: npm run goldens -- FOLDER [--backend ${Object.keys(executors).join('|')}] [--only TEXT] [--verbose] [--micro-batch N|all] [--allow-batch-dependence]`);
   process.exit(2);
 }
 
@@ -31,6 +36,10 @@ for (const name of readdirSync(folder).sort()) {
   const problems: string[] = [];
   try {
     const c = await readCase(path);
+    if (micro !== undefined) {
+      await runMicroBatches(name, c, micro);
+      continue;
+    }
     const result = await runGolden(c, execute);
     problems.push(...result.problems);
     console.log(`${problems.length === 0 ? 'passed' : 'failed'}   ${name}: ${result.compared} tensors, at most ${result.worst.error.toFixed(4)} of the tolerance (${result.worst.name})`);
@@ -45,3 +54,14 @@ for (const name of readdirSync(folder).sort()) {
 }
 console.log(`${passed} passed, ${failed} failed`);
 process.exitCode = failed === 0 && passed > 0 ? 0 : 1;
+
+/** Every size that divides the case's batch counts as a case of its own. */
+async function runMicroBatches(name: string, c: GoldenCase, wanted: string): Promise<void> {
+  for (const size of microBatches(c, wanted)) {
+    const { problems, found } = await runMicroBatch(c, size, execute!, values['allow-batch-dependence']);
+    console.log(`${problems.length === 0 ? 'passed' : 'failed'}   ${name}, ${size} of ${c.data.get('x')!.shape[0]}: ${found}`);
+    for (const p of problems) console.log(`           ${p}`);
+    if (problems.length === 0) passed++;
+    else failed++;
+  }
+}
