@@ -28,7 +28,7 @@ export function openGradientLog(path: string, step: number): GradientLog {
             max = Math.max(max, Math.abs(v));
           }
           const parameter = name.slice(0, -suffix.length);
-          return `${at},${/[",\n]/.test(parameter) ? JSON.stringify(parameter) : parameter},${Math.sqrt(squares)},${max}\n`;
+          return `${at},${/[",\n]/.test(parameter) ? `"${parameter.replaceAll('"', '""')}"` : parameter},${Math.sqrt(squares)},${max}\n`;
         });
         writeSync(file, lines.join(''));
       },

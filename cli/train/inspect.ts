@@ -4,6 +4,7 @@ import { stateRoles } from '../driver/state-roles.ts';
 import { importModel } from '../../frontend/index.ts';
 import { graphText } from '../../ir/text.ts';
 import { bytesOf, showType, sizeOf } from '../../ir/type.ts';
+import { scalarsLeft } from '../../passes/train/declare-parameters.ts';
 import { trainingStep } from '../../passes/train/pipeline.ts';
 import { amount, bytes, note, say, sayJson, table } from '../print.ts';
 import { readTensor } from '../inputs.ts';
@@ -22,7 +23,7 @@ export interface InspectOptions extends StepOptions {
 export function inspectTraining(path: string, options: InspectOptions): void {
   const { dims, batch } = boundBatch(path, options.batch, options.dim ?? {});
   const values = Object.fromEntries(Object.entries(options.value ?? {}).map(([name, file]) => [name, readTensor(file)]));
-  const imported = importModel(path, { dims, values });
+  const imported = importModel(path, { dims, values, seeded: true });
   const { graph, units } = trainingStep(imported.graph, imported.statistics, { ...trainOptions(options), ...(batch !== undefined && { batch }) }, wasmTarget);
   if (options.ir) return say(graphText(graph, { locations: options.locations ?? false }));
   const roles = stateRoles(graph, imported);
@@ -32,11 +33,12 @@ export function inspectTraining(path: string, options: InspectOptions): void {
     return { name: s.name, type: showType(s.value.type), count: sizeOf(s.value.type.shape), unit: unit && { shape: unit.shape, axes: unit.axes, of: unit.kind } };
   });
   const state = Object.fromEntries(['parameter', 'statistic', 'moment', 'average'].map((role) => [role, graph.state.filter((s) => roles.get(s.name) === role && updated.has(s.value)).reduce((n, s) => n + bytesOf(s.value.type), 0)]));
+  const scalars = scalarsLeft(imported.graph, imported.statistics, options.trainOnly ? { only: options.trainOnly } : {});
   const facts = {
     model: graph.name,
     inputs: graph.inputs.map((v) => ({ name: v.name, type: showType(v.type) })),
     outputs: graph.outputs.map((o) => ({ name: o.name, type: showType(o.value.type) })),
-    parameters, lastLinear: units.lastLinear, conflicts: units.conflicts, stateBytes: state, ops: graph.ops.length,
+    parameters, scalars, lastLinear: units.lastLinear, conflicts: units.conflicts, stateBytes: state, ops: graph.ops.length,
   };
   if (options.json) return sayJson(facts);
   for (const w of imported.warnings) note(`warning: ${w}`);
@@ -49,5 +51,6 @@ export function inspectTraining(path: string, options: InspectOptions): void {
   const rows = parameters.map((p) => [p.name, p.type, p.unit ? `axes ${p.unit.axes.join(',')}${p.unit.shape.join() === p.type.replace(/.*\[|\]/g, '') ? '' : ` of [${p.unit.shape.join(',')}]`}` : 'none', p.unit?.of ?? '']);
   for (const line of table(['parameter', 'type', 'a unit spans', 'it feeds a'], rows)) say(line);
   if (units.lastLinear.length > 0) say(`\nlast linear layer: ${units.lastLinear.join(', ')}`);
+  if (scalars.length > 0) say(`\nnumbers that stay as they are (--train-only names those to train): ${scalars.join(', ')}`);
   for (const name of units.conflicts) note(`uses of ${name} disagree about its unit: it has none`);
 }

@@ -29,6 +29,7 @@ export interface StepOptions {
   readonly ema?: number;
   readonly sam?: number;
   readonly freeze?: string[];
+  readonly trainOnly?: string[];
   readonly batch?: number;
   readonly microBatch?: number;
 }
@@ -60,6 +61,7 @@ export function withStepOptions(command: Command): Command {
     .option('--clip-value <x>', 'largest magnitude of an element of a gradient', number)
     .option('--ema <share>', 'keep a moving average of the weights: this share of the old value', number)
     .option('--sam <radius>', 'sharpness-aware minimisation', number)
+    .option('--train-only <patterns>', 'the parameters that are trained (default: all float initializers of rank 1 and more)', patterns)
     .option('--freeze <patterns>', 'parameters that keep their values', patterns)
     .option('--batch <n>', 'samples of a step (default: what the model has)', positive)
     .option('--micro-batch <n>', 'samples that are computed at a time', positive);
@@ -77,6 +79,7 @@ export function trainOptions(o: StepOptions, more: { readonly soft?: boolean; re
   return {
     loss: lossOf(o, more.soft ?? false),
     optimizer: optimizerOf(o),
+    ...(o.trainOnly && { only: o.trainOnly }),
     ...(o.freeze && { freeze: o.freeze }),
     ...(o.microBatch !== undefined && { microBatch: o.microBatch }),
     ...(more.gradients && { gradients: true }),

@@ -24,6 +24,8 @@ export interface ImportOptions {
   readonly file?: string;
   /** Normalizations use their running statistics and dropout passes everything, also in a model that was exported in training mode. */
   readonly inference?: boolean;
+  /** Random ops will draw by the seed and the step of a training run: those without a seed of their own are nothing to warn of. */
+  readonly seeded?: boolean;
 }
 
 /** An input as the model declares it. */
@@ -79,7 +81,7 @@ export function lowerModel(model: ModelView, folder: string | undefined, options
   const session: Session = {
     model, folder, table, root, stateInit: new Map(), initialized: new Map(), ownInitializers: initializers, stateNames: new Set(initializers.keys()), inputNames: new Map(),
     warnings: new Set([...model.warnings, ...resolved.warnings]),
-    inference: options.inference ?? false, statistics: new Set(), lowered: 0,
+    inference: options.inference ?? false, seeded: options.seeded ?? false, statistics: new Set(), lowered: 0,
   };
   const scope: Scope = { parent: undefined, frame: root, names: new Map(), initializers: without(initializers, given), opsets: model.opsets, attributes: new Map(), calls: [] };
   const inputs: DeclaredInput[] = [];

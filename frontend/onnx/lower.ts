@@ -184,6 +184,7 @@ export function newLowerer(session: Session): Lowerer {
       bad,
       warn: (message) => void session.warnings.add(`${label}: ${message}`),
       inference: session.inference,
+      seeded: session.seeded,
       statistic(v, next) {
         // Only a weight of the model's graph can be carried from run to run: inside subgraphs, and as an input, it belongs to the caller.
         if (frame !== session.root || !session.stateInit.has(v)) return;

@@ -155,6 +155,8 @@ export interface LowerContext {
   warn(message: string): void;
   /** Whether normalizations and dropout work as in inference, whatever mode the model was exported in. */
   readonly inference: boolean;
+  /** Whether whoever runs the graph gives its random ops a seed. */
+  readonly seeded: boolean;
   /** Declares an operand to be a running statistic: it is no parameter to be trained, and `next`, where there is one, is what it becomes after a run. */
   statistic(v: Value, next?: Value): void;
 }

@@ -53,6 +53,8 @@ export interface Session {
   readonly warnings: Set<string>;
   /** Normalizations and dropout work as in inference. */
   readonly inference: boolean;
+  /** Whoever runs the graph gives its random ops a seed. */
+  readonly seeded: boolean;
   /** Running statistics among the weights. */
   readonly statistics: Set<Value>;
   lowered: number;

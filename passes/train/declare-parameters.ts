@@ -1,7 +1,7 @@
 import { Unsupported, UserError } from '../../ir/diagnostic.ts';
 import type { Graph, State, Value } from '../../ir/graph.ts';
 import { isFloat } from '../../ir/type.ts';
-import { matches } from './options.ts';
+import { matches, type TrainOptions } from './options.ts';
 
 /** A running statistic, and what a run in training mode makes of it. */
 export interface Statistic {
@@ -13,9 +13,13 @@ export interface Statistic {
  * Marks what training changes: a parameter is updated by itself until an optimizer gives it another value, so that no pass takes it for a constant, and a
  * running statistic is updated by what the norm computes. Frozen parameters stay constants and fold.
  */
-export function declareParameters(graph: Graph, statistics: readonly Statistic[], freeze: readonly string[]): Graph {
-  const running = new Set(statistics.map((s) => s.state));
-  const parameters = graph.state.filter((s) => !running.has(s.value) && isFloat(s.value.type.dtype) && !matches(s.name, freeze));
+export function declareParameters(graph: Graph, statistics: readonly Statistic[], options: Pick<TrainOptions, 'only' | 'freeze'>): Graph {
+  const floats = floatsOf(graph, statistics);
+  for (const [what, patterns] of [['only', options.only], ['freeze', options.freeze]] as const) {
+    const idle = patterns?.find((p) => !floats.some((s) => matches(s.name, [p])));
+    if (idle !== undefined) throw new UserError(`${what === 'only' ? 'the parameters to train are' : 'the parameters to freeze are'} named by ${JSON.stringify(idle)}, but the model has none of that name; it has ${listed(floats.map((s) => s.name))}`);
+  }
+  const parameters = floats.filter((s) => isTrained(s, options));
   if (parameters.length === 0) throw new UserError('the model has no parameters to train: it has no float weights, or all of them are frozen');
   const narrow = parameters.find((s) => s.value.type.dtype !== 'f32' && s.value.type.dtype !== 'f64');
   if (narrow) throw new Unsupported(`training of ${narrow.value.type.dtype} parameters`, `the parameter "${narrow.name}" is ${narrow.value.type.dtype}: training needs f32 or f64 parameters; convert the model, or freeze that parameter`);
@@ -26,6 +30,25 @@ export function declareParameters(graph: Graph, statistics: readonly Statistic[]
   }
   return { ...graph, updates: [...parameters.map((s) => ({ state: s.value, value: s.value })), ...updates] };
 }
+
+/**
+ * Whether a float initializer is trained: one that a pattern names, else each of rank 1 and more. A tensor of rank 0 is how exporters write the numbers of a formula (an epsilon, a
+ * half, the root of a head's size), so as a weight it has to be named.
+ */
+const isTrained = (s: State, { only, freeze = [] }: Pick<TrainOptions, 'only' | 'freeze'>): boolean => (only ? matches(s.name, only) : s.value.type.shape.length > 0) && !matches(s.name, freeze);
+
+/** Names of the single numbers that are left as they are though the model may have learned them. */
+export function scalarsLeft(graph: Graph, statistics: readonly Statistic[], { only }: Pick<TrainOptions, 'only'>): string[] {
+  return only ? [] : floatsOf(graph, statistics).filter((s) => s.value.type.shape.length === 0).map((s) => s.name);
+}
+
+function floatsOf(graph: Graph, statistics: readonly Statistic[]): State[] {
+  const running = new Set(statistics.map((s) => s.state));
+  return graph.state.filter((s) => !running.has(s.value) && isFloat(s.value.type.dtype));
+}
+
+/** The first few of a list of names. */
+const listed = (names: readonly string[]): string => `${names.slice(0, 8).map((n) => JSON.stringify(n)).join(', ')}${names.length > 8 ? ` and ${names.length - 8} more` : ''}`;
 
 /** The parameters that declare-parameters has marked and no pass has updated yet. */
 export function declaredParameters(graph: Graph): State[] {

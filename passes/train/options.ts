@@ -75,6 +75,8 @@ export interface TrainOptions {
   readonly optimizer: OptimizerSpec;
   /** The output that the loss judges; the model's first one unless given. */
   readonly output?: string;
+  /** Patterns of the parameters that are trained, in place of all: the only way to train a single number (a float initializer of rank 0), which counts as a constant otherwise. */
+  readonly only?: readonly string[];
   /** Patterns of parameters that keep their values. */
   readonly freeze?: readonly string[];
   /** Units of weights that the user names, in place of the inferred ones. */

@@ -24,6 +24,7 @@ import { rebindBatch } from './rebind-batch.ts';
 import { saveLoopStates } from './save-loop-states.ts';
 import { seedRandomOps } from './seed-random-ops.ts';
 import { sharpenGradients } from './sharpen-gradients.ts';
+import { joinAffine } from './join-affine.ts';
 import { inferUnits, type Unit, type Units } from './units.ts';
 import { updateParameters } from './update-parameters.ts';
 
@@ -47,7 +48,7 @@ const pass = (name: string, run: Pass['run']): Pass => ({ name, run });
 
 function forwardPasses(statistics: readonly Statistic[], options: TrainOptions): Pass[] {
   return [
-    pass('declare-parameters', (g) => declareParameters(g, statistics, options.freeze ?? [])),
+    pass('declare-parameters', (g) => declareParameters(g, statistics, options)),
     pass('rebind-batch', (g) => (options.batch === undefined ? g : rebindBatch(g, options.batch))),
     pass('count-steps', countSteps),
     pass('seed-random-ops', seedRandomOps),
@@ -55,6 +56,8 @@ function forwardPasses(statistics: readonly Statistic[], options: TrainOptions):
     pass('simplify', simplify),
     pass('fold-constants', foldConstants),
     pass('eliminate-common-subexpressions', eliminateCommonSubexpressions),
+    pass('join-affine', joinAffine),
+    pass('simplify', simplify),
     pass('save-loop-states', saveLoopStates),
   ];
 }
@@ -71,6 +74,7 @@ function stepPasses(options: TrainOptions, units: Units): Pass[] {
   const { optimizer, gradients } = options;
   return [
     ...gradientPasses(options),
+    pass('join-affine', joinAffine),
     pass('name-gradients', nameGradients),
     pass('eliminate-dead-code', eliminateDeadCode),
     pass('sharpen-gradients', (g) => sharpenGradients(g, optimizer.sam)),

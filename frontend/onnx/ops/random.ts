@@ -15,7 +15,7 @@ function streamOf(name: string): number {
 function seedOf(cx: LowerContext): Value {
   const { attrs } = cx.node;
   const seed = cx.node.opType === 'Dropout' ? attrs.int('seed', undefined) : attrs.float('seed', undefined);
-  if (seed === undefined) cx.warn('the node has no seed: every run gives the same random numbers');
+  if (seed === undefined && !cx.seeded) cx.warn('the node has no seed: every run gives the same random numbers');
   return cx.b.scalar(BigInt.asIntN(64, BigInt(Math.trunc((seed ?? 0) * 65536))), 'i64');
 }
 
