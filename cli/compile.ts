@@ -15,13 +15,14 @@ import { reason } from '../runtime/bytes.ts';
 import type { Features } from '../runtime/features.ts';
 import { readTensor } from './inputs.ts';
 import { normOf, normOptions, type NormOptions } from './norm.ts';
-import { dims, featureSets, pairs, refuseOption } from './options.ts';
+import { byteCount, dims, featureSets, pairs, refuseOption } from './options.ts';
 import { bytes, ms, note, say, sayJson, withProgress } from './print.ts';
-import { compileTraining } from './train/model.ts';
+import { compileTraining, showFit } from './train/model.ts';
 import { refuseStepOptions, trainOptions, withStepOptions, type StepOptions } from './train/options.ts';
 
 interface Options extends StepOptions, NormOptions {
   readonly train?: boolean;
+  readonly memory?: number;
   readonly onnx?: string;
   readonly output?: string;
   readonly dim?: Record<string, number>;
@@ -53,6 +54,7 @@ export function compileCommand(program: Command): void {
     .option('--locations', 'print the ONNX nodes that each op came from')
     .option('--json', 'print facts as JSON')
     .option('--train', 'make a training artifact, with the options below: entries step and eval over one state');
+  command.option('--memory <bytes>', 'limit of the arena of a training step, as 64MiB: as many samples are computed at a time as stay under it', byteCount);
   withStepOptions(normOptions(command).option('--onnx <file>', 'write the rewritten model as ONNX too, in inference form')).action(run);
 }
 
@@ -68,6 +70,7 @@ async function run(model: string, options: Options, command: Command): Promise<v
   const printsIr = options.printAfter !== undefined || options.stopAfter !== undefined;
   refuseOption(options.json === true && printsIr, '--json', 'does not go with --print-after and --stop-after, which print IR; write it to files with --dump-ir');
   if (!options.train) refuseStepOptions(command);
+  refuseOption(!options.train && options.memory !== undefined, '--memory', 'goes with --train');
   refuseOption(options.train === true && options.stopAfter !== undefined, '--stop-after', 'does not go with --train; inspect --train --ir prints the step');
   const norm = normOf(options);
   if (options.onnx !== undefined) {
@@ -97,7 +100,7 @@ async function run(model: string, options: Options, command: Command): Promise<v
     return noteUnchanged(seen, options);
   }
   const artifact = await withProgress(basename(model), (onProgress) =>
-    options.train ? compileTraining(model, trainOptions(options), options.batch, { ...base, onProgress }) : compile(model, { ...base, onProgress }));
+    options.train ? compileTraining(model, trainOptions(options), options.batch, { ...base, ...(options.memory !== undefined && { memory: options.memory }), onProgress }) : compile(model, { ...base, onProgress }));
   noteUnchanged(seen, options);
   await artifact.save(folder);
   const time = performance.now() - started;
@@ -106,10 +109,11 @@ async function run(model: string, options: Options, command: Command): Promise<v
   const modules = Object.entries(artifact.modules).map(([file, binary]) => ({ file, bytes: binary.byteLength }));
   const weights = manifest.weights.reduce((n, w) => n + w.bytes, 0);
   if (options.json) {
-    sayJson({ folder, ms: time, inputs: manifest.inputs, outputs: manifest.outputs, dims: manifest.dims, modules, weights, memory: { ...manifest.memory, scheduleBytes: artifact.program.memory.scheduleBytes }, steps: manifest.steps.length, warnings: artifact.warnings });
+    sayJson({ folder, ...(artifact.fit && { fit: artifact.fit }), ms: time, inputs: manifest.inputs, outputs: manifest.outputs, dims: manifest.dims, modules, weights, memory: { ...manifest.memory, scheduleBytes: artifact.program.memory.scheduleBytes }, steps: manifest.steps.length, warnings: artifact.warnings });
     return;
   }
   say(`${folder}: ${modules.map((m) => `${m.file} ${bytes(m.bytes)}`).join(', ')}, weights ${bytes(weights)}, ${manifest.steps.length} steps, in ${ms(time)}`);
+  if (artifact.fit) say(showFit(artifact.fit));
   say(`memory: ${bytes(manifest.memory.weights)} weights, ${bytes(manifest.memory.activations)} activations (${bytes(artifact.program.memory.scheduleBytes)} live at once), ${bytes(manifest.memory.io)} inputs and outputs, ${bytes(manifest.memory.scratchPerThread)} scratch a thread`);
 }
 

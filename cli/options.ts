@@ -36,6 +36,14 @@ export const positive = (text: string): number => {
   return n >= 1 ? n : invalid('expected a whole number of at least 1');
 };
 
+/** `64MiB`, `1.5GB`, `1000`: bytes. */
+export const byteCount = (text: string): number => {
+  const [, amount, unit = ''] = /^(\d+(?:\.\d+)?) ?([kmg]i?b|b)?$/i.exec(text) ?? invalid('expected bytes, as in 64MiB');
+  const power = ['', 'k', 'm', 'g'].indexOf(unit.toLowerCase().replace(/i?b$/, ''));
+  const bytes = Math.floor(Number(amount) * (unit.toLowerCase().includes('i') ? 1024 : 1000) ** power);
+  return bytes >= 1 ? bytes : invalid('expected at least one byte');
+};
+
 export const number = (text: string): number => (text.trim() !== '' && Number.isFinite(Number(text)) ? Number(text) : invalid('expected a number'));
 
 export const numbers = (text: string): number[] => text.split(',').map(number);

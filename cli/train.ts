@@ -11,13 +11,13 @@ import { loadTrainer, type Trainer } from '../runtime/index.ts';
 import { readData, type Reading } from './data/files.ts';
 import { resetHead } from './driver/reset-head.ts';
 import { bestFeatures } from './model.ts';
-import { dims, number, numbers, positive, wholeNumber } from './options.ts';
+import { byteCount, dims, number, numbers, positive, wholeNumber } from './options.ts';
 import { normOf, normOptions, type NormOptions } from './norm.ts';
 import { note, say, sayJson, withProgress } from './print.ts';
 import { augmentation } from './train/augmentation.ts';
 import { openGradientLog } from './train/gradients.ts';
 import { readMetrics, writeMetrics, type EpochMetrics } from './train/metrics.ts';
-import { compileTraining, wantedOf } from './train/model.ts';
+import { compileTraining, showFit, wantedOf } from './train/model.ts';
 import { trainOptions, withStepOptions, type StepOptions } from './train/options.ts';
 import { showTraining } from './train/progress.ts';
 import { positionOf, start, train as runTraining, type Position } from './train/run.ts';
@@ -44,6 +44,7 @@ interface Options extends StepOptions, NormOptions {
   readonly resume?: string;
   readonly logGradients?: string;
   readonly resetHead?: number;
+  readonly memory?: number;
   readonly resetHeadSeed?: number;
   readonly output?: string;
   readonly dim?: Record<string, number>;
@@ -85,6 +86,7 @@ export function trainCommand(program: Command): void {
     .option('--resume <place>', 'go on from the newest checkpoint of a folder, or from a file')
     .option('--log-gradients <file>', 'write norm and maximum of every gradient as CSV')
     .option('--dim <symbol=size>', 'size of a symbolic dimension; may be repeated', dims)
+    .option('--memory <bytes>', 'limit of the arena of a step, as 64MiB: as many samples are computed at a time as stay under it', byteCount)
     .option('--threads <n>', 'worker threads (default: the cores of this machine)', positive)
     .option('--json', 'print what was reached as JSON')
     .action(run);
@@ -98,8 +100,9 @@ async function run(model: string, options: Options): Promise<void> {
   const norm = normOf(options);
   const train = trainOptions(options, { soft: options.augment !== undefined && blends(options.augment), gradients: options.logGradients !== undefined });
   const source = options.resetHead === undefined ? model : await resetHead(model, options.resetHead, options.resetHeadSeed === undefined ? {} : { seed: options.resetHeadSeed });
-  const artifact = await withProgress(basename(model), (onProgress) => compileTraining(source, train, options.batch, { ...(options.dim && { dims: options.dim }), features: [bestFeatures()], file: model, ...(norm && { norm }), onProgress }));
+  const artifact = await withProgress(basename(model), (onProgress) => compileTraining(source, train, options.batch, { ...(options.dim && { dims: options.dim }), features: [bestFeatures()], file: model, ...(norm && { norm }), ...(options.memory !== undefined && { memory: options.memory }), onProgress }));
   for (const w of artifact.warnings) note(`warning: ${w}`);
+  if (artifact.fit) note(showFit(artifact.fit));
   await using trainer = await loadTrainer(artifact, options.threads === undefined ? {} : { threads: options.threads });
   for (const notice of trainer.notices) note(notice);
 

@@ -18,6 +18,11 @@ export class Unsupported extends UserError {
   }
 }
 
+/** A program that does not fit the memory it is given: exit code 3. The message says by how much, and what would make it fit. */
+export class OverLimit extends UserError {
+  override readonly name = 'OverLimit';
+}
+
 /** A bug of Tilewright: exit code 70, reported with the IR text. */
 export class InternalError extends Error {
   override readonly name = 'InternalError';

@@ -2,17 +2,18 @@
 import { readFileSync } from 'node:fs';
 import type { WasmModule } from '../../backends/wasm/module.ts';
 import { importModel, type ImportedModel, type ImportOptions } from '../../frontend/index.ts';
-import { UserError } from '../../ir/diagnostic.ts';
+import { Unsupported, UserError } from '../../ir/diagnostic.ts';
 import type { Graph } from '../../ir/graph.ts';
 import type { TileProgram } from '../../ir/tile.ts';
 import type { Tensor } from '../../ir/type.ts';
 import type { NormSpec } from '../../passes/norm/options.ts';
 import { rewriteNorms } from '../../passes/norm/rewrite-norms.ts';
 import { plan, planEntries } from '../../passes/plan.ts';
-import { PassError, runPipeline } from '../../passes/pipeline.ts';
+import { PassError, runPipeline, type PipelineOptions } from '../../passes/pipeline.ts';
 import { evaluationStep } from '../../passes/train/evaluation-step.ts';
+import { targetName } from '../../passes/train/add-loss.ts';
 import type { TrainOptions } from '../../passes/train/options.ts';
-import { trainingStep } from '../../passes/train/pipeline.ts';
+import { trainingStep, type TrainingStep } from '../../passes/train/pipeline.ts';
 import type { ArtifactObject, SpecialisationRequest } from '../../runtime/artifact.ts';
 import { chunkSource } from '../../runtime/bytes.ts';
 import { InputError } from '../../runtime/error.ts';
@@ -24,6 +25,7 @@ import { bindings } from './bindings.ts';
 import { explainOver } from './explain.ts';
 import { fileWatch } from './file-watch.ts';
 import { rewrittenOnnx } from './export.ts';
+import { fitMemory, type MemoryFit } from './fit-memory.ts';
 import { rewrittenFile, writeFolder, type Files } from './folder.ts';
 import { makeManifest, weightsOf } from './manifest.ts';
 import { stateRoles } from './state-roles.ts';
@@ -46,6 +48,11 @@ export interface CompileOptions {
   readonly file?: string;
   /** Makes a training artifact: an entry `step` that trains by these options, and an entry `eval`, over one state. */
   readonly train?: TrainOptions;
+  /**
+   * Most bytes that the arena of a training step may take: it computes as many samples at a time as stay under it, and so does the evaluation. The result is that of the whole batch;
+   * a model whose ops join samples is refused. Throws OverLimit where nothing fits.
+   */
+  readonly memory?: number;
   /** Called after each pass that changed the graph. */
   readonly onGraph?: (graph: Graph, pass: string, index: number) => void;
   /** Called before each stage of the compilation. */
@@ -64,6 +71,8 @@ export interface Artifact extends ArtifactObject {
   readonly warnings: readonly string[];
   /** Of a training artifact whose normalizations were rewritten: the model as ONNX, which exportOnnx puts trained weights into. */
   readonly rewritten?: Uint8Array;
+  /** How the step was kept under a limit of memory, if one was given. */
+  readonly fit?: MemoryFit;
   /** Writes model.wasm (one file per feature set), manifest.json, weights.safetensors, model.js and model.d.ts; all or nothing. */
   save(folder: string): Promise<void>;
 }
@@ -122,20 +131,36 @@ async function compileTraining(model: string | Uint8Array, options: CompileOptio
   const imported = normalized(importModel(model, importOptions(options)), options.norm);
   onGraph?.(imported.graph, 'import', 0);
   const hooks = { ...(onGraph && { onGraph }), ...(onProgress && { onProgress }) };
-  const step = trainingStep(imported.graph, imported.statistics, train, wasmTarget, hooks);
   const inference = normalized(importModel(model, { ...importOptions(options), inference: true }), options.norm, true);
   const rewritten = options.norm && rewrittenOnnx(model, options.norm, { ...importOptions(options), anyBatch: true });
-  const evaluation = evaluationStep(inference.graph, step, train.batch === undefined ? {} : { batch: train.batch }, wasmTarget);
-  const entries = [{ name: 'step', graph: runPipeline(step.graph, wasmTarget, hooks) }, { name: 'eval', graph: runPipeline(evaluation, wasmTarget) }];
-  onProgress?.('plan', 0, 1);
-  const program = inStage('plan', entries[0]!.graph, () => planEntries(entries, wasmTarget));
-  const artifact = { ...(await emitArtifact(imported, program, options, stateRoles(step.graph, imported), undefined, rewritten && { [rewrittenFile]: [rewritten] })), ...(rewritten && { rewritten }) };
+  const build = (by: TrainOptions, evaluated: number | undefined, h: PipelineOptions): { readonly step: TrainingStep; readonly program: TileProgram } => {
+    const step = trainingStep(imported.graph, imported.statistics, by, wasmTarget, h);
+    const evaluation = evaluationStep(inference.graph, step, { ...(by.batch !== undefined && { batch: by.batch }), ...(evaluated !== undefined && { microBatch: evaluated }) }, wasmTarget);
+    const entries = [{ name: 'step', graph: runPipeline(step.graph, wasmTarget, h) }, { name: 'eval', graph: runPipeline(evaluation, wasmTarget) }];
+    onProgress?.('plan', 0, 1);
+    return { step, program: inStage('plan', entries[0]!.graph, () => planEntries(entries, wasmTarget)) };
+  };
+  const fit = options.memory === undefined ? undefined : fitStep(options.memory, train, (by, evaluated) => build(by, evaluated, {}).program);
+  const part = fit?.microBatch;
+  const { step, program } = build({ ...train, ...(part !== undefined && { microBatch: part }) }, part, hooks);
+  const artifact = { ...(await emitArtifact(imported, program, options, stateRoles(step.graph, imported), undefined, rewritten && { [rewrittenFile]: [rewritten] })), ...(fit && { fit: fit.fit }), ...(rewritten && { rewritten }) };
   return { ...artifact, explain: explainOver(step.graph) };
 }
 
 /** The model with its normalizations rewritten; `inference`: in the form that inference has. */
 function normalized(imported: ImportedModel, norm: NormSpec | undefined, inference = false): ImportedModel {
   return norm ? { ...imported, ...rewriteNorms(imported, norm, wasmTarget, { inference }) } : imported;
+}
+
+/** Plans steps over ever fewer samples until one stays under the limit; `microBatch`: of the step that does, unless it takes the batch whole. */
+function fitStep(limit: number, train: TrainOptions, plan: (by: TrainOptions, evaluated: number | undefined) => TileProgram): { readonly fit: MemoryFit; readonly microBatch: number | undefined } {
+  if (train.microBatch !== undefined) throw new UserError('a limit of memory chooses how many samples are computed at a time: give either the limit or the micro-batch');
+  const whole = plan(train, undefined);
+  const target = whole.graph.inputs.find((v) => v.name === targetName);
+  if (!target) throw new Unsupported('a limit of memory with a loss that the model computes', 'the model computes its own loss, so it cannot be trained over parts of its batch; train with a loss of the compiler');
+  const batch = target.type.shape[0]!;
+  const fit = fitMemory(limit, batch, (samples) => (samples === batch ? whole : plan({ ...train, microBatch: samples }, samples)).memory.temps);
+  return { fit, microBatch: fit.samples === batch ? undefined : fit.samples };
 }
 
 function importOptions({ dims, values, shapes, file }: CompileOptions): ImportOptions {

@@ -1,6 +1,8 @@
 /** From an ONNX model and options to a trainer, and to what its data has to be. */
 import { modelInputs, readModelGraph } from '../model.ts';
 import { compile, type Artifact, type CompileOptions } from '../driver/compile.ts';
+import type { MemoryFit } from '../driver/fit-memory.ts';
+import { bytes } from '../print.ts';
 import { UserError } from '../../ir/diagnostic.ts';
 import type { TrainOptions } from '../../passes/train/options.ts';
 import type { Wanted } from '../../runtime/data/index.ts';
@@ -23,6 +25,12 @@ export function boundBatch(model: string | Uint8Array, batch: number | undefined
     } else if (input.dims !== undefined && input.dims.length > 0) dims[first ?? `${input.name}.0`] ??= batch ?? defaultBatch;
   }
   return { dims, batch: rebound };
+}
+
+/** How a step was kept under a limit of memory. */
+export function showFit({ samples, bytes: taken, limit, trials: [whole] }: MemoryFit): string {
+  const all = samples === whole!.samples;
+  return `memory: ${all ? `all ${samples} samples at once` : `${samples} of ${whole!.samples} samples at a time`}, arena ${bytes(taken)} of ${bytes(limit)}${all ? '' : ` (${bytes(whole!.bytes)} for all at once)`}`;
 }
 
 const defaultBatch = 64;

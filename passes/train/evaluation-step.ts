@@ -5,6 +5,7 @@ import { eliminateDeadCode } from '../eliminate-dead-code.ts';
 import { runPipeline, type PipelineOptions } from '../pipeline.ts';
 import { addLoss } from './add-loss.ts';
 import { averageName } from './average-weights.ts';
+import { computeInParts } from './compute-in-parts.ts';
 import type { TrainingStep } from './pipeline.ts';
 import type { LossSpec } from './options.ts';
 import { rebindBatch } from './rebind-batch.ts';
@@ -15,6 +16,8 @@ export interface EvaluationOptions {
   /** The output that the loss judges; the model's first one unless given. */
   readonly output?: string;
   readonly batch?: number;
+  /** Computes so many samples at a time, in a loop; without the loss, which joins them. */
+  readonly microBatch?: number;
   /** Reads the moving averages of parameters in their place; the training step has to keep them. */
   readonly average?: boolean;
 }
@@ -32,6 +35,7 @@ export function evaluationStep(inference: Graph, { graph: step }: TrainingStep, 
   const updates = state.filter((s) => isFloat(s.value.type.dtype) && (kept.has(s.value.name ?? '') || kept.has(s.name))).map((s) => ({ state: s.value, value: s.value }));
   const passes = [
     { name: 'rebind-batch', run: (g: Graph): Graph => (options.batch === undefined ? g : rebindBatch(g, options.batch)) },
+    { name: 'compute-in-parts', run: (g: Graph): Graph => (options.microBatch === undefined ? g : computeInParts(g, options.microBatch)) },
     { name: 'add-loss', run: (g: Graph): Graph => (options.loss ? addLoss(g, options.loss, options.output) : g) },
     { name: 'eliminate-dead-code', run: eliminateDeadCode },
   ];

@@ -1,0 +1,67 @@
+/**
+ * Time of a training step against the limit of its arena: ResNet-20 with group norm, batch 256. Steps of all limits are interleaved; the loss of each is compared with that of
+ * the step without a limit from the same weights.
+ * npm run bench:memory -- [--threads 2] [--steps 7] [--json] [--figure docs/figures/memory.svg]
+ */
+import { parseArgs } from 'node:util';
+import { compile } from '../cli/driver/compile.ts';
+import { bestFeatures } from '../cli/model.ts';
+import { bytes, ms, say, sayJson, table } from '../cli/print.ts';
+import { median } from '../cli/statistics.ts';
+import { loadTrainer, type Trainer } from '../runtime/index.ts';
+import { writeChart } from './plot.ts';
+import { numbers, resnet20 } from './train-networks.ts';
+
+const { values } = parseArgs({
+  options: { threads: { type: 'string', default: '2' }, steps: { type: 'string', default: '7' }, json: { type: 'boolean', default: false }, figure: { type: 'string' } },
+});
+const [threads, steps, batch] = [Number(values.threads), Number(values.steps), 256];
+const warmUp = 2;
+const network = resnet20('group');
+const train = { loss: { kind: 'crossEntropy' }, optimizer: { kind: 'sgd', momentum: 0.9 }, batch } as const;
+
+interface Row {
+  readonly limit: number | undefined;
+  readonly samples: number;
+  readonly arena: number;
+  readonly trainer: Trainer;
+  readonly times: number[];
+  readonly losses: number[];
+}
+
+async function rowOf(limit: number | undefined): Promise<Row> {
+  const artifact = await compile(network.model, { file: network.name, train, features: [bestFeatures()], ...(limit !== undefined && { memory: limit }) });
+  return { limit, samples: artifact.fit?.samples ?? batch, arena: artifact.program.memory.temps, trainer: await loadTrainer(artifact, { threads }), times: [], losses: [] };
+}
+
+const first = await rowOf(undefined);
+const rows = [first];
+for (const share of [2, 4, 8, 16, 32]) rows.push(await rowOf(Math.ceil((first.arena / share) * 1.05)));
+const inputs = { lr: 0.01, x: { dtype: 'f32' as const, shape: [batch, ...network.input.slice(1)], data: numbers(batch * network.input.slice(1).reduce((n, d) => n * d), 77) }, y: BigInt64Array.from({ length: batch }, (_, i) => BigInt(i % network.classes)) };
+for (let k = 0; k < steps + warmUp; k++) {
+  // From equal weights, for rounding grows from step to step whatever its cause.
+  const weights = await first.trainer.parameters();
+  for (const row of rows) {
+    if (row !== first) await row.trainer.setParameters(weights);
+    const start = performance.now();
+    const { loss } = await row.trainer.trainStep(inputs);
+    if (k >= warmUp) row.times.push(performance.now() - start);
+    row.losses.push(loss);
+  }
+}
+for (const { trainer } of rows) await trainer.close();
+
+const shown = rows.map((r) => ({
+  limit: r.limit, samples: r.samples, arena: r.arena, smaller: first.arena / r.arena, ms: median(r.times), slower: median(r.times) / median(first.times),
+  loss: r.losses.at(-1)!, difference: Math.max(...r.losses.map((l, i) => Math.abs(l - first.losses[i]!) / Math.abs(first.losses[i]!))),
+}));
+if (values.json) sayJson({ network: network.name, batch, threads, node: process.version, rows: shown });
+else {
+  say(`${network.name} at batch ${batch}, ${threads} threads, median of ${steps} interleaved steps, Node ${process.version}`);
+  const cells = shown.map((r) => [r.limit === undefined ? 'none' : bytes(r.limit), String(r.samples), bytes(r.arena), `${r.smaller.toFixed(1)}x`, ms(r.ms), `${r.slower.toFixed(3)}x`, r.loss.toFixed(6), r.difference.toExponential(1)]);
+  for (const line of table(['limit', 'samples at a time', 'arena', 'smaller', 'a step', 'time', 'last loss', 'largest relative difference'], cells, [0, 1, 2, 3, 4, 5, 6, 7])) say(line);
+}
+if (values.figure !== undefined) {
+  const points = shown.map((r): [number, number] => [r.arena / 2 ** 20, r.ms]).reverse();
+  writeChart(values.figure, `A training step under a limit of memory: ${network.name}, batch ${batch}`, [{ title: `${threads} threads`, x: 'arena in MiB', y: 'ms a step', log: ['x'], lines: [{ name: 'step', points }] }]);
+}

@@ -1,0 +1,63 @@
+/** Training steps under a limit of memory. */
+import { describe, expect, it } from 'vitest';
+import { compile } from '../cli/driver/compile.ts';
+import { fitMemory } from '../cli/driver/fit-memory.ts';
+import { OverLimit, UserError } from '../ir/diagnostic.ts';
+import { loadTrainer } from '../runtime/index.ts';
+import { encodeModel, floats, node, value, type TestModel } from './onnx-encode.ts';
+import { spread } from './trainer-harness.ts';
+
+describe('samples at a time', () => {
+  const bytesOf = (samples: number): number => 100 + 10 * samples;
+  it('are all where they fit', () => expect(fitMemory(220, 12, bytesOf)).toMatchObject({ samples: 12, bytes: 220 }));
+  it.each([[219, 6], [160, 6], [159, 4], [130, 3], [129, 2], [119, 1], [110, 1]])('within %i bytes are %i of 12', (limit, samples) => expect(fitMemory(limit, 12, bytesOf)).toMatchObject({ samples, bytes: bytesOf(samples) }));
+  it('say by how much the least is over', () => expect(() => fitMemory(109, 12, bytesOf)).toThrow(/whole batch of 12 takes 220 B, and one sample at a time 110 B, which is 1 B over the limit of 109 B/));
+  it('pass on why a batch has no parts', () => {
+    const whole = (samples: number): number => {
+      if (samples < 12) throw new UserError('batch norm "b" joins samples');
+      return 220;
+    };
+    expect(() => fitMemory(200, 12, whole)).toThrow(OverLimit);
+    expect(() => fitMemory(200, 12, whole)).toThrow(/20 B over the limit of 200 B, and cannot compute fewer at a time: batch norm "b" joins samples/);
+  });
+});
+
+describe('a step under a limit', () => {
+  const size = 8;
+  const pictures = (norm: boolean): Uint8Array => encodeModel({
+    name: 'pictures',
+    nodes: [
+      node('Conv', ['x', 'k'], ['c'], { kernel_shape: [3, 3], pads: [1, 1, 1, 1] }),
+      ...(norm ? [node('BatchNormalization', ['c', 'g', 'b', 'm', 'v'], ['n', 'm1', 'v1'], { training_mode: 1 })] : []),
+      node('Relu', [norm ? 'n' : 'c'], ['r']), node('GlobalAveragePool', ['r'], ['p']), node('Flatten', ['p'], ['f']), node('Gemm', ['f', 'w'], ['logits'], { transB: 1 }),
+    ],
+    inputs: [value('x', 'f32', [size, 1, 16, 16])],
+    outputs: [value('logits', 'f32', [size, 2])],
+    initializers: [
+      floats('k', [8, 1, 3, 3], spread(72)), floats('w', [2, 8], spread(16)),
+      ...(norm ? [floats('g', [8], spread(8)), floats('b', [8], spread(8)), floats('m', [8], spread(8)), floats('v', [8], spread(8).map(Math.abs))] : []),
+    ],
+  } satisfies TestModel);
+  const train = { loss: { kind: 'crossEntropy' }, optimizer: { kind: 'sgd', momentum: 0.9 } } as const;
+  const inputs = { x: { dtype: 'f32' as const, shape: [size, 1, 16, 16], data: Float32Array.from(spread(size * 256)) }, y: BigInt64Array.from({ length: size }, (_, i) => BigInt(i % 2)), lr: 0.1 };
+
+  it('keeps its arena under it, and trains and evaluates as without one', async () => {
+    const free = await compile(pictures(false), { train });
+    const limit = Math.floor(free.program.memory.temps / 3);
+    const bounded = await compile(pictures(false), { train, memory: limit });
+    const { samples, trials } = bounded.fit!;
+    expect(samples).toBeLessThan(size);
+    expect(trials.find((t) => t.samples === 2 * samples)!.bytes).toBeGreaterThan(limit);
+    expect(bounded.program.memory.temps).toBeLessThanOrEqual(limit);
+    await using a = await loadTrainer(free, { threads: 1 });
+    await using b = await loadTrainer(bounded, { threads: 2 });
+    for (let k = 0; k < 3; k++) {
+      const [p, q] = [await a.trainStep(inputs), await b.trainStep(inputs)];
+      expect(Math.abs(q.loss - p.loss)).toBeLessThanOrEqual(1e-6 * Math.abs(p.loss));
+    }
+    const [p, q] = await Promise.all([a.evaluate({ x: inputs.x }), b.evaluate({ x: inputs.x })]);
+    [...q.logits!.data].forEach((v, i) => expect(Number(v)).toBeCloseTo(Number(p.logits!.data[i]), 5));
+  });
+  it('is refused by name where a norm joins samples', async () => expect(compile(pictures(true), { train, memory: 30_000 })).rejects.toThrow(/over the limit of 29.3 KiB, and cannot compute fewer at a time: .*BatchNormalization.* joins the samples/));
+  it('goes without a micro-batch of its own', async () => expect(compile(pictures(false), { train: { ...train, microBatch: 2 }, memory: 30_000 })).rejects.toThrow(/give either the limit or the micro-batch/));
+});
