@@ -39,7 +39,7 @@ export function directConv(asm: Asm, k: Contraction, operands: readonly Placed[]
     const channelBytes = 4 * input.strides[1]!;
     const cut = cutWork({ ...work, rowBytes: 4 * geometry.fanIn * ax.stride * ay.stride, rowMultiple: ax.result });
     return blockedKernel(asm, {
-      ...shared, taps: ay.kernel, run: 4 * geometry.fanIn * ax.kernel, cut, fillBytes: windowBytes(window, ay, cut.rowBlock / ax.result),
+      ...shared, taps: ay.kernel, run: 4 * geometry.fanIn * ax.kernel, cut, fillBytes: windowBytes(window, ay, cut.rowBlock / ax.result, space.rows / ax.result / ay.result),
       fill: (f, pointers, { table, first, count, area }) => windowRows(f, { table, area, first, count, input: () => f.get(pointers[source]!), batchBytes, channels: geometry.fanIn, channelBytes, axes, window }),
     });
   }

@@ -17,10 +17,10 @@ export function windowOf([, ay, ax]: readonly [Axis, Axis, Axis], channels: numb
   return { rowBytes: ((ax.result - 1) * ax.stride + ax.kernel) * channels * 4, span: (ay.kernel - 1) * ay.dilation + 1 };
 }
 
-/** Bytes of the copied rows of a block of `rows` result rows. */
-export function windowBytes(w: Window, ay: Axis, rows: number): number {
-  const images = Math.ceil(rows / ay.result) + 1;
-  return w.rowBytes * (rows * ay.stride + images * w.span);
+/** Most bytes of the copied rows of a block of `rows` result rows, of `images` images in all. */
+export function windowBytes(w: Window, ay: Axis, rows: number, images: number): number {
+  const touched = Math.min(images, Math.ceil((rows - 1) / ay.result) + 1);
+  return w.rowBytes * (rows * ay.stride + touched * Math.max(0, w.span - ay.stride));
 }
 
 /** Copies the rows that a block needs to `area` and fills its table, one tap per kernel row. The block starts and ends at whole result rows. */
