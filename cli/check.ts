@@ -9,14 +9,20 @@ import { showNorm } from '../passes/norm/options.ts';
 import { rewriteNorms, type NormalizedModel } from '../passes/norm/rewrite-norms.ts';
 import { wasmTarget } from './driver/target.ts';
 import { readTensor } from './inputs.ts';
+import { checkOnData, sayData, type DataReport } from './check/data.ts';
 import { normOf, normOptions, type NormOptions } from './norm.ts';
-import { dims, pairs } from './options.ts';
+import { dims, numbers, pairs, positive, refuseOption } from './options.ts';
 import { note, say, sayJson } from './print.ts';
+import { boundBatch } from './train/model.ts';
 
 interface Options extends NormOptions {
   readonly dim?: Record<string, number>;
   readonly value?: Record<string, string>;
   readonly inference?: boolean;
+  readonly data?: readonly string[];
+  readonly batch?: number;
+  readonly mean?: number[];
+  readonly std?: number[];
   readonly json?: boolean;
 }
 
@@ -29,26 +35,41 @@ export function checkCommand(program: Command): void {
     .option('--dim <symbol=size>', 'size of a symbolic dimension; may be repeated', dims)
     .option('--value <input=file>', 'value (.npy, .pb) of an input that decides shapes; may be repeated', pairs)
     .option('--inference', 'judge the model as it works in inference, whatever mode it was exported in')
+    .option('--data <[input=]samples>', 'also judge batches and running statistics on samples, as train takes them, targets optional; once for each input', (text: string, before: readonly string[] = []) => [...before, text])
+    .option('--batch <n>', 'with --data: samples of a batch (default: 64)', positive)
+    .option('--mean <list>', 'with --data: subtracted from each channel', numbers)
+    .option('--std <list>', 'with --data: divides each channel', numbers)
     .option('--json', 'print facts as JSON');
   normOptions(command).action(run);
 }
 
-function run(path: string, options: Options): void {
+async function run(path: string, options: Options): Promise<void> {
+  for (const option of ['batch', 'mean', 'std'] as const) refuseOption(options.data === undefined && options[option] !== undefined, `--${option}`, 'goes with --data');
   const spec = normOf(options);
   const { models, fixed, warnings } = specialisations(path, options);
   const [model, other] = spec ? models.map((m) => rewriteNorms(m, spec, wasmTarget)) : models;
   const verdict = proveBatchIndependence(model!.graph, wasmTarget, other?.graph);
-  const findings = [...(verdict.proved ? [] : [dependence(verdict, model!)]), ...lintNorms(model!)];
+  const report = options.data && (await onData(path, { ...options, data: options.data }));
+  const findings = [...(verdict.proved ? [] : [dependence(verdict, model!)]), ...lintNorms(model!), ...(report?.findings ?? [])];
   process.exitCode = verdict.proved ? 0 : 1;
   for (const w of warnings) note(`warning: ${w}`);
   if (fixed !== undefined) note(`the model has a fixed batch of ${fixed}: numbers that were computed from it on export count as constants`);
-  if (options.json) return sayJson({ model: path, ...(spec && { norm: showNorm(spec) }), batchIndependent: verdict.proved, findings, warnings });
+  if (options.json) return sayJson({ model: path, ...(spec && { norm: showNorm(spec) }), batchIndependent: verdict.proved, findings, ...(report && { data: { samples: report.samples, batch: report.batch, norms: report.norms } }), warnings });
   say(`${path}: ${verdict.proved ? 'batch-independent, proved' : 'not batch-independent'}`);
+  if (report) sayData(report);
   for (const f of findings) {
     say(`${f.rule}: ${f.nodes.slice(0, 3).join(', ')}${f.nodes.length > 3 ? ` and ${f.nodes.length - 3} more` : ''}`);
     say(`  ${f.reason}`);
     say(`  remedy: ${f.remedy}`);
   }
+}
+
+/** Judges the model as its file has it: a rewrite has no statistics yet that data could be compared with. */
+function onData(path: string, options: Options & { readonly data: readonly string[] }): Promise<DataReport> {
+  refuseOption(options.norm !== undefined, '--norm', 'does not go with --data: data is compared with the statistics that the model has');
+  const { batch = 64, data, mean, std } = options;
+  const model = importModel(path, { dims: { ...boundBatch(path, batch, options.dim ?? {}).dims }, ...(options.inference && { inference: true }) });
+  return checkOnData(model, { data, ...(mean && { mean }), ...(std && { std }) }, batch);
 }
 
 /** The model at two batch sizes, or at its own where that is fixed. */

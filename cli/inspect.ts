@@ -3,7 +3,7 @@ import type { Command } from 'commander';
 import { wasmTarget } from './driver/target.ts';
 import { countGraph } from '../ir/count.ts';
 import { graphText } from '../ir/text.ts';
-import { showType } from '../ir/type.ts';
+import { showType, sizeOf } from '../ir/type.ts';
 import { plan } from '../passes/plan.ts';
 import { runPipeline } from '../passes/pipeline.ts';
 import { importModel } from '../frontend/index.ts';
@@ -64,6 +64,7 @@ function inspectModel(path: string, options: Options): void {
     return;
   }
   const { memory, entries } = plan(runPipeline(graph, wasmTarget), wasmTarget);
+  const statistics = [...new Set(imported.statistics.map((s) => s.state))].reduce((n, v) => n + sizeOf(v.type.shape), 0);
   const facts = {
     model: graph.name,
     producer: imported.producer,
@@ -74,6 +75,8 @@ function inspectModel(path: string, options: Options): void {
     ops: count(readModelGraph(path).nodes.map((n: NodeView) => n.opType)),
     coreOps: count(graph.ops.map((op) => op.name)),
     ...countGraph(graph),
+    parameters: countGraph(graph).parameters - statistics,
+    statistics,
     memory: { weights: memory.constants + memory.state, activations: memory.temps, io: memory.io },
     steps: entries.reduce((n, e) => n + e.steps.length, 0),
     warnings: imported.warnings,
@@ -85,11 +88,11 @@ function inspectModel(path: string, options: Options): void {
   for (const o of facts.outputs) say(`output         ${o.name} ${o.type}`);
   say(`ops            ${listed(facts.ops)}`);
   say(`core ops       ${listed(facts.coreOps)}`);
-  say(`parameters     ${amount(facts.parameters)}`);
+  say(`parameters     ${amount(facts.parameters)}${statistics > 0 ? `, and ${amount(statistics)} running statistics` : ''}`);
   say(`multiply-adds  ${amount(facts.multiplyAdds)}`);
   say(`activations    ${amount(facts.activations)} elements, ${bytes(facts.activationBytes)} computed in a run`);
   say(`steps          ${facts.steps} after fusion`);
-  say(`memory         ${bytes(facts.memory.weights)} weights, ${bytes(facts.memory.activations)} activations, ${bytes(facts.memory.io)} inputs and outputs`);
+  say(`memory         ${bytes(facts.memory.weights)} weights, ${bytes(facts.memory.activations)} activations (${bytes(facts.memory.io)} inputs and outputs among them)`);
 }
 
 function inspectArtifact(folder: string, manifest: Manifest, json: boolean): void {
@@ -100,7 +103,7 @@ function inspectArtifact(folder: string, manifest: Manifest, json: boolean): voi
   for (const o of manifest.outputs) say(`output  ${o.name} ${describe(o)}`);
   const { memory } = manifest;
   say(`steps   ${manifest.steps.length}, ${amount(manifest.steps.reduce((n, s) => n + s.flops, 0))} floating-point operations`);
-  say(`memory  ${bytes(memory.weights)} weights, ${bytes(memory.activations)} activations (live at once: ${bytes(memory.liveBound)}), ${bytes(memory.io)} inputs and outputs, ${bytes(memory.scratchPerThread)} scratch a thread`);
+  say(`memory  ${bytes(memory.weights)} weights, ${bytes(memory.activations)} activations (live at once: ${bytes(memory.liveBound)}; ${bytes(memory.io)} inputs and outputs among them), ${bytes(memory.scratchPerThread)} scratch a thread`);
 }
 
 /** Names with how often each occurs, most frequent first. */

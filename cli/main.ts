@@ -14,6 +14,7 @@ import { NonFiniteLoss } from '../runtime/trainer.ts';
 import { benchCommand } from './bench.ts';
 import { checkCommand } from './check.ts';
 import { compileCommand } from './compile.ts';
+import { healthCommand } from './health.ts';
 import { inspectCommand } from './inspect.ts';
 import { newCommand } from './new.ts';
 import { profileCommand } from './profile.ts';
@@ -29,7 +30,7 @@ const program = new Command('tilewright')
   .version(version())
   .showHelpAfterError('(--help lists the options)')
   .exitOverride();
-for (const add of [compileCommand, runCommand, trainCommand, newCommand, inspectCommand, checkCommand, benchCommand, profileCommand]) add(program);
+for (const add of [compileCommand, runCommand, trainCommand, newCommand, inspectCommand, checkCommand, healthCommand, benchCommand, profileCommand]) add(program);
 
 // A reader that has seen enough (`| head`) closes the pipe.
 process.stdout.on('error', (e: NodeJS.ErrnoException) => {

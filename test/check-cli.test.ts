@@ -56,9 +56,23 @@ describe('check', () => {
 
   test('statistics that two normalizations share', async () => {
     const { findings } = await check(write('shared', { nodes: [norm('a', 'x', 'p'), node('Relu', ['p'], ['q']), norm('b', 'q', 'u'), relu] }));
-    expect(findings.filter((f) => f.rule === 'shared-statistics').map((f) => [f.nodes, /"(mean|var)"/.exec(f.reason)?.[1]])).toEqual([
-      [['BatchNormalization(a)', 'BatchNormalization(b)'], 'mean'], [['BatchNormalization(a)', 'BatchNormalization(b)'], 'var'],
+    expect(findings.filter((f) => f.rule.startsWith('shared')).map((f) => [f.rule, f.nodes, /"(mean|var)"/.exec(f.reason)?.[1]])).toEqual([
+      ['shared-statistics', ['BatchNormalization(a)', 'BatchNormalization(b)'], 'mean'],
     ]);
+  });
+
+  test('statistics that the towers of one network share', async () => {
+    const two = [value('x', 'f32', ['n', 4, 3]), value('z', 'f32', ['n', 4, 3])];
+    const { findings } = await check(write('towers', { inputs: two, nodes: [norm('a', 'x', 'p'), norm('b', 'z', 'q'), node('Add', ['p', 'q'], ['u']), relu] }));
+    expect(findings.filter((f) => f.rule.startsWith('shared')).map((f) => [f.rule, f.nodes])).toEqual([['shared-towers', ['BatchNormalization(a)', 'BatchNormalization(b)']]]);
+  });
+
+  test('a norm that sees a part of the batch', async () => {
+    const halves = node('Split', ['x'], ['p', 'q'], { axis: 0, num_outputs: 2 });
+    const { findings } = await check(write('parts', { nodes: [halves, norm('a', 'p', 'u'), norm('b', 'q', 'v'), node('Concat', ['u', 'v'], ['y'], { axis: 0 })] }));
+    expect(findings.find((f) => f.rule === 'part-of-the-batch')).toMatchObject({ nodes: ['BatchNormalization(a)', 'BatchNormalization(b)'], reason: expect.stringMatching(/part of the batch/) as string });
+    const whole = await check(write('whole', { nodes: [norm('bn', 'x', 'u'), relu] }));
+    expect(whole.findings.some((f) => f.rule === 'part-of-the-batch')).toBe(false);
   });
 
   test('frozen statistics beside others that follow the batch', async () => {

@@ -16,16 +16,22 @@ export interface Reading {
   readonly classNames?: readonly string[];
 }
 
-/** Reads `IMAGES,LABELS`, or one file or folder that holds both. What cannot be read is an error that names the file. */
-export async function readData(spec: string, reading: Reading): Promise<Samples> {
+/** Reads `IMAGES,LABELS`, or one file or folder that holds both. What cannot be read is an error that names the file. Where targets are optional, an array alone will do: all its targets are 0. */
+export async function readData(spec: string, reading: Reading, { targets = 'needed' }: { readonly targets?: 'needed' | 'optional' } = {}): Promise<Samples> {
   const [first, second, ...more] = spec.split(',');
   if (!first || second === '' || more.length > 0) throw new UserError(`data ${JSON.stringify(spec)}: expected SAMPLES,TARGETS, or one CSV, .npz or folder`);
   if (second !== undefined) return { name: spec, x: await readTensors(first), y: await readTensors(second) };
   if (isFolder(first)) return readPictures(first, reading);
   const bytes = await readUnpacked(first);
   if (isZip(bytes)) return fromArchive(first, await readNpz(bytes, first));
+  if (targets === 'optional' && (isNpy(bytes) || isIdx(bytes))) return withoutTargets(first, await readTensors(first));
   if (isNpy(bytes) || isIdx(bytes)) throw new UserError(`${first} holds one array; give the file of its targets too, as ${first},TARGETS`);
   return fromTable(first, new TextDecoder().decode(bytes), reading.targetColumn);
+}
+
+function withoutTargets(name: string, x: Tensor): Samples {
+  const count = x.shape[0] ?? 0;
+  return { name, x, y: { dtype: 'u8', shape: [count], data: new Uint8Array(count) } };
 }
 
 async function readTensors(path: string): Promise<Tensor> {

@@ -1,26 +1,48 @@
 /** Finds normalizations within a sample: group, layer and instance norms. */
-import { definitions, type Graph } from '../../ir/graph.ts';
+import { definitions, uses, type Graph, type Op, type Value } from '../../ir/graph.ts';
 import { nums } from '../../ir/op.ts';
+import type { Tensor } from '../../ir/type.ts';
+import { uniform } from '../rules/pattern.ts';
 import { parameterValues } from './find-norms.ts';
 
 export interface SampleNorm {
   readonly channels: number;
   readonly groups: number;
+  /** What is normalized, before its channels are split into groups. */
+  readonly x: Value;
+  readonly moments: Op;
+  /** Added to the variance; undefined where it is not a number that is known. */
+  readonly epsilon: number | undefined;
 }
 
 /** The norms of a graph whose statistics are of one sample: over everything, over groups of channels, or over each channel. */
 export function sampleNorms(graph: Graph): SampleNorm[] {
   const defs = definitions(graph);
   const parameters = parameterValues(graph);
+  const readers = uses(graph);
   return graph.ops.flatMap((op) => {
     const [x] = op.operands;
     if (op.name !== 'moments' || !x || parameters.has(x)) return [];
     const axes = nums(op.attrs, 'axes');
     const { shape } = x.type;
     const kept = shape.flatMap((_, i) => (axes.includes(i) ? [] : [i]));
-    const before = defs.get(x)?.name === 'reshape' ? defs.get(x)!.operands[0]!.type.shape : shape;
-    const channels = before[1];
+    const whole = defs.get(x)?.name === 'reshape' ? defs.get(x)!.operands[0]! : x;
+    const channels = whole.type.shape[1];
     if (channels === undefined || kept[0] !== 0 || kept.length > 2 || (kept.length === 2 && kept[1] !== 1)) return [];
-    return [{ channels, groups: kept.length === 2 ? shape[1]! : 1 }];
+    return [{ channels, groups: kept.length === 2 ? shape[1]! : 1, x: whole, moments: op, epsilon: epsilonOf(op.results[1]!) }];
   });
+
+  /** What is added to the variance that a sum of squares leads to. */
+  function epsilonOf(v: Value): number | undefined {
+    for (const op of readers.get(v) ?? []) {
+      if (op.name === 'add') {
+        const other = defs.get(op.operands.find((o) => o !== v) ?? v);
+        if (other?.name === 'constant') return uniform(other.attrs['value'] as Tensor);
+      }
+      if (!['reshape', 'cast', 'div', 'mul'].includes(op.name)) continue;
+      const found = epsilonOf(op.results[0]!);
+      if (found !== undefined) return found;
+    }
+    return undefined;
+  }
 }

@@ -1,15 +1,19 @@
 /** Pitfalls of batch normalization that a graph shows without data. */
-import type { Value } from '../../ir/graph.ts';
+import type { Graph, Value } from '../../ir/graph.ts';
 import { findNorms, type BatchNorm, type Statistic } from './find-norms.ts';
 import type { NormalizedModel } from './rewrite-norms.ts';
 
-/** Something that a user should know about a model. */
+/** Something that a user should know about a model. The last two rules need data. */
 export interface Finding {
-  readonly rule: 'batch-dependence' | 'training-inference-mismatch' | 'shared-statistics' | 'frozen-statistics' | 'momentum' | 'epsilon' | 'batch-of-one';
+  readonly rule:
+    | 'batch-dependence' | 'training-inference-mismatch' | 'shared-statistics' | 'shared-towers' | 'part-of-the-batch' | 'frozen-statistics' | 'momentum' | 'epsilon' | 'batch-of-one'
+    | 'unlike-batches' | 'running-statistics';
   /** The ONNX nodes that it is about. */
   readonly nodes: readonly string[];
   readonly reason: string;
   readonly remedy: string;
+  /** The size of the error, where it can be computed. */
+  readonly figures?: Readonly<Record<string, number>>;
 }
 
 /** Lints the batch normalizations of a model, in the batch size and the mode (training or inference) that it was imported in. */
@@ -23,10 +27,13 @@ export function lintNorms({ graph, statistics }: NormalizedModel): Finding[] {
   };
   add('training-inference-mismatch', training, `${count(training.length)} by statistics of the batch in training and by running statistics in inference: the same sample gives different results`,
     'rewrite them (--norm group:4+proxy, or another norm of one sample), or see that batches are large and like the data that inference meets');
-  for (const shared of sharedStatistics(training, statistics)) {
-    add('shared-statistics', shared.norms, `the running statistic "${shared.state.name ?? ''}" is updated by ${shared.norms.length} normalizations of different values: it becomes a mixture that fits none of them, and its variance lacks what lies between their means`,
-      'give each normalization statistics of its own');
+  for (const { state, norms: sharing } of sharedStatistics(training, statistics)) {
+    const towers = areTowers(sharing, graph);
+    add(towers ? 'shared-towers' : 'shared-statistics', sharing,
+      `the running statistic "${state.name ?? ''}" is updated by ${sharing.length} normalizations${towers ? ' of one network with shared weights,' : ''} fed by different values: in training each normalizes by its own, inference uses a mixture that fits none of them, and whose variance lacks what lies between their means`,
+      'give each its own statistics (scale and shift may stay shared), mix what feeds them in one batch, or rewrite to a norm of one sample (--norm layer+proxy)');
   }
+  add('part-of-the-batch', training.filter((n) => isPart(n, graph)), 'the normalization sees a part of the batch: its statistics are those of fewer samples than the batch has, and depend on how it is split', 'normalize before the split, or rewrite to a norm of one sample (--norm group:4+proxy)');
   if (training.length > 0) {
     add('frozen-statistics', frozen, `${count(frozen.length)} by frozen statistics, while others of the model follow the batch: scale and shift are still trained, against statistics that no longer fit`,
       'freeze their scale and shift too, or export all normalizations in one mode');
@@ -42,12 +49,31 @@ export function lintNorms({ graph, statistics }: NormalizedModel): Finding[] {
 /** How a finding calls a normalization. */
 export const nodeOf = (norm: BatchNorm): string => norm.last.source.join(', ') || norm.last.name;
 
+/** Whether norms are one layer of towers that share their weights: none feeds another. */
+function areTowers(sharing: readonly BatchNorm[], graph: Graph): boolean {
+  if (!sharing.every((n) => n.bias === sharing[0]!.bias && n.scale.every((v, i) => v === sharing[0]!.scale[i]))) return false;
+  const fed = new Set<Value>();
+  for (const op of graph.ops) {
+    const norm = sharing.find((n) => n.last === op);
+    if (norm && fed.has(norm.x)) return false;
+    if (norm || op.operands.some((v) => fed.has(v))) op.results.forEach((r) => fed.add(r));
+  }
+  return true;
+}
+
+/** Whether a norm's input has fewer samples than the batch. */
+const isPart = ({ x }: BatchNorm, { inputs }: Graph): boolean => x.type.shape[0]! < Math.max(...inputs.map((v) => v.type.shape[0] ?? 1));
+
 const count = (n: number): string => (n === 1 ? 'a normalization works' : `${n} normalizations work`);
 
-/** Statistics that several norms of different values update. */
-function sharedStatistics(training: readonly BatchNorm[], statistics: readonly Statistic[]): { readonly state: Value; readonly norms: readonly BatchNorm[] }[] {
+/** Statistics that several norms of different values update; the mean stands for its variance too. */
+export function sharedStatistics(training: readonly BatchNorm[], statistics: readonly Statistic[]): { readonly state: Value; readonly norms: readonly BatchNorm[] }[] {
+  const said = new Set<string>();
   return [...new Set(statistics.map((s) => s.state))].flatMap((state) => {
     const norms = training.filter((n) => n.running?.mean === state || n.running?.variance === state);
-    return new Set(norms.map((n) => n.x)).size > 1 ? [{ state, norms }] : [];
+    const key = norms.map(nodeOf).join();
+    if (said.has(key) || new Set(norms.map((n) => n.x)).size < 2) return [];
+    said.add(key);
+    return [{ state, norms }];
   });
 }

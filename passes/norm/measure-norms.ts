@@ -1,0 +1,81 @@
+/** Makes a model give the statistics of what its normalizations normalize, in place of its outputs. */
+import type { Graph, Op, Value } from '../../ir/graph.ts';
+import { Builder } from '../../ir/builder.ts';
+import type { Target } from '../../ir/tile.ts';
+import { sizeOf } from '../../ir/type.ts';
+import { eliminateDeadCode } from '../eliminate-dead-code.ts';
+import { findNorms, type BatchNorm } from './find-norms.ts';
+import { sampleNorms, type SampleNorm } from './find-sample-norms.ts';
+import { nodeOf } from './lint-norms.ts';
+import type { NormalizedModel } from './rewrite-norms.ts';
+
+/** A normalization whose input is measured. */
+export interface MeasuredNorm {
+  /** The ONNX node. */
+  readonly node: string;
+  readonly channels: number;
+  /** Positions of a channel in one sample. */
+  readonly positions: number;
+  readonly epsilon: number;
+  /** By the statistics of the batch, by running ones, or by those of `groups` groups of channels of one sample. */
+  readonly form: { readonly kind: 'batch' } | { readonly kind: 'running' } | { readonly kind: 'sample'; readonly groups: number };
+  /** Running statistics, one element a channel, where the model has them. */
+  readonly running: { readonly mean: ArrayLike<number>; readonly variance: ArrayLike<number> } | undefined;
+  /** Names of the outputs: the mean of each channel of each sample over its positions, and the sum of squared deviations from it; [n, channels]. */
+  readonly outputs: { readonly mean: string; readonly m2: string };
+}
+
+export interface Measurement {
+  /** The model with the measurements as its only outputs. */
+  readonly graph: Graph;
+  /** In the order of the graph. */
+  readonly norms: readonly MeasuredNorm[];
+  /** Normalizations whose channels do not stand on axis 1, which are not measured. */
+  readonly left: readonly string[];
+}
+
+/** Adds, for every normalization over channels on axis 1, the moments of its input over the positions of each sample and channel: all statistics of the norm follow from them. */
+export function measureNorms({ graph, statistics }: NormalizedModel, target: Target): Measurement {
+  const states = new Map(graph.state.map((s) => [s.value, s.init]));
+  const measured = new Map<Op, Omit<MeasuredNorm, 'outputs'> & { readonly x: Value }>();
+  const left: string[] = [];
+  for (const norm of findNorms(graph, statistics)) measured.set(norm.last, batchNorm(norm, states));
+  for (const norm of sampleNorms(graph)) {
+    if (ofTokens(norm)) left.push(norm.moments.source.join(', '));
+    else measured.set(norm.moments, sampleNorm(norm));
+  }
+  const b = new Builder(graph.name);
+  b.adopt(graph);
+  const outputs: { name: string; value: Value }[] = [];
+  const norms: MeasuredNorm[] = [];
+  for (const op of graph.ops) {
+    b.append(op);
+    const found = measured.get(op);
+    if (!found) continue;
+    const { x, ...facts } = found;
+    const flat = b.reshape(x, [x.type.shape[0]!, facts.channels, facts.positions]);
+    const [mean, m2] = b.op('moments', [flat], { axes: [2] }) as [Value, Value];
+    const names = { mean: `norm.${norms.length}.mean`, m2: `norm.${norms.length}.m2` };
+    outputs.push({ name: names.mean, value: mean }, { name: names.m2, value: m2 });
+    norms.push({ ...facts, outputs: names });
+  }
+  return { graph: eliminateDeadCode(b.finish(outputs), target), norms, left };
+}
+
+const shapeFacts = (x: Value): { readonly channels: number; readonly positions: number } => ({ channels: x.type.shape[1]!, positions: sizeOf(x.type.shape.slice(2)) });
+
+function batchNorm(norm: BatchNorm, states: ReadonlyMap<Value, Graph['state'][number]['init']>): Omit<MeasuredNorm, 'outputs'> & { readonly x: Value } {
+  const [mean, variance] = [norm.running?.mean, norm.running?.variance].map((v) => v && states.get(v));
+  const known = mean && variance && mean !== 'zero' && variance !== 'zero';
+  return {
+    node: nodeOf(norm), ...shapeFacts(norm.x), x: norm.x, epsilon: norm.epsilon, form: { kind: norm.form === 'training' ? 'batch' : 'running' },
+    running: known ? { mean: Array.from(mean.data, Number), variance: Array.from(variance.data, Number) } : undefined,
+  };
+}
+
+const sampleNorm = ({ x, groups, epsilon, moments }: SampleNorm): Omit<MeasuredNorm, 'outputs'> & { readonly x: Value } => ({
+  node: moments.source.join(', ') || moments.name, ...shapeFacts(x), x, epsilon: epsilon ?? 0, form: { kind: 'sample', groups }, running: undefined,
+});
+
+/** A layer norm over the last axis of [n, tokens, features] has its channels there. */
+const ofTokens = ({ moments, x }: SampleNorm): boolean => x.type.shape.length === 3 && moments.operands[0] === x && moments.source.some((s) => s.startsWith('LayerNormalization'));
