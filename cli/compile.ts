@@ -114,7 +114,7 @@ async function run(model: string, options: Options, command: Command): Promise<v
   }
   say(`${folder}: ${modules.map((m) => `${m.file} ${bytes(m.bytes)}`).join(', ')}, weights ${bytes(weights)}, ${manifest.steps.length} steps, in ${ms(time)}`);
   if (artifact.fit) say(showFit(artifact.fit));
-  say(`memory: ${bytes(manifest.memory.weights)} weights, ${bytes(manifest.memory.activations)} activations (${bytes(artifact.program.memory.scheduleBytes)} live at once), ${bytes(manifest.memory.io)} inputs and outputs, ${bytes(manifest.memory.scratchPerThread)} scratch a thread`);
+  say(`memory: ${bytes(manifest.memory.weights)} weights, ${bytes(manifest.memory.activations)} activations (${bytes(artifact.program.memory.scheduleBytes)} live at once; ${bytes(manifest.memory.io)} inputs and outputs among them), ${bytes(manifest.memory.scratchPerThread)} scratch a thread`);
 }
 
 async function writeOnnx(file: string, model: string, norm: NormSpec, { dims, values }: CompileOptions): Promise<void> {

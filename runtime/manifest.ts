@@ -61,6 +61,7 @@ export interface Manifest {
     /** Control block at address 0 (threads meet here); see runtime/control.ts. */
     readonly control: number;
     readonly weights: number;
+    /** Inputs and outputs; they lie among the activations, which overwrite an input after its last reader. */
     readonly io: number;
     readonly activations: number;
     /** Largest sum of live activation bytes: the floor that `activations` is judged against. */

@@ -26,6 +26,7 @@ export interface LoadOptions {
 /** Bytes of linear memory by use. */
 export interface MemoryReport {
   readonly weights: number;
+  /** Inputs and outputs; they lie among the activations. */
   readonly io: number;
   readonly activations: number;
   readonly scratch: number;
