@@ -8,10 +8,12 @@ import { opDef } from '../ir/ops/index.ts';
 import { sizeOf, tensorType, type Tensor } from '../ir/type.ts';
 import { verify } from '../ir/verify.ts';
 import { gradientsAsConvolutions } from '../passes/gradients-as-convolutions.ts';
+import { eliminateDeadCode } from '../passes/eliminate-dead-code.ts';
 import { plan } from '../passes/plan.ts';
 import { selectAlgorithms } from '../passes/select-algorithms.ts';
 import { splitReductions } from '../passes/split-reductions.ts';
 import { splitWeightGradients } from '../passes/split-weight-gradients.ts';
+import { joinAffine } from '../passes/train/join-affine.ts';
 import { randomArray, randomNumbers } from './contract-harness.ts';
 import { runProgram } from './run-program.ts';
 
@@ -52,6 +54,29 @@ describe('gradients-as-convolutions', () => {
     const graph = graphOf(inputs, (b, [dy, weight]) => [b.one('convData', [dy!, weight!], { ...attrs, size: x.slice(2) })]);
     const after = expectSame(graph, gradientsAsConvolutions, inputs, 1e-6);
     expect(after.ops.map((o) => o.name)).not.toContain('convData');
+  });
+});
+
+describe('join-affine', () => {
+  const small = (shape: readonly number[], seed: number): Tensor => ({ ...random(shape, seed), data: Float32Array.from(random(shape, seed).data as Float32Array, (v) => 1 + v / 2) });
+  const join = (g: Graph): Graph => eliminateDeadCode(joinAffine(g), wasmTarget);
+
+  test('a norm over groups becomes one multiply-add of what stands before the groups', () => {
+    const inputs = { x: random([2, 8, 6, 7], 1), mean: small([2, 4, 1, 1, 1], 2), rate: small([2, 4, 1, 1, 1], 3), g: small([1, 4, 2, 1, 1], 4), s: small([1, 4, 2, 1, 1], 5) };
+    const graph = graphOf(inputs, (b, [x, mean, rate, g, s]) => [b.add(b.mul(b.mul(b.sub(b.reshape(x!, [2, 4, 2, 6, 7]), mean!), rate!), g!), s!)]);
+    const after = expectSame(graph, join, inputs, 1e-5);
+    expect(after.ops.filter((op) => sizeOf(op.results[0]!.type.shape) === 2 * 8 * 6 * 7).map((op) => op.name)).toEqual(['mul', 'add', 'reshape']);
+  });
+  test('broadcasts and signs count as what they repeat and change', () => {
+    const inputs = { x: random([4, 3, 8, 8], 1), m: small([4, 3, 1, 1], 2), s: small([4, 1, 1, 1], 3) };
+    const graph = graphOf(inputs, (b, [x, m, s]) => [b.sub(b.mul(b.neg(b.add(b.broadcast(s!, [4, 3, 8, 8]), x!)), m!), s!)]);
+    const after = expectSame(graph, join, inputs, 1e-5);
+    expect(after.ops.filter((op) => sizeOf(op.results[0]!.type.shape) === 4 * 3 * 64).map((op) => op.name)).toEqual(['mul', 'add']);
+  });
+  test('a norm over the last axis, whose scale would be as large as the rows, keeps its form', () => {
+    const inputs = { x: random([6, 32], 1), mean: small([6, 1], 2), rate: small([6, 1], 3), g: small([32], 4), s: small([32], 5) };
+    const graph = graphOf(inputs, (b, [x, mean, rate, g, s]) => [b.add(b.mul(b.mul(b.sub(x!, mean!), rate!), g!), s!)]);
+    expect(joinAffine(graph)).toBe(graph);
   });
 });
 
