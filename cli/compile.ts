@@ -74,7 +74,7 @@ async function run(model: string, options: Options, command: Command): Promise<v
   refuseOption(options.train === true && options.stopAfter !== undefined, '--stop-after', 'does not go with --train; inspect --train --ir prints the step');
   const norm = normOf(options);
   if (options.onnx !== undefined) {
-    refuseOption(!norm, '--onnx', 'writes a model whose normalizations are rewritten: it needs --norm');
+    refuseOption(!norm, '--onnx', 'writes a model whose normalizations are rewritten: it needs --norm or --weight-norm');
     refuseOption(options.train === true, '--onnx', 'does not go with --train: the artifact holds the rewritten model, and exportOnnx puts trained weights into it');
   }
   const folder = options.output ?? basename(model, extname(model));

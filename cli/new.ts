@@ -3,12 +3,14 @@ import { closeSync, openSync, readFileSync, renameSync, rmSync, writeSync } from
 import { InvalidArgumentError, type Command } from 'commander';
 import { onnxChunks } from '../frontend/onnx/write.ts';
 import { initialValues, zooModel, zooNames, type Weight, type ZooModel } from '../frontend/zoo/index.ts';
+import type { ZooNorm } from '../frontend/zoo/norm.ts';
 import { UserError } from '../ir/diagnostic.ts';
 import { sizeOf } from '../ir/type.ts';
 import { reason } from '../runtime/bytes.ts';
 import { readSafetensors } from '../runtime/safetensors.ts';
 import type { Tensor } from '../runtime/tensor.ts';
 import { normOf, normOptions, type NormOptions } from './norm.ts';
+import { showNorm, type NormSpec } from '../passes/norm/options.ts';
 import { positive, wholeNumber } from './options.ts';
 import { amount, say, sayJson } from './print.ts';
 
@@ -38,8 +40,18 @@ export function newCommand(program: Command): void {
   normOptions(command).action(run);
 }
 
+/** Norms that architectures are built with; the others are rewrites of a batch norm that is there. */
+function ownNorm(norm: NormSpec | undefined): ZooNorm | undefined {
+  if (!norm) return undefined;
+  const { kind, weights, groups, epsilon, proxy } = norm;
+  if (weights || kind === 'keep' || kind === 'renorm' || kind === 'ghost' || kind === 'virtual' || kind === 'domains') {
+    throw new UserError(`architectures are not built with ${showNorm(norm)}: build one with batch norm, and give --norm or --weight-norm to train or compile`);
+  }
+  return { kind, ...(groups !== undefined && { groups }), ...(epsilon !== undefined && { epsilon }), ...(proxy && { proxy }) };
+}
+
 async function run(architecture: string, options: Options): Promise<void> {
-  const norm = normOf(options);
+  const norm = ownNorm(normOf(options));
   const model = zooModel(architecture, {
     ...(options.classes !== undefined && { classes: options.classes }), ...(options.image && { image: options.image }), ...(norm && { norm }), ...(options.training && { training: true }),
   });

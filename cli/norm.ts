@@ -1,32 +1,45 @@
 /** Options that rewrite the normalizations of a model. */
-import { InvalidArgumentError, type Command } from 'commander';
+import { InvalidArgumentError, Option, type Command } from 'commander';
 import { UserError } from '../ir/diagnostic.ts';
+import { weightNorms, type WeightNorm } from '../passes/norm/normalize-weights.ts';
 import { parseNorm, type NormSpec } from '../passes/norm/options.ts';
+import { readTensor } from './inputs.ts';
 import { number, positive, refuseOption } from './options.ts';
 
 export interface NormOptions {
   readonly norm?: NormSpec;
   readonly normSamples?: number;
   readonly normEps?: number;
+  readonly normReference?: string;
   readonly proxyCenterOnly?: boolean;
+  readonly weightNorm?: WeightNorm;
 }
 
 /** Adds the options to a command. */
 export function normOptions(command: Command): Command {
   return command
-    .option('--norm <norm>', 'rewrite batch normalizations: group:G, layer, instance, batch, frozen or none, with Proxy Norm where +proxy follows (group:4+proxy)', norm)
+    .option('--norm <norm>', 'rewrite batch normalizations: group:G, layer, instance, batch, frozen, none, renorm, ghost:SAMPLES, virtual or domains:COUNT, with Proxy Norm where +proxy follows (group:4+proxy)', norm)
     .option('--norm-samples <count>', 'quantiles of the proxy (default: 200)', positive)
-    .option('--norm-eps <epsilon>', 'added to variances (default: 0.001; batch and frozen keep the model’s own)', number)
-    .option('--proxy-center-only', 'norms that no activation follows keep their scale alone, as in the paper');
+    .option('--norm-eps <epsilon>', 'added to variances (default: 0.001; norms over samples keep the model’s own)', number)
+    .option('--norm-reference <file>', 'samples (.npy, .pb) whose statistics virtual batch norm uses')
+    .option('--proxy-center-only', 'norms that no activation follows keep their scale alone, as in the paper')
+    .addOption(new Option('--weight-norm <norm>', 'normalize weights: standardize or scaled (of convolutions), weight or cosine (of linear layers too)').choices([...weightNorms]));
 }
 
 /** What the options ask for, if anything. */
-export function normOf({ norm: spec, normSamples: samples, normEps: epsilon, proxyCenterOnly: centerOnly }: NormOptions): NormSpec | undefined {
+export function normOf({ norm: spec, normSamples: samples, normEps: epsilon, normReference: reference, proxyCenterOnly: centerOnly, weightNorm: weights }: NormOptions): NormSpec | undefined {
   refuseOption(samples !== undefined && !spec?.proxy, '--norm-samples', 'needs --norm with +proxy');
   refuseOption(centerOnly === true && !spec?.proxy, '--proxy-center-only', 'needs --norm with +proxy');
   refuseOption(epsilon !== undefined && !spec, '--norm-eps', 'needs --norm');
-  if (!spec) return undefined;
-  return { ...spec, ...(epsilon !== undefined && { epsilon }), ...(spec.proxy && { proxy: { ...(samples !== undefined && { samples }), ...(centerOnly && { centerOnly }) } }) };
+  refuseOption(reference !== undefined && spec?.kind !== 'virtual', '--norm-reference', 'needs --norm virtual');
+  if (!spec) return weights && { kind: 'keep', weights };
+  return {
+    ...spec,
+    ...(epsilon !== undefined && { epsilon }),
+    ...(reference !== undefined && { reference: readTensor(reference) }),
+    ...(spec.proxy && { proxy: { ...(samples !== undefined && { samples }), ...(centerOnly && { centerOnly }) } }),
+    ...(weights && { weights }),
+  };
 }
 
 function norm(text: string): NormSpec {

@@ -86,29 +86,36 @@ interface Product {
   readonly deviations: { readonly inside: Value; readonly power: 1 | -1 }[];
 }
 
-/** Takes products and quotients apart, down to values that are none. */
-function factorize(s: Structure, v: Value, power: 1 | -1 = 1, into: Product = { factors: [], deviations: [] }): Product {
+/** Takes products and quotients apart, down to values that are none. A product of data without a deviation is what is normalized: it stays whole. */
+function factorize(s: Structure, v: Value, power: 1 | -1 = 1): Product {
   const bare = s.peel(v);
-  const op = s.def(bare);
+  const parts = partsOf(s, s.def(bare), power, factorize);
+  return parts && (parts.deviations.length > 0 || s.parameters.has(bare)) ? parts : { factors: [{ value: bare, power }], deviations: [] };
+}
+
+/** The factors of any product. */
+const allFactors = (s: Structure, v: Value, power: 1 | -1 = 1): Product => partsOf(s, s.def(s.peel(v)), power, allFactors) ?? { factors: [{ value: s.peel(v), power }], deviations: [] };
+
+/** What an op multiplies or divides, each part taken apart by `apart`; undefined for other ops. */
+function partsOf(s: Structure, op: Op | undefined, power: 1 | -1, apart: (s: Structure, v: Value, power: 1 | -1) => Product): Product | undefined {
   const inverse = power === 1 ? -1 : 1;
+  const [p, q] = op?.operands ?? [];
   switch (op?.name) {
     case 'mul':
-      factorize(s, op.operands[0]!, power, into);
-      return factorize(s, op.operands[1]!, power, into);
+      return joined(apart(s, p!, power), apart(s, q!, power));
     case 'div':
-      factorize(s, op.operands[0]!, power, into);
-      return factorize(s, op.operands[1]!, inverse, into);
+      return joined(apart(s, p!, power), apart(s, q!, inverse));
     case 'recip':
-      return factorize(s, op.operands[0]!, inverse, into);
+      return apart(s, p!, inverse);
     case 'sqrt':
     case 'rsqrt':
-      into.deviations.push({ inside: op.operands[0]!, power: op.name === 'sqrt' ? power : inverse });
-      return into;
+      return { factors: [], deviations: [{ inside: p!, power: op.name === 'sqrt' ? power : inverse }] };
     default:
-      into.factors.push({ value: bare, power });
-      return into;
+      return undefined;
   }
 }
+
+const joined = (a: Product, b: Product): Product => ({ factors: [...a.factors, ...b.factors], deviations: [...a.deviations, ...b.deviations] });
 
 type Found = Omit<BatchNorm, 'running'> & { readonly running: Running | undefined };
 
@@ -181,7 +188,7 @@ function runningByMoments(s: Structure, statistics: readonly Statistic[]): Map<O
   const found = new Map<Op, Partial<Running>>();
   for (const { state, next } of statistics) {
     const sum = next && s.def(s.peel(next));
-    const [kept, added] = (sum?.name === 'add' ? sum.operands : []).map((v) => factorize(s, v).factors.map((f) => f.value));
+    const [kept, added] = (sum?.name === 'add' ? sum.operands : []).map((v) => allFactors(s, v).factors.map((f) => f.value));
     const momentum = kept?.flatMap((v) => s.number(v) ?? [])[0];
     for (const v of added ?? []) {
       const op = s.def(v);

@@ -1,6 +1,6 @@
 /** x without the mean and scale of a normalization's statistics, before scale and shift. */
 import type { Builder } from '../../ir/builder.ts';
-import { UserError } from '../../ir/diagnostic.ts';
+import { InternalError, UserError } from '../../ir/diagnostic.ts';
 import type { Value } from '../../ir/graph.ts';
 import { sizeOf } from '../../ir/type.ts';
 import { byDomain, type Domains } from './by-domain.ts';
@@ -92,6 +92,8 @@ export function normalize(b: Builder, x: Value, norm: BatchNorm, spec: NormSpec,
       const { mean, variance, statistics } = byDomain(b, x, own, own.momentum ?? defaultMomentum, around.domains!);
       return { value: centred(x, mean, variance), statistics, row };
     }
+    case 'keep':
+      throw new InternalError('a norm that is kept is not rewritten');
     default: {
       const groups = groupsOf(spec, channels, norm);
       // Spatial axes stay apart, so that any order in memory will do.

@@ -1,15 +1,16 @@
 /** Which normalization a model is to have. */
 import { UserError } from '../../ir/diagnostic.ts';
 import type { Tensor } from '../../ir/type.ts';
+import type { WeightNorm } from './normalize-weights.ts';
 
-export type NormKind = 'group' | 'layer' | 'instance' | 'batch' | 'frozen' | 'none' | 'renorm' | 'ghost' | 'virtual' | 'domains';
+export type NormKind = 'keep' | 'group' | 'layer' | 'instance' | 'batch' | 'frozen' | 'none' | 'renorm' | 'ghost' | 'virtual' | 'domains';
 
 /** A rewrite of normalizations. */
 export interface NormSpec {
   /**
    * `layer`: over all of a sample; `instance`: over each channel of a sample; `batch`: over the batch; `frozen`: by the running statistics; `none`: scale and shift alone. `renorm`: over the batch,
    * brought near the running statistics (Ioffe, arXiv 1702.03275); `ghost`: over parts of the batch (Hoffer et al., arXiv 1705.08741); `virtual`: over a fixed reference batch and the sample
-   * (Salimans et al., arXiv 1606.03498); `domains`: over the samples of the same domain, which a new input `domain` names for each sample.
+   * (Salimans et al., arXiv 1606.03498); `domains`: over the samples of the same domain, which a new input `domain` names for each sample; `keep`: as they are.
    */
   readonly kind: NormKind;
   /** Groups of `group`; a layer with fewer channels has a group for each. */
@@ -24,6 +25,8 @@ export interface NormSpec {
   readonly epsilon?: number;
   /** Proxy Norm behind each activation. */
   readonly proxy?: ProxySpec;
+  /** A normalization of weights besides. */
+  readonly weights?: WeightNorm;
 }
 
 export interface ProxySpec {
@@ -36,7 +39,7 @@ export interface ProxySpec {
 }
 
 /** What a kind is followed by: a whole number under a field, two bounds, or nothing. */
-const kinds: Readonly<Record<NormKind, 'groups' | 'size' | 'limits' | undefined>> = {
+const kinds: Readonly<Record<Exclude<NormKind, 'keep'>, 'groups' | 'size' | 'limits' | undefined>> = {
   group: 'groups', layer: undefined, instance: undefined, batch: undefined, frozen: undefined, none: undefined, renorm: 'limits', ghost: 'size', virtual: undefined, domains: 'size',
 };
 const examples: Readonly<Partial<Record<NormKind, string>>> = { group: 'group:4', ghost: 'ghost:32', domains: 'domains:2' };
@@ -46,7 +49,7 @@ const known = 'known are group:G, layer, instance, batch, frozen, none, renorm, 
 export function parseNorm(text: string): NormSpec {
   const [norm = '', ...additions] = text.split('+');
   const [name = '', number, ...rest] = norm.split(':');
-  const kind = (Object.keys(kinds) as NormKind[]).find((k) => k === name);
+  const kind = (Object.keys(kinds) as (keyof typeof kinds)[]).find((k) => k === name);
   if (!kind || rest.length > 0) throw new UserError(`unknown normalization "${norm}"; ${known}`);
   const odd = additions.find((a) => a !== 'proxy');
   if (odd !== undefined || additions.length > 1) throw new UserError(`unknown addition "+${odd ?? additions.join('+')}" in "${text}"; ${known}`);
@@ -67,13 +70,14 @@ function limitsOf(text: string, whole: string): readonly [number, number] {
 }
 
 /** How a spec is written. */
-export function showNorm({ kind, groups, size, limits, proxy }: NormSpec): string {
+export function showNorm({ kind, groups, size, limits, proxy, weights }: NormSpec): string {
   const number = groups ?? size ?? limits?.join(',');
-  return `${kind}${number === undefined ? '' : `:${number}`}${proxy ? '+proxy' : ''}`;
+  const norm = kind === 'keep' ? [] : [`${kind}${number === undefined ? '' : `:${number}`}${proxy ? '+proxy' : ''}`];
+  return [...norm, ...(weights ? [`${weights} weights`] : [])].join(', ');
 }
 
 /** The form that inference has: norms over the batch use running statistics. */
 export function inferenceForm(spec: NormSpec): NormSpec {
-  const { kind, epsilon, proxy } = spec;
-  return kind === 'batch' || kind === 'renorm' || kind === 'ghost' ? { kind: 'frozen', ...(epsilon !== undefined && { epsilon }), ...(proxy && { proxy }) } : spec;
+  const { kind, size: _, limits: __, ...rest } = spec;
+  return kind === 'batch' || kind === 'renorm' || kind === 'ghost' ? { ...rest, kind: 'frozen' } : spec;
 }

@@ -11,6 +11,7 @@ import { findNorms, parameterValues, type BatchNorm, type Statistic } from './fi
 import { sampleNorms } from './find-sample-norms.ts';
 import { inferenceForm, showNorm, type NormSpec } from './options.ts';
 import { normalize, type Normalized } from './normalize.ts';
+import { normalizeWeights } from './normalize-weights.ts';
 import { proxyMoments } from './proxy.ts';
 import { referenceBatch, type ReferenceMoments } from './reference-batch.ts';
 
@@ -23,6 +24,15 @@ export interface NormalizedModel {
 export interface RewriteOptions {
   /** Norms over samples take the form that inference has: by running statistics. */
   readonly inference?: boolean;
+}
+
+/**
+ * Gives the normalizations of a model, and its weights, the form that `spec` names: see `rewriteBatchNorms` and `normalizeWeights`. A model that has the form already comes back as it is; one
+ * without normalizations is a UserError.
+ */
+export function rewriteNorms(model: NormalizedModel, spec: NormSpec, target: Target, options: RewriteOptions = {}): RewriteResult {
+  const base: RewriteResult = spec.kind === 'keep' ? { ...model, rewritten: [] } : rewriteBatchNorms(model, spec, target, options);
+  return spec.weights ? { ...base, graph: normalizeWeights(base.graph, spec.weights).graph } : base;
 }
 
 /** What happened to a normalization. */
@@ -43,9 +53,9 @@ export interface RewriteResult extends NormalizedModel {
 /**
  * Replaces every batch normalization, in training or inference form, by the one that `spec` names; scale and shift carry over. With a proxy, a norm that an activation follows is normalised
  * once more behind it, by the moments of the activation under a Gaussian proxy: two parameters a channel are added, zero at the start. A norm without an activation of its own keeps its
- * affine (its scale alone with `centerOnly`). A model that has the form already comes back as it is; one without normalizations is a UserError.
+ * affine (its scale alone with `centerOnly`).
  */
-export function rewriteNorms(model: NormalizedModel, wanted: NormSpec, target: Target, { inference = false }: RewriteOptions = {}): RewriteResult {
+function rewriteBatchNorms(model: NormalizedModel, wanted: NormSpec, target: Target, { inference = false }: RewriteOptions = {}): RewriteResult {
   const spec = inference ? inferenceForm(wanted) : wanted;
   const { graph, statistics } = model;
   const all = findNorms(graph, statistics);
@@ -55,7 +65,7 @@ export function rewriteNorms(model: NormalizedModel, wanted: NormSpec, target: T
   if (all.length === 0 && !settled(graph, spec)) throw new UserError(`the model has no batch normalization to rewrite to ${showNorm(spec)}`);
   if (norms.length === 0) return { graph, statistics, rewritten: [] };
 
-  const reference = spec.kind === 'virtual' ? referenceBatch(rewriteNorms(model, { kind: 'batch', ...(spec.epsilon !== undefined && { epsilon: spec.epsilon }) }, target).graph, spec.reference) : undefined;
+  const reference = spec.kind === 'virtual' ? referenceBatch(rewriteBatchNorms(model, { kind: 'batch', ...(spec.epsilon !== undefined && { epsilon: spec.epsilon }) }, target).graph, spec.reference) : undefined;
   const rewriting = new Rewriting(graph, spec, norms, { inference, reference });
   const made = rewriting.run();
   const kept = [...statistics.filter(({ state }) => !norms.some((n) => n.running?.mean === state || n.running?.variance === state)), ...rewriting.statistics];
