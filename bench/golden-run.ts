@@ -15,14 +15,18 @@ import { steps, type GoldenCase } from './golden-case.ts';
 /** Runs the steps of one training session. */
 export interface Trainer {
   step(inputs: Readonly<Record<string, Tensor>>): Promise<ReadonlyMap<string, Tensor>>;
+  /** Names of what it trains; those that the step's graph gives gradients of, unless it says so itself. */
+  trained?(): Promise<readonly string[]>;
   /** The state of a name, after the last step. */
-  state(name: string): Promise<Tensor>;
+  state(name: string): Promise<Tensor | undefined>;
   setState(name: string, value: Tensor): Promise<void>;
   close(): Promise<void>;
 }
 
 /** How a step is run. */
 export type Executor = (step: TrainingStep) => Promise<Trainer>;
+/** How a case is run: its step, or all of it. */
+export type CaseExecutor = (step: TrainingStep, c: GoldenCase) => Promise<Trainer>;
 
 export interface GoldenResult {
   readonly problems: readonly string[];
@@ -46,13 +50,13 @@ export function buildStep(c: GoldenCase, target = wasmTarget): TrainingStep {
 }
 
 /** Runs a case: three steps on one batch. */
-export async function runGolden(c: GoldenCase, execute: Executor): Promise<GoldenResult> {
+export async function runGolden(c: GoldenCase, execute: CaseExecutor): Promise<GoldenResult> {
   const step = buildStep(c);
   const { problems, notes } = checkUnits(c, step);
-  const trained = step.graph.outputs.flatMap((o) => (o.name.endsWith('.grad') ? [o.name.slice(0, -'.grad'.length)] : []));
+  const trainer = await execute(step, c);
+  const trained = (await trainer.trained?.()) ?? step.graph.outputs.flatMap((o) => (o.name.endsWith('.grad') ? [o.name.slice(0, -'.grad'.length)] : []));
   for (const name of c.parameters) if (!trained.includes(name)) problems.push(`parameter ${name} is not trained`);
   for (const name of trained) if (!c.parameters.includes(name)) problems.push(`${name} is trained, but is no parameter of the case`);
-  const trainer = await execute(step);
   const close = new Closeness(c.tolerance, problems);
   try {
     await resetStatistics(c, trainer);

@@ -1,8 +1,9 @@
 /**
- * Runs training goldens: npm run goldens -- FOLDER [--backend reference] [--only TEXT] [--verbose] [--micro-batch N|all] [--allow-batch-dependence]
+ * Runs training goldens: npm run goldens -- FOLDER [--backend all] [--only TEXT] [--verbose] [--micro-batch N|all] [--allow-batch-dependence]
  *
  * A case passes where loss, outputs, every gradient, every updated parameter, running statistics and averages of three steps are within its tolerance, the trained
- * parameters are those that it lists, and the inferred units are its own. Cases that say so train after a rewrite of their norms.
+ * parameters are those that it lists, and the inferred units are its own. Cases that say so train after a rewrite of their norms. Each runs on the interpreter, and through the public
+ * interface (compile, loadTrainer, trainStep) as WebAssembly on one thread and on two, unless --backend names one of these.
  *
  * With --micro-batch, one step over micro-batches of N samples (`all`: of every divisor of the batch) is compared with one over the whole batch instead: gradients have to agree to 1e-5 of the
  * largest element of each, the loss to 1e-6, and both to 1e-12 in float64. Models with batch norm have to be refused by its name; with --allow-batch-dependence they have to differ.
@@ -12,20 +13,23 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { readCase, type GoldenCase } from './golden-case.ts';
 import { microBatches, runMicroBatch } from './golden-micro.ts';
+import { onPublic } from './golden-public.ts';
 import { onWasm } from './golden-wasm.ts';
-import { onReference, runGolden, type Executor } from './golden-run.ts';
+import { onReference, runGolden, type CaseExecutor, type Executor } from './golden-run.ts';
 
-const executors: Readonly<Record<string, Executor>> = { reference: onReference, wasm: onWasm(1), 'wasm-2': onWasm(2) };
+const executors: Readonly<Record<string, CaseExecutor>> = { reference: onReference, wasm: onPublic(1), 'wasm-2': onPublic(2) };
+/** Of steps over micro-batches, which are no cases of their own. */
+const microExecutors: Readonly<Record<string, Executor>> = { all: onReference, reference: onReference, wasm: onWasm(1), 'wasm-2': onWasm(2) };
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { backend: { type: 'string', default: 'reference' }, only: { type: 'string' }, verbose: { type: 'boolean', default: false }, 'micro-batch': { type: 'string' }, 'allow-batch-dependence': { type: 'boolean', default: false } },
+  options: { backend: { type: 'string', default: 'all' }, only: { type: 'string' }, verbose: { type: 'boolean', default: false }, 'micro-batch': { type: 'string' }, 'allow-batch-dependence': { type: 'boolean', default: false } },
 });
 const folder = positionals[0];
-const execute = executors[values.backend];
+const backends = values.backend === 'all' ? Object.keys(executors) : [values.backend];
 const micro = values['micro-batch'];
-if (folder === undefined || !existsSync(folder) || !execute || (micro !== undefined && micro !== 'all' && !/^[1-9]\d*$/.test(micro))) {
-  console.error(`usage: npm run goldens -- FOLDER [--backend ${Object.keys(executors).join('|')}] [--only TEXT] [--verbose] [--micro-batch N|all] [--allow-batch-dependence]`);
+if (folder === undefined || !existsSync(folder) || !backends.every((b) => executors[b]) || (micro !== undefined && micro !== 'all' && !/^[1-9]\d*$/.test(micro))) {
+  console.error(`usage: npm run goldens -- FOLDER [--backend all|${Object.keys(executors).join('|')}] [--only TEXT] [--verbose] [--micro-batch N|all] [--allow-batch-dependence]`);
   process.exit(2);
 }
 
@@ -40,10 +44,16 @@ for (const name of readdirSync(folder).sort()) {
       await runMicroBatches(name, c, micro);
       continue;
     }
-    const result = await runGolden(c, execute);
-    problems.push(...result.problems);
-    console.log(`${problems.length === 0 ? 'passed' : 'failed'}   ${name}: ${result.compared} tensors, at most ${result.worst.error.toFixed(4)} of the tolerance (${result.worst.name})`);
-    for (const note of result.notes) console.log(`           note: ${note}`);
+    const found: string[] = [];
+    const notes = new Set<string>();
+    for (const b of backends) {
+      const result = await runGolden(c, executors[b]!);
+      problems.push(...result.problems.map((p) => `${b}: ${p}`));
+      found.push(`${b} ${result.compared} tensors, at most ${result.worst.error.toFixed(4)} of the tolerance (${result.worst.name})`);
+      result.notes.forEach((n) => notes.add(n));
+    }
+    console.log(`${problems.length === 0 ? 'passed' : 'failed'}   ${name}: ${found.join('; ')}`);
+    for (const note of notes) console.log(`           note: ${note}`);
   } catch (e) {
     problems.push(`${e instanceof Error ? (e.stack ?? e.message) : String(e)}`);
     console.log(`failed   ${name}`);
@@ -58,7 +68,7 @@ process.exitCode = failed === 0 && passed > 0 ? 0 : 1;
 /** Every size that divides the case's batch counts as a case of its own. */
 async function runMicroBatches(name: string, c: GoldenCase, wanted: string): Promise<void> {
   for (const size of microBatches(c, wanted)) {
-    const { problems, found } = await runMicroBatch(c, size, execute!, values['allow-batch-dependence']);
+    const { problems, found } = await runMicroBatch(c, size, microExecutors[values.backend]!, values['allow-batch-dependence']);
     console.log(`${problems.length === 0 ? 'passed' : 'failed'}   ${name}, ${size} of ${c.data.get('x')!.shape[0]}: ${found}`);
     for (const p of problems) console.log(`           ${p}`);
     if (problems.length === 0) passed++;

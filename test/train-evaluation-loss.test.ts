@@ -72,12 +72,12 @@ describe('the loss of an evaluation', () => {
 const model: TestModel = {
   name: 'scalars',
   nodes: [
-    node('MatMul', ['x', 'w'], ['m']), node('Add', ['m', 'b'], ['a']), node('Mul', ['a', 'half'], ['h']), node('Mul', ['h', 'learned.scale'], ['s']),
+    node('MatMul', ['x', 'w'], ['m']), node('Add', ['m', 'b'], ['a']), node('Mul', ['a', 'half'], ['h']), node('Mul', ['h', 'learned.scale'], ['t']), node('Mul', ['t', 'temperature'], ['s']),
     node('Dropout', ['s', 'ratio', 'on'], ['logits'], {}, { name: 'drop' }),
   ],
   inputs: [value('x', 'f32', [4, 3])], outputs: [value('logits', 'f32', [4, 2])],
   initializers: [
-    floats('w', [3, 2], spread(6)), floats('b', [1], [0.5]), floats('half', [], [0.5]), floats('learned.scale', [], [2]), floats('ratio', [], [0.25]),
+    floats('w', [3, 2], spread(6)), floats('b', [1], [0.5]), floats('half', [], [0.5]), floats('learned.scale', [], [2]), floats('temperature', [], [3]), floats('ratio', [], [0.25]),
     { name: 'on', dataType: 9, dims: [], rawData: Uint8Array.of(1) },
   ],
 };
@@ -89,10 +89,10 @@ describe('parameters', () => {
     return graph.outputs.filter((o) => o.name.endsWith('.grad')).map((o) => o.name.slice(0, -'.grad'.length)).sort();
   };
   it.each<[string, Parameters<typeof trained>[0], string[]]>([
-    ['are the float initializers of rank 1 and more', {}, ['b', 'w']],
-    ['without those that are frozen', { freeze: ['w'] }, ['b']],
-    ['are those that are named, single numbers too', { only: ['w', 'learned.*'] }, ['learned.scale', 'w']],
-    ['that are named may be frozen', { only: ['*'], freeze: ['half', 'b', 'ratio'] }, ['learned.scale', 'w']],
+    ['are the float initializers of rank 1 and more, and numbers with a path for a name', {}, ['b', 'learned.scale', 'w']],
+    ['without those that are frozen', { freeze: ['w', 'learned.*'] }, ['b']],
+    ['are those that are named, single numbers too', { only: ['w', 'temp*'] }, ['temperature', 'w']],
+    ['that are named may be frozen', { only: ['*'], freeze: ['half', 'b', 'ratio'] }, ['learned.scale', 'temperature', 'w']],
   ])('%s', (_, options, expected) => expect(trained(options)).toEqual(expected));
 
   it('that a pattern does not find are told', () => {

@@ -4,7 +4,7 @@ import { stateRoles } from '../driver/state-roles.ts';
 import { importModel } from '../../frontend/index.ts';
 import { graphText } from '../../ir/text.ts';
 import { bytesOf, showType, sizeOf } from '../../ir/type.ts';
-import { scalarsLeft } from '../../passes/train/declare-parameters.ts';
+import { scalarsOf } from '../../passes/train/declare-parameters.ts';
 import { trainingStep } from '../../passes/train/pipeline.ts';
 import { amount, bytes, note, say, sayJson, table } from '../print.ts';
 import { readTensor } from '../inputs.ts';
@@ -33,7 +33,7 @@ export function inspectTraining(path: string, options: InspectOptions): void {
     return { name: s.name, type: showType(s.value.type), count: sizeOf(s.value.type.shape), unit: unit && { shape: unit.shape, axes: unit.axes, of: unit.kind } };
   });
   const state = Object.fromEntries(['parameter', 'statistic', 'moment', 'average'].map((role) => [role, graph.state.filter((s) => roles.get(s.name) === role && updated.has(s.value)).reduce((n, s) => n + bytesOf(s.value.type), 0)]));
-  const scalars = scalarsLeft(imported.graph, imported.statistics, options.trainOnly ? { only: options.trainOnly } : {});
+  const scalars = scalarsOf(imported.graph, imported.statistics, trainOptions(options));
   const facts = {
     model: graph.name,
     inputs: graph.inputs.map((v) => ({ name: v.name, type: showType(v.type) })),
@@ -51,6 +51,7 @@ export function inspectTraining(path: string, options: InspectOptions): void {
   const rows = parameters.map((p) => [p.name, p.type, p.unit ? `axes ${p.unit.axes.join(',')}${p.unit.shape.join() === p.type.replace(/.*\[|\]/g, '') ? '' : ` of [${p.unit.shape.join(',')}]`}` : 'none', p.unit?.of ?? '']);
   for (const line of table(['parameter', 'type', 'a unit spans', 'it feeds a'], rows)) say(line);
   if (units.lastLinear.length > 0) say(`\nlast linear layer: ${units.lastLinear.join(', ')}`);
-  if (scalars.length > 0) say(`\nnumbers that stay as they are (--train-only names those to train): ${scalars.join(', ')}`);
+  if (scalars.trained.length > 0) say(`\nsingle numbers that are trained, by their names: ${scalars.trained.join(', ')}`);
+  if (scalars.kept.length > 0) say(`\nsingle numbers that stay as they are (--train-only names those to train): ${scalars.kept.join(', ')}`);
   for (const name of units.conflicts) note(`uses of ${name} disagree about its unit: it has none`);
 }

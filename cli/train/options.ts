@@ -61,7 +61,7 @@ export function withStepOptions(command: Command): Command {
     .option('--clip-value <x>', 'largest magnitude of an element of a gradient', number)
     .option('--ema <share>', 'keep a moving average of the weights: this share of the old value', number)
     .option('--sam <radius>', 'sharpness-aware minimisation', number)
-    .option('--train-only <patterns>', 'the parameters that are trained (default: all float initializers of rank 1 and more)', patterns)
+    .option('--train-only <patterns>', 'the parameters that are trained (default: all float initializers but single numbers without a path as their name)', patterns)
     .option('--freeze <patterns>', 'parameters that keep their values', patterns)
     .option('--batch <n>', 'samples of a step (default: what the model has)', positive)
     .option('--micro-batch <n>', 'samples that are computed at a time', positive);

@@ -33,13 +33,18 @@ export function declareParameters(graph: Graph, statistics: readonly Statistic[]
 
 /**
  * Whether a float initializer is trained: one that a pattern names, else each of rank 1 and more. A tensor of rank 0 is how exporters write the numbers of a formula (an epsilon, a
- * half, the root of a head's size), so as a weight it has to be named.
+ * half, the root of a head's size), under names that they make up (`val_12`, `/attention/Constant_output_0`): without a pattern it only counts where it has the name of a module's
+ * parameter, a path with dots (`blocks.1.gain`).
  */
-const isTrained = (s: State, { only, freeze = [] }: Pick<TrainOptions, 'only' | 'freeze'>): boolean => (only ? matches(s.name, only) : s.value.type.shape.length > 0) && !matches(s.name, freeze);
+const isTrained = (s: State, { only, freeze = [] }: Pick<TrainOptions, 'only' | 'freeze'>): boolean => (only ? matches(s.name, only) : !isScalar(s) || modulePath.test(s.name)) && !matches(s.name, freeze);
+const isScalar = (s: State): boolean => s.value.type.shape.length === 0;
+const modulePath = /^\w+(\.\w+)+$/;
 
-/** Names of the single numbers that are left as they are though the model may have learned them. */
-export function scalarsLeft(graph: Graph, statistics: readonly Statistic[], { only }: Pick<TrainOptions, 'only'>): string[] {
-  return only ? [] : floatsOf(graph, statistics).filter((s) => s.value.type.shape.length === 0).map((s) => s.name);
+/** Names of the single numbers (float initializers of rank 0) that no pattern decides on: those that are trained, and those that stay as they are. */
+export function scalarsOf(graph: Graph, statistics: readonly Statistic[], options: Pick<TrainOptions, 'only' | 'freeze'>): { readonly trained: string[]; readonly kept: string[] } {
+  const open = options.only ? [] : floatsOf(graph, statistics).filter((s) => isScalar(s) && !matches(s.name, options.freeze ?? []));
+  const names = (trained: boolean): string[] => open.filter((s) => isTrained(s, options) === trained).map((s) => s.name);
+  return { trained: names(true), kept: names(false) };
 }
 
 function floatsOf(graph: Graph, statistics: readonly Statistic[]): State[] {

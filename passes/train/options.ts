@@ -75,7 +75,7 @@ export interface TrainOptions {
   readonly optimizer: OptimizerSpec;
   /** The output that the loss judges; the model's first one unless given. */
   readonly output?: string;
-  /** Patterns of the parameters that are trained, in place of all: the only way to train a single number (a float initializer of rank 0), which counts as a constant otherwise. */
+  /** Patterns of the parameters that are trained, in place of all float weights. A single number (an initializer of rank 0) counts without them only where its name is a path with dots. */
   readonly only?: readonly string[];
   /** Patterns of parameters that keep their values. */
   readonly freeze?: readonly string[];
