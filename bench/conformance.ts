@@ -1,5 +1,5 @@
 /**
- * Runs official ONNX backend tests: npm run conformance -- FOLDER [--backend wasm|reference] [--filter TEXT] [--json FILE]
+ * Runs official ONNX backend tests: npm run conformance -- FOLDER [--backend wasm|reference|wgsl] [--filter TEXT] [--json FILE]
  *
  * A test passes (all values right), fails (wrong value, crash, wrong shape or type), or is refused (Unsupported, naming the op or type and why).
  * Inputs are bound at compile time only where the compiler says that their values decide shapes; all others reach run().
@@ -10,12 +10,14 @@ import { parseArgs } from 'node:util';
 import { exceptions } from './conformance-exceptions.ts';
 import { judge, judgeBy, onnxTolerance } from './judge.ts';
 import { isFloat, sizeOf } from '../ir/type.ts';
-import { runCase, type CaseResult } from './onnx-case.ts';
+import { openGpu } from '../runtime/index.ts';
+import { runCase, type CaseBackend, type CaseResult } from './onnx-case.ts';
 
 interface Row {
   readonly test: string;
   readonly outcome: 'passed' | 'failed' | 'refused';
   readonly ulp: number;
+  /** Kernels that ran; dispatches, on a GPU. */
   readonly kernels: number;
   readonly bound: readonly string[];
   /** What was refused, by name. */
@@ -29,9 +31,17 @@ const { values, positionals } = parseArgs({
 });
 const folder = positionals[0];
 if (folder === undefined || !existsSync(folder)) {
-  console.error('usage: npm run conformance -- FOLDER [--backend wasm|reference] [--filter TEXT] [--json FILE] [--verbose]');
+  console.error('usage: npm run conformance -- FOLDER [--backend wasm|reference|wgsl] [--filter TEXT] [--json FILE] [--verbose]');
   process.exit(2);
 }
+
+if (values.backend !== 'wasm' && values.backend !== 'reference' && values.backend !== 'wgsl') {
+  console.error(`there is no backend ${values.backend}; there are wasm, reference and wgsl`);
+  process.exit(2);
+}
+const gpu = values.backend === 'wgsl' ? await openGpu() : undefined;
+const backend: CaseBackend = gpu ?? (values.backend === 'reference' ? 'reference' : 'wasm');
+if (gpu) console.log(`GPU: ${gpu.adapter}`);
 
 const rows: Row[] = [];
 for (const test of readdirSync(folder).sort()) {
@@ -51,12 +61,13 @@ if (values.json !== undefined) writeFileSync(values.json, JSON.stringify(rows, n
 const count = (outcome: Row['outcome']): number => rows.filter((r) => r.outcome === outcome).length;
 console.log(`${count('passed')} passed, ${count('failed')} failed, ${count('refused')} refused`);
 process.exitCode = count('failed') === 0 ? 0 : 1;
+gpu?.close();
 
 async function evaluate(test: string, path: string): Promise<Row> {
   const base = { test, ulp: 0, kernels: 0, bound: [] as readonly string[], feature: '' };
   let result: CaseResult;
   try {
-    result = await runCase(path, values.backend === 'reference' ? 'reference' : 'wasm');
+    result = await runCase(path, backend);
   } catch (e) {
     return { ...base, outcome: 'failed', reason: `crashed: ${e instanceof Error ? (e.stack ?? e.message) : String(e)}`.split('\n').slice(0, 3).join(' | ') };
   }

@@ -1,5 +1,5 @@
 /**
- * Judges real models by their recorded outputs: npm run models -- FOLDER [--filter TEXT] [--threads 1,2]
+ * Judges real models by their recorded outputs: npm run models -- FOLDER [--filter TEXT] [--threads 1,2] [--backend wasm|wgsl]
  *
  * FOLDER holds NAME.onnx beside NAME.safetensors with `input/…` and `output/…`. Every output element has to lie within 1e-3 of the output's largest
  * magnitude (one quantum for quantised models), on each number of threads, and all thread counts have to give the same bits.
@@ -12,7 +12,7 @@ import { readModelFile } from '../frontend/onnx/external.ts';
 import type { GraphView } from '../frontend/onnx/model.ts';
 import { compile } from '../index.ts';
 import { isFloat, sameShape, showType, type Tensor } from '../ir/type.ts';
-import { load, readSafetensors } from '../runtime/index.ts';
+import { load, openGpu, readSafetensors, type LoadOptions } from '../runtime/index.ts';
 import { numbersOf } from './judge.ts';
 import { withBoundInputs } from './onnx-case.ts';
 
@@ -24,12 +24,16 @@ const exceptions: Readonly<Record<string, Readonly<Record<string, number>>>> = {
   yunet_n_320: { obj_8: 2 ** -23, obj_16: 2 ** -23, obj_32: 2 ** -23 },
 };
 
-const { values, positionals } = parseArgs({ allowPositionals: true, options: { filter: { type: 'string' }, threads: { type: 'string', default: '1,2' } } });
+const { values, positionals } = parseArgs({ allowPositionals: true, options: { filter: { type: 'string' }, threads: { type: 'string', default: '1,2' }, backend: { type: 'string', default: 'wasm' } } });
 const folder = positionals[0];
-if (folder === undefined || !existsSync(folder)) {
-  console.error('usage: npm run models -- FOLDER [--filter TEXT] [--threads 1,2]');
+if (folder === undefined || !existsSync(folder) || (values.backend !== 'wasm' && values.backend !== 'wgsl')) {
+  console.error('usage: npm run models -- FOLDER [--filter TEXT] [--threads 1,2] [--backend wasm|wgsl]');
   process.exit(2);
 }
+
+/** The ways in which a model runs; all have to give the same bits. */
+const gpu = values.backend === 'wgsl' ? await openGpu() : undefined;
+const ways: readonly { readonly name: string; readonly options: LoadOptions }[] = gpu ? [{ name: gpu.adapter, options: { gpu } }] : values.threads.split(',').map((n) => ({ name: `${n} threads`, options: { threads: Number(n) } }));
 
 let passed = 0;
 let failed = 0;
@@ -44,6 +48,7 @@ for (const file of readdirSync(folder).sort()) {
 }
 console.log(`${passed} passed, ${failed} failed`);
 process.exitCode = failed === 0 && passed > 0 ? 0 : 1;
+gpu?.close();
 
 /** Undefined where the model passes, else what is wrong. */
 async function judgeModel(model: string, data: string): Promise<string | undefined> {
@@ -55,18 +60,18 @@ async function judgeModel(model: string, data: string): Promise<string | undefin
   const wanted = pick('output/');
   if (Object.keys(wanted).length === 0) return `${data} holds no output`;
   const shapes = Object.fromEntries(Object.entries(inputs).map(([k, t]) => [k, t.shape]));
-  const { result: artifact, bound } = await withBoundInputs(inputs, (values) => compile(model, { shapes, values }));
+  const { result: artifact, bound } = await withBoundInputs(inputs, (bound) => compile(model, { shapes, values: bound, ...(gpu && { backend: 'wgsl' }) }));
   const given = Object.fromEntries(Object.entries(inputs).filter(([name]) => !bound.includes(name)));
   let first: Record<string, Tensor> | undefined;
-  for (const threads of values.threads.split(',').map(Number)) {
-    await using session = await load(artifact, { threads });
+  for (const { name: way, options } of ways) {
+    await using session = await load(artifact, options);
     const got = (await session.run(given)) as Record<string, Tensor>;
     for (const [name, want] of Object.entries(wanted)) {
       const tensor = got[name];
       if (!tensor) return `output ${name} is missing`;
       const tolerance = (exceptions[basename(model, '.onnx')]?.[name] ?? 0) + toleranceOf(want, quantumOf(graph, name));
       const problem = differs(tensor, want, tolerance);
-      if (problem !== undefined) return `${threads} threads, output ${name}: ${problem}`;
+      if (problem !== undefined) return `${way}, output ${name}: ${problem}`;
       const shuffled = { ...want, data: want.data.slice().reverse() } as Tensor;
       const zeros = { ...want, data: want.data.slice().fill(0 as never) } as Tensor;
       for (const [what, wrong] of [['zeros', zeros], ['reversed outputs', shuffled]] as const) {

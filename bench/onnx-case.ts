@@ -8,17 +8,21 @@ import { compile } from '../index.ts';
 import { Unsupported, UserError } from '../ir/diagnostic.ts';
 import { evaluate } from '../ir/evaluate.ts';
 import type { Tensor } from '../ir/type.ts';
-import { load } from '../runtime/index.ts';
+import { load, type SharedGpu } from '../runtime/index.ts';
+import type { GpuStep } from '../runtime/manifest.ts';
 
 export type CaseResult =
   | { readonly kind: 'ran'; readonly kernels: number; readonly bound: readonly string[]; readonly outputs: readonly { readonly name: string; readonly got: Tensor; readonly want: Tensor }[] }
   | { readonly kind: 'refused'; readonly feature: string; readonly reason: string };
 
+/** What runs a test; a GPU is one for all tests of a process. */
+export type CaseBackend = 'wasm' | 'reference' | SharedGpu;
+
 /**
  * Compiles and runs the test. Inputs reach run(), but for those that the compiler asks for by name because their values decide shapes. A refusal
  * (Unsupported) is a result; anything else that is thrown is the caller's to report.
  */
-export async function runCase(folder: string, backend: 'wasm' | 'reference'): Promise<CaseResult> {
+export async function runCase(folder: string, backend: CaseBackend): Promise<CaseResult> {
   try {
     const model = join(folder, 'model.onnx');
     const { given, wanted } = readData(join(folder, 'test_data_set_0'), model);
@@ -44,12 +48,13 @@ function readData(data: string, model: string): { given: Tensor[]; wanted: Tenso
   }
 }
 
-async function runModel(model: string, given: readonly Tensor[], wanted: readonly Tensor[], backend: 'wasm' | 'reference'): Promise<CaseResult> {
+async function runModel(model: string, given: readonly Tensor[], wanted: readonly Tensor[], backend: CaseBackend): Promise<CaseResult> {
   const names = declaredInputs(model, given);
   const inputs = Object.fromEntries(names.map((name, i) => [name, given[i]!]));
   const shapes = Object.fromEntries(names.map((name, i) => [name, given[i]!.shape]));
   const { result, bound } = await withBoundInputs(inputs, (values) => {
     const options: ImportOptions = { shapes, values };
+    if (typeof backend === 'object') return throughGpu(model, options, inputs, backend);
     return backend === 'wasm' ? throughWasm(model, options, inputs) : throughReference(model, options, inputs);
   });
   return { kind: 'ran', kernels: result.kernels, bound, outputs: result.outputs.map(([name, got], i) => ({ name, got, want: wanted[i]! })).slice(0, wanted.length) };
@@ -79,6 +84,16 @@ async function throughWasm(model: string, options: ImportOptions, inputs: Readon
   const given = Object.fromEntries(session.inputs.map((i) => [i.name, inputs[i.name]!]));
   const outputs = session.runSync(given);
   return { kernels: artifact.manifest.steps.length, outputs: session.outputs.map((o) => [o.name, outputs[o.name]!]) };
+}
+
+/** `kernels`: dispatches of the run. */
+async function throughGpu(model: string, options: ImportOptions, inputs: Readonly<Record<string, Tensor>>, gpu: SharedGpu): Promise<Ran> {
+  const artifact = await compile(model, { ...options, backend: 'wgsl' });
+  await using session = await load(artifact, { gpu });
+  const given = Object.fromEntries(session.inputs.map((i) => [i.name, inputs[i.name]!]));
+  const outputs = await session.run(given);
+  const count = (steps: readonly GpuStep[]): number => steps.reduce((n, s) => n + ('repeat' in s ? s.repeat * count(s.body) : 1), 0);
+  return { kernels: count(artifact.manifest.gpu!.entries[0]!), outputs: session.outputs.map((o) => [o.name, outputs[o.name]!]) };
 }
 
 function throughReference(model: string, options: ImportOptions, inputs: Readonly<Record<string, Tensor>>): Ran {

@@ -4,7 +4,7 @@ import { control } from './control.ts';
 import { InputError } from './error.ts';
 import type { InputValue } from './inputs.ts';
 import type { Manifest } from './manifest.ts';
-import { byteLength, dtypeFacts, type Tensor } from './tensor.ts';
+import { byteLength, dtypeFacts, elementCount, type Tensor } from './tensor.ts';
 
 /** Asked for when run() gets other shapes, or other values of bound inputs, than the artifact was compiled for. */
 export interface SpecialisationRequest {
@@ -22,6 +22,8 @@ export interface ArtifactObject {
   readonly manifest: Manifest;
   /** Module binaries by file name. */
   readonly modules: Readonly<Record<string, Uint8Array>>;
+  /** Texts of shaders by file name, where the artifact is for WebGPU. */
+  readonly shaders?: Readonly<Record<string, string>>;
   /** The bytes of weights.safetensors, in pieces that follow each other, or a source to read them from. */
   readonly weights: Uint8Array | ByteSource;
   /** Compiles another specialisation of the same model; absent where the compiler is not at hand. */
@@ -33,6 +35,8 @@ export interface ArtifactObject {
 export interface OpenArtifact {
   readonly manifest: Manifest;
   module(file: string): Promise<Uint8Array>;
+  /** Texts of shaders by file name. */
+  shaders(): Promise<Readonly<Record<string, string>>>;
   weights(): Promise<ByteSource>;
 }
 
@@ -45,6 +49,7 @@ export async function openArtifact(source: string | URL | ArtifactObject): Promi
         if (!binary) throw new InputError(`the artifact has no module ${file}`);
         return binary;
       },
+      shaders: async () => source.shaders ?? {},
       weights: async () => (source.weights instanceof Uint8Array ? memorySource(source.weights, 'weights.safetensors') : source.weights),
     };
   }
@@ -52,8 +57,9 @@ export async function openArtifact(source: string | URL | ArtifactObject): Promi
   const text = new TextDecoder().decode(await readAll(at('manifest.json')));
   const where = String(at('manifest.json'));
   return {
-    manifest: checkManifest(parse(text, where), where),
+    manifest: checkManifest(parse<Manifest>(text, where), where),
     module: (file) => readAll(at(plainName(file, where))),
+    shaders: async () => parse<Record<string, string>>(new TextDecoder().decode(await readAll(at('shaders.json'))), String(at('shaders.json'))),
     async weights() {
       const place = at('weights.safetensors');
       return typeof place === 'string' ? fileSource(place) : urlSource(place);
@@ -72,9 +78,9 @@ function locate(source: string | URL): (file: string) => string | URL {
   return (file) => new URL(file, folder);
 }
 
-function parse(text: string, where: string): Manifest {
+function parse<T>(text: string, where: string): T {
   try {
-    return JSON.parse(text) as Manifest;
+    return JSON.parse(text) as T;
   } catch {
     throw new InputError(`${where} is not JSON; is this the folder that \`tilewright compile\` wrote?`);
   }
@@ -98,17 +104,17 @@ function checkManifest(manifest: Manifest, where: string): Manifest {
   const { memory } = manifest;
   const counts = [memory?.scratch, memory?.scratchPerThread, memory?.maxThreads];
   if (!counts.every((n) => Number.isSafeInteger(n) && n >= 0) || memory.maxThreads < 1) bad('memory is missing or malformed');
-  if (memory.scratch + memory.scratchPerThread > pageLimit) bad(`it needs ${memory.scratch + memory.scratchPerThread} bytes of memory, WebAssembly has ${pageLimit}`);
+  if (manifest.backend !== 'wgsl' && memory.scratch + memory.scratchPerThread > pageLimit) bad(`it needs ${memory.scratch + memory.scratchPerThread} bytes of memory, WebAssembly has ${pageLimit}`);
   const inside = (name: string, address: number, bytes: number): void => {
     if (!Number.isSafeInteger(address) || address < control.size || address + bytes > memory.scratch) bad(`${JSON.stringify(name)} lies outside the memory (address ${address}, ${bytes} bytes)`);
   };
   for (const io of [...manifest.inputs, ...manifest.outputs]) {
     if (!(io.dtype in dtypeFacts) || !Array.isArray(io.shape) || !io.shape.every((d) => Number.isSafeInteger(d) && d >= 0)) bad(`the type of ${JSON.stringify(io.name)} is malformed`);
-    inside(io.name, io.address, byteLength(io));
+    inside(io.name, io.address, manifest.backend === 'wgsl' ? 4 * elementCount(io.shape) : byteLength(io));
   }
   for (const w of manifest.weights) {
     if (!Number.isSafeInteger(w.bytes) || w.bytes < 0) bad(`the size of ${JSON.stringify(w.name)} is malformed`);
-    inside(w.name, w.address, w.bytes);
+    inside(w.name, w.address, w.dtype === undefined ? w.bytes : (4 * w.bytes) / dtypeFacts[w.dtype].bytes);
   }
   return manifest;
 }

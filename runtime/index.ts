@@ -3,6 +3,8 @@ export { load, type LoadOptions, type MemoryReport, type Session, type StepTime 
 export type { ArtifactObject, Explain, Recompile, SpecialisationRequest } from './artifact.ts';
 export { memorySource, type ByteSource } from './bytes.ts';
 export { InputError, RunError } from './error.ts';
+export { openGpu, type SharedGpu } from './webgpu/device.ts';
+export { NoGpu, ShaderError } from './webgpu/error.ts';
 export type { InputOf, InputValue, Numbers } from './inputs.ts';
 export type { DTypeName, IoEntry, Manifest } from './manifest.ts';
 export { readNpy, writeNpy } from './npy.ts';

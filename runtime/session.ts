@@ -8,6 +8,7 @@ import type { Manifest } from './manifest.ts';
 import { specialisations, type Specialisations } from './specialisation.ts';
 import { start } from './start.ts';
 import { byteLength, tensorOver, type Tensor, type TensorInfo } from './tensor.ts';
+import type { SharedGpu } from './webgpu/device.ts';
 import type { Patch } from './worker.ts';
 
 export interface LoadOptions {
@@ -19,6 +20,8 @@ export interface LoadOptions {
   readonly wide?: boolean;
   /** Node alone: the calling thread works too and runSync exists; run() then blocks the event loop. */
   readonly sync?: boolean;
+  /** Runs artifacts for WebGPU on this device, which stays open when the session is closed; a device of their own unless given. */
+  readonly gpu?: SharedGpu;
   /** Compiles other specialisations when run() asks for them; an artifact in memory brings its own. */
   readonly recompile?: Recompile;
 }
@@ -41,7 +44,8 @@ export interface Session {
   readonly inputs: readonly TensorInfo[];
   readonly outputs: readonly TensorInfo[];
   readonly threads: number;
-  readonly features: Features;
+  /** The module that runs, or `webgpu`. */
+  readonly features: Features | 'webgpu';
   readonly memory: MemoryReport;
   /** What the caller should know: threads that could not be had or that the artifact does not allow, a wide module that was not used. */
   readonly notices: readonly string[];
@@ -82,7 +86,7 @@ class LoadedSession implements Session {
   readonly inputs: readonly TensorInfo[];
   readonly outputs: readonly TensorInfo[];
   readonly threads: number;
-  readonly features: Features;
+  readonly features: Features | 'webgpu';
   readonly memory: MemoryReport;
   readonly notices: readonly string[];
   readonly #manifest: Manifest;
@@ -97,7 +101,7 @@ class LoadedSession implements Session {
   #failure: Error | undefined;
   #times: Float64Array | undefined;
 
-  constructor(manifest: Manifest, executor: Executor, features: Features, memory: MemoryReport, notices: readonly string[], specialise: Specialisations | undefined) {
+  constructor(manifest: Manifest, executor: Executor, features: Features | 'webgpu', memory: MemoryReport, notices: readonly string[], specialise: Specialisations | undefined) {
     const info = ({ name, dtype, shape }: TensorInfo): TensorInfo => ({ name, dtype, shape });
     this.model = manifest.model;
     this.inputs = manifest.inputs.map(info);

@@ -15,8 +15,14 @@ import { byteLength, bytesOf, tensorOver, type Tensor } from './tensor.ts';
 const pageSize = 65536;
 
 /** Picks the module, starts the threads and fills the memory. Adds to `notices` what the caller should know. */
-export async function start(artifact: OpenArtifact, options: LoadOptions, notices: string[]): Promise<{ executor: Executor; features: Features }> {
+export async function start(artifact: OpenArtifact, options: LoadOptions, notices: string[]): Promise<{ executor: Executor; features: Features | 'webgpu' }> {
   const { manifest } = artifact;
+  if (manifest.backend === 'wgsl') {
+    const { startGpu } = await import('./webgpu/start.ts');
+    const executor = await startGpu(artifact, options.gpu, notices);
+    await readWeights(artifact, executor);
+    return { executor, features: 'webgpu' };
+  }
   if (options.sync && !canBlock()) throw new InputError('sync: this thread may not wait for others (the main thread of a page never may, and no thread without shared memory); leave it out and use run()');
   const wide = (options.wide ?? false) && manifest.modules.some((m) => m.features === 'wide') && enableRevectorizer();
   if (options.wide && !wide) notices.push('wide vectors: not available here or not compiled into this artifact; the ordinary module is used');

@@ -3,6 +3,7 @@ import type { Op, Value } from '../../ir/graph.ts';
 import type { Placed } from '../../ir/tile.ts';
 import { sizeOf } from '../../ir/type.ts';
 import { libraryText } from './library.ts';
+import { literal } from './literal.ts';
 import { decodeName, encodeName } from './small-floats.ts';
 import { isSmallFloat, registerOf, wordOf, type Word } from './types.ts';
 import { address, Writer } from './writer.ts';
@@ -62,7 +63,9 @@ export class Kernel {
   /** Operand `i` at an address in elements of its buffer, in a register. */
   loadWord(i: number, at: string): string {
     const x = this.operands[i]!;
-    const { dtype } = x.type;
+    const { dtype, shape } = x.type;
+    // What has no elements is not bound, and no invocation gets here.
+    if (sizeOf(shape) === 0) return literal(this.w, registerOf(dtype), 0);
     const b = this.#binding(x);
     const word = converted(`${b.name}[${at}]`, b.word, wordOf(dtype));
     if (isSmallFloat(dtype)) return this.w.call(decodeName(dtype), word);

@@ -128,10 +128,11 @@ class Emission {
     }
   }
 
-  #add(op: Op, kernels: readonly KernelCode[]): Dispatch[] {
+  /** `cost`: of what is no op of a graph. */
+  #add(op: Op, kernels: readonly KernelCode[], cost?: { readonly flops: number; readonly bytes: number }): Dispatch[] {
     if (kernels.length === 0) return [];
     const row = this.rows.length;
-    this.rows.push({ name: nameOf(op), source: op.source, chunks: kernels.reduce((n, k) => n + k.workgroups, 0), ...costOf(op) });
+    this.rows.push({ name: nameOf(op), source: op.source, chunks: kernels.reduce((n, k) => n + k.workgroups, 0), ...(cost ?? costOf(op)) });
     return kernels.map((k): Dispatch => {
       const bindings = k.buffers.map((id): Dispatch['bindings'][number] => {
         const b = this.#buffers.get(id)!;
@@ -165,7 +166,7 @@ class Emission {
     const name = counts ? 'next round' : 'first round';
     const kernel = new Kernel({ ...op, name, regions: [] }, counts ? [at] : [], [at]);
     kernel.store(0, [], counts ? `${kernel.load(0, [])} + 1` : '0');
-    return this.#add({ name, operands: [], attrs: {}, results: [index], regions: [], source: op.source }, [kernel.finish(1, 1)]);
+    return this.#add({ name, operands: [], attrs: {}, results: [index], regions: [], source: op.source }, [kernel.finish(1, 1)], { flops: 0, bytes: 4 });
   }
 
   /** A copy, into a row of a stack where the target is one. */
@@ -184,7 +185,7 @@ class Emission {
     const strides = rowMajor(row.shape);
     const index = row.shape.map((d, axis) => w.let('i', `(element / ${strides[axis]!}) % ${d}`));
     kernel.store(0, [w.let('round', kernel.load(1, [])), ...index], kernel.load(0, index));
-    return this.#add({ name: 'stack', operands: [from], attrs: {}, results: [to.stack], regions: [], source: op.source }, [kernel.finish(Math.ceil(count / 64), 64)]);
+    return this.#add({ name: 'stack', operands: [from], attrs: {}, results: [to.stack], regions: [], source: op.source }, [kernel.finish(Math.ceil(count / 64), 64)], { flops: 0, bytes: 8 * count });
   }
 
   #segmentOf(v: Value): number {

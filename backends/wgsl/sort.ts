@@ -29,9 +29,9 @@ export function emitSort(op: Op, operands: readonly Located[], results: readonly
     const [nanOther, nanOwn] = float ? [w.call('is_nan', other), w.call('is_nan', own)] : ['false', 'false'];
     const before = flag(op.attrs, 'largest') ? `${nanOther} && !${nanOwn}` : `${nanOwn} && !${nanOther}`;
     const after = flag(op.attrs, 'largest') ? `${nanOwn} && !${nanOther}` : `${nanOther} && !${nanOwn}`;
-    const first = float ? `${before} || ${other} ${better} ${own}` : `${other} ${better} ${own}`;
-    const last = float ? `${after} || ${other} ${worse} ${own}` : `${other} ${worse} ${own}`;
-    w.line(`${rank} += select(0, 1, ${first} || (!(${last}) && ${t} < ${index[axis]!}));`);
+    const first = float ? `(${before}) || ${other} ${better} ${own}` : `${other} ${better} ${own}`;
+    const last = float ? `(${after}) || ${other} ${worse} ${own}` : `${other} ${worse} ${own}`;
+    w.line(`${rank} += select(0, 1, (${first}) || (!(${last}) && ${t} < ${index[axis]!}));`);
   });
   w.block(`if (${rank} < ${k})`, () => {
     const at = index.map((i, d) => (d === axis ? rank : i));

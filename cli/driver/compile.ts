@@ -4,7 +4,7 @@ import type { WasmModule } from '../../backends/wasm/module.ts';
 import { importModel, type ImportedModel, type ImportOptions } from '../../frontend/index.ts';
 import { Unsupported, UserError } from '../../ir/diagnostic.ts';
 import type { Graph } from '../../ir/graph.ts';
-import type { TileProgram } from '../../ir/tile.ts';
+import type { Target, TileProgram } from '../../ir/tile.ts';
 import type { Tensor } from '../../ir/type.ts';
 import type { NormSpec } from '../../passes/norm/options.ts';
 import { rewriteNorms } from '../../passes/norm/rewrite-norms.ts';
@@ -29,7 +29,11 @@ import { fitMemory, type MemoryFit } from './fit-memory.ts';
 import { rewrittenFile, writeFolder, type Files } from './folder.ts';
 import { makeManifest, weightsOf } from './manifest.ts';
 import { stateRoles } from './state-roles.ts';
-import { wasmTarget } from './target.ts';
+import { emitGpu } from './gpu.ts';
+import { wasmTarget, wgslTarget } from './target.ts';
+
+/** What an artifact runs on. */
+export type Backend = 'wasm' | 'wgsl';
 
 export interface CompileOptions {
   /** Sizes of symbolic dimensions; 1 unless given. */
@@ -38,6 +42,8 @@ export interface CompileOptions {
   readonly values?: Readonly<Record<string, Tensor>>;
   /** Shapes of inputs, from which symbolic dimensions follow. */
   readonly shapes?: Readonly<Record<string, readonly number[]>>;
+  /** What the artifact runs on: WebAssembly (the default), or a GPU through WebGPU. */
+  readonly backend?: Backend;
   /** A module is emitted for each feature set, best first; the runtime takes the first that runs. */
   readonly features?: readonly Features[];
   /** Most threads that the artifact may use. */
@@ -94,9 +100,9 @@ export function compileGraph(model: string | Uint8Array, options: CompileOptions
   const imported = importModel(model, importOptions(options));
   onGraph?.(imported.graph, 'import', 0);
   if (stopAfter === 'import') return { imported, graph: imported.graph };
-  const start = options.norm ? rewriteNorms(imported, options.norm, wasmTarget).graph : imported.graph;
+  const start = options.norm ? rewriteNorms(imported, options.norm, targetOf(options)).graph : imported.graph;
   if (start !== imported.graph) onGraph?.(start, 'rewrite-norms', 0);
-  const graph = runPipeline(start, wasmTarget, { ...(onGraph && { onGraph }), ...(onProgress && { onProgress }), ...(stopAfter !== undefined && { stopAfter }) });
+  const graph = runPipeline(start, targetOf(options), { ...(onGraph && { onGraph }), ...(onProgress && { onProgress }), ...(stopAfter !== undefined && { stopAfter }) });
   return { imported, graph };
 }
 
@@ -121,12 +127,13 @@ export async function artifactOf(
   recompile?: (manifest: Manifest, wanted: SpecialisationRequest) => Promise<Artifact>,
 ): Promise<Artifact> {
   options.onProgress?.('plan', 0, 1);
-  return emitArtifact(imported, inStage('plan', graph, () => plan(graph, wasmTarget)), options, undefined, recompile);
+  return emitArtifact(imported, inStage('plan', graph, () => plan(graph, targetOf(options))), options, undefined, recompile);
 }
 
 /** Compiles a model to a step of training and an evaluation over the same state. */
 async function compileTraining(model: string | Uint8Array, options: CompileOptions, train: TrainOptions): Promise<Artifact> {
   const { onGraph, onProgress } = options;
+  const target = targetOf(options);
   onProgress?.('import', 0, 1);
   const imported = normalized(importModel(model, importOptions(options)), options.norm);
   onGraph?.(imported.graph, 'import', 0);
@@ -134,11 +141,11 @@ async function compileTraining(model: string | Uint8Array, options: CompileOptio
   const inference = normalized(importModel(model, { ...importOptions(options), inference: true }), options.norm, true);
   const rewritten = options.norm && rewrittenOnnx(model, options.norm, { ...importOptions(options), anyBatch: true });
   const build = (by: TrainOptions, evaluated: number | undefined, h: PipelineOptions): { readonly step: TrainingStep; readonly program: TileProgram } => {
-    const step = trainingStep(imported.graph, imported.statistics, by, wasmTarget, h);
-    const evaluation = evaluationStep(inference.graph, step, { ...(by.batch !== undefined && { batch: by.batch }), ...(evaluated !== undefined && { microBatch: evaluated }) }, wasmTarget);
-    const entries = [{ name: 'step', graph: runPipeline(step.graph, wasmTarget, h) }, { name: 'eval', graph: runPipeline(evaluation, wasmTarget) }];
+    const step = trainingStep(imported.graph, imported.statistics, by, target, h);
+    const evaluation = evaluationStep(inference.graph, step, { ...(by.batch !== undefined && { batch: by.batch }), ...(evaluated !== undefined && { microBatch: evaluated }) }, target);
+    const entries = [{ name: 'step', graph: runPipeline(step.graph, target, h) }, { name: 'eval', graph: runPipeline(evaluation, target) }];
     onProgress?.('plan', 0, 1);
-    return { step, program: inStage('plan', entries[0]!.graph, () => planEntries(entries, wasmTarget)) };
+    return { step, program: inStage('plan', entries[0]!.graph, () => planEntries(entries, target)) };
   };
   const fit = options.memory === undefined ? undefined : fitStep(options.memory, train, (by, evaluated) => build(by, evaluated, {}).program);
   const part = fit?.microBatch;
@@ -163,6 +170,9 @@ function fitStep(limit: number, train: TrainOptions, plan: (by: TrainOptions, ev
   return { fit, microBatch: fit.samples === batch ? undefined : fit.samples };
 }
 
+/** The machine that a compilation plans for. */
+const targetOf = ({ backend }: CompileOptions): Target => (backend === 'wgsl' ? wgslTarget : wasmTarget);
+
 function importOptions({ dims, values, shapes, file }: CompileOptions): ImportOptions {
   return { ...(dims && { dims }), ...(values && { values }), ...(shapes && { shapes }), ...(file !== undefined && { file }) };
 }
@@ -172,6 +182,21 @@ async function emitArtifact(
   imported: Pick<ImportedModel, 'bound' | 'dims' | 'warnings'>, program: TileProgram, options: CompileOptions,
   roles: ReadonlyMap<string, StateEntry['role']> | undefined, recompile?: (manifest: Manifest, wanted: SpecialisationRequest) => Promise<Artifact>, files: Files = {},
 ): Promise<Artifact> {
+  if (options.backend === 'wgsl') {
+    options.onProgress?.('emit wgsl', 0, 1);
+    const gpu = inStage('emit wgsl', program.graph, () => emitGpu(imported, program, { profile: options.profile ?? false, producer: `tilewright ${version()}` }, roles));
+    const chunks = safetensorsChunks(weightsOf(program));
+    return {
+      manifest: gpu.manifest,
+      modules: {},
+      shaders: gpu.shaders,
+      weights: chunkSource(chunks, 'weights.safetensors'),
+      ...(recompile && { recompile: (wanted: SpecialisationRequest) => recompile(gpu.manifest, wanted) }),
+      program,
+      warnings: imported.warnings,
+      save: (folder) => save(folder, gpu.manifest, {}, chunks, { ...files, ...gpu.files }),
+    };
+  }
   // Binaryen takes a while to start; a model that is refused should not wait for it.
   const { emitWasm } = await import('../../backends/wasm/module.ts');
   const features = options.features ?? defaultFeatures;

@@ -12,7 +12,7 @@ export type Files = Readonly<Record<string, readonly Uint8Array[]>>;
 /** The model as ONNX, where training rewrote it. */
 export const rewrittenFile = 'rewritten.onnx';
 
-const ours = (file: string): boolean => ['manifest.json', 'weights.safetensors', 'model.js', 'model.d.ts', rewrittenFile].includes(file) || file.endsWith('.wasm');
+const ours = (file: string): boolean => ['manifest.json', 'weights.safetensors', 'model.js', 'model.d.ts', rewrittenFile, 'shaders', 'shaders.json'].includes(file) || file.endsWith('.wasm');
 
 /**
  * Checks that an artifact may be written to a folder: it does not exist, is empty, or holds an artifact and nothing else. Everything else is a
@@ -45,8 +45,10 @@ export async function writeFolder(folder: string, files: Files): Promise<void> {
   try {
     made = makeFolders(dirname(target));
     await mkdir(fresh);
+    const folders = new Set(Object.keys(files).map((file) => dirname(join(fresh, file))));
+    for (const f of folders) if (f !== fresh) await mkdir(f);
     for (const [file, chunks] of Object.entries(files)) await writeDurably(join(fresh, file), chunks);
-    await syncFolder(fresh);
+    for (const f of folders) await syncFolder(f);
     const existed = await rename(target, old).then(() => true, (e: unknown) => {
       if ((e as { code?: unknown }).code === 'ENOENT') return false;
       throw e;

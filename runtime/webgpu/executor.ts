@@ -85,8 +85,9 @@ class GpuExecutor implements Executor {
       if (!this.#closed) this.#fail(new RunError(`the GPU device was lost (${reason || 'unknown'}): ${message}`));
     });
     if (open.own) open.device.onuncapturederror = (event) => this.#fail(new RunError(`the GPU reports an error: ${event.error.message}`));
-    const named: readonly { readonly name: string; readonly address: number; readonly dtype?: DTypeName }[] = [...manifest.inputs, ...manifest.outputs, ...(manifest.state ?? []), ...manifest.weights, ...(manifest.entries ?? []).flatMap((e): readonly IoEntry[] => [...e.inputs, ...e.outputs])];
-    for (const t of named) this.#places.set(t.address, this.#place(t));
+    const named: readonly { readonly name: string; readonly address: number; readonly dtype?: DTypeName; readonly shape?: readonly number[] }[] = [...manifest.inputs, ...manifest.outputs, ...(manifest.state ?? []), ...manifest.weights, ...(manifest.entries ?? []).flatMap((e): readonly IoEntry[] => [...e.inputs, ...e.outputs])];
+    // Tensors without elements lie nowhere.
+    for (const t of named) if (!t.shape?.includes(0)) this.#places.set(t.address, this.#place(t));
     if (manifest.profile >= 0 && open.device.features.has('timestamp-query')) this.#times = new TimeStamps(open.device, manifest.steps.length);
   }
 
