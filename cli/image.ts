@@ -42,12 +42,23 @@ export async function readPicture(path: string): Promise<Picture> {
 }
 
 async function decode(path: string, bytes: Buffer): Promise<{ width: number; height: number; data: Uint8Array }> {
+  const wrong = flaw(path, bytes);
+  if (wrong !== undefined) throw new UserError(`${path} is not a picture that can be read: ${wrong}`);
   try {
     if (/\.png$/i.test(path)) return (await import('pngjs')).PNG.sync.read(bytes);
     return (await import('jpeg-js')).decode(bytes, { useTArray: true });
   } catch (e) {
     throw new UserError(`${path} is not a picture that can be read: ${reason(e)}`);
   }
+}
+
+/** What can be told of the bytes before decoding: decoders tell it in terms of their own. */
+function flaw(path: string, bytes: Buffer): string | undefined {
+  const png = /\.png$/i.test(path);
+  if (bytes.length === 0) return 'it is empty';
+  const signature = png ? [0x89, 0x50, 0x4e, 0x47] : [0xff, 0xd8];
+  if (signature.some((b, i) => bytes[i] !== b)) return `it does not start as a ${png ? 'PNG' : 'JPEG'} file does`;
+  return png && !bytes.includes('IEND') ? `it is cut off: ${bytes.length} bytes without the chunk IEND that ends a PNG file` : undefined;
 }
 
 /** One plane of luma (ITU-R BT.601). */

@@ -94,7 +94,8 @@ describe('a bad input file', () => {
     ['that is no .npy', 'x.npy', utf8('hello world, this is text'), /x\.npy is not a \.npy file/],
     ['of an unknown kind', 'x.txt', utf8('1 2 3'), /x\.txt: unknown kind of file/],
     ['that does not exist', 'none.npy', undefined, /none\.npy: it does not exist/],
-    ['a picture that is none', 'x.png', utf8('not a picture'), /x\.png is not a picture/],
+    ['a picture that is none', 'x.png', utf8('not a picture'), /x\.png is not a picture that can be read: it does not start as a PNG file does/],
+    ['a picture that is cut off', 'y.png', readFileSync(digit).subarray(0, 100), /y\.png is not a picture that can be read: it is cut off: 100 bytes without the chunk IEND/],
   ])('%s', async (_, name, bytes, message) => {
     const file = join(home, name);
     if (bytes) writeFileSync(file, bytes);
@@ -105,7 +106,10 @@ describe('a bad input file', () => {
     const file = join(home, 'x.npy');
     writeFileSync(file, digitNpy);
     expectRefusal(await tilewright(['run', example, '--input', `Input=${file}`], limit), /there is no input "Input" \(did you mean "Input3"\?\); the inputs are "Input3"/);
-    expectRefusal(await tilewright(['run', example], limit), /missing --input Input3=FILE \(f32\[1,1,28,28\]\)/);
+    expectRefusal(await tilewright(['run', example], limit), /missing --input Input3=FILE\.npy \(f32\[1,1,28,28\]\)\n/);
+    const open = join(home, 'open.onnx');
+    writeFileSync(open, encodeModel({ ...good, inputs: [value('x', 'f32', ['rows', 3])], outputs: [value('y', 'f32', ['rows', 3])] }));
+    expectRefusal(await tilewright(['run', open], limit), /missing --input x=FILE\.npy \(f32\[rows,3\]\); rows follow from the files, or give --dim rows=SIZE\n/);
   });
 });
 
@@ -134,7 +138,7 @@ describe('an output folder', () => {
   });
 
   test('on a system that does not take files cannot be made', async () => {
-    expectRefusal(await compileTo('/proc/tilewright/out'), /cannot write the artifact to \/proc\/tilewright\/out: .*/);
+    expectRefusal(await compileTo('/proc/tilewright/out'), /cannot write the artifact to \/proc\/tilewright\/out: \/proc\/tilewright takes no new folder; choose another/);
   });
 
   test('on a full disk leaves nothing behind', ({ skip }) => {

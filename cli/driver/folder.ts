@@ -62,7 +62,8 @@ export async function writeFolder(folder: string, files: Files): Promise<void> {
     await syncFolder(dirname(target));
   } catch (e) {
     await rm(made ?? fresh, { recursive: true, force: true }).catch(() => {});
-    throw new UserError(`cannot write the artifact to ${folder}: ${reason(e)}`);
+    const refused = (e as { code?: unknown }).code === 'ENOENT';
+    throw new UserError(`cannot write the artifact to ${folder}: ${refused ? `${dirname(target)} takes no new folder; choose another with -o` : reason(e)}`);
   }
   await rm(old, { recursive: true, force: true });
 }
