@@ -6,17 +6,17 @@ import type { Target } from '../ir/tile.ts';
 import type { Tensor } from '../ir/type.ts';
 import { eliminateDeadCode } from './eliminate-dead-code.ts';
 import { escaping, singleClusters } from './fuse/clusters.ts';
-import { growth } from './fuse/grow.ts';
+import { growth, type Growth } from './fuse/grow.ts';
 import { fusedOp, oneNumber } from './fuse/region.ts';
 
 /**
  * Puts elementwise chains into the op that makes or reads their values, as `fused` ops: after a convolution or contraction (residual additions included),
  * around a reduction or pool, whole softmaxes and norms, and what is left as maps. No op is computed twice, none moves before what it needs, and moves of
- * data (reshape, transpose, slice) stay outside except where a norm puts reduced axes back. Bodies of loops and branches are fused within themselves.
+ * data (reshape, transpose, slice) stay outside except where a norm puts reduced axes back. Bodies of loops and branches are fused within themselves. `kinds` leaves kinds of fusion out.
  */
-export function fuse(graph: Graph, target: Target): Graph {
+export function fuse(graph: Graph, target: Target, kinds: readonly Growth[] = growth): Graph {
   const clusters = singleClusters(graph);
-  for (const { kind, isRoot, grow } of growth) {
+  for (const { kind, isRoot, grow } of kinds) {
     for (const op of graph.ops) {
       if (!isRoot(op) || clusters.taken(op)) continue;
       const set = grow(op, clusters);
@@ -30,7 +30,7 @@ export function fuse(graph: Graph, target: Target): Graph {
     if (kind !== undefined) return fusedOp(kind as FusedKind, members, escaping(new Set(members), clusters), constant);
     if (isMap(only) && only.operands.some((v, i) => oneNumber(only, i, constant(v)))) return fusedOp('map', [only], only.results, constant);
     if (only.name === 'fused' || only.regions.length === 0) return only;
-    return { ...only, regions: only.regions.map((region) => fuse(region, target)) };
+    return { ...only, regions: only.regions.map((region) => fuse(region, target, kinds)) };
   });
   return eliminateDeadCode({ ...graph, ops }, target);
 }

@@ -77,6 +77,13 @@ export function growMap(first: Op, c: Clusters): ReadonlySet<Op> {
   return growForward(new Set([first]), c, (op) => isMap(op) && hasShape(op, shape), (set) => escaping(set, c).length <= maxMapResults);
 }
 
+/** As `growMap`, and what is computed for these ops alone. */
+export function growMapBothWays(first: Op, c: Clusters): ReadonlySet<Op> {
+  const shape = first.results[0]!.type.shape;
+  const returned = (op: Op): boolean => op.results.some((r) => c.returned(r));
+  return growBackward(growMap(first, c), c, maxOps, (op, set) => isMap(op) && hasShape(op, shape) && !returned(op) && op.results.every((r) => c.readers(r).every((reader) => set.has(reader))));
+}
+
 /** A kind of fusion: what it starts from, and what joins. */
 export interface Growth {
   readonly kind: FusedKind;

@@ -1,0 +1,164 @@
+/** Which way of cutting an op is taken, given where its operands lie. */
+import type { Op } from '../../ir/graph.ts';
+import { countOf, elementsOf, lastOf, type Cut, type Division, type Spread, type TileDim } from '../../ir/tiles.ts';
+import { divisionFrom, equalParts, isLocal, largestSlice, operandSpread, resultSpread, tilesOf } from './divide.ts';
+import { estimate, modelOf, type Estimate, type Model } from './estimate.ts';
+import { judge, searchSplits, type Split } from './search.ts';
+import type { TileTarget } from './target.ts';
+import { walkOf, type Walk } from './walk.ts';
+
+/** How an op is run. */
+export interface Choice {
+  readonly walk: Walk;
+  readonly division: Division;
+  readonly estimate: Estimate;
+  /** Slices of the operands that are read, and whether each lies where it is read. */
+  readonly needs: readonly Spread[];
+  readonly local: readonly boolean[];
+  /** How many tiles contribute to each element of the result, at most. */
+  readonly contributors: number;
+  /** Estimated, exchange included. */
+  readonly cycles: number;
+  readonly temporary: number;
+}
+
+/** Splits that were searched, by what an op computes: blocks of a network repeat. */
+export class Chooser {
+  readonly #target: TileTarget;
+  readonly #bound: number;
+  readonly #models = new Map<string, { readonly model: Model; readonly splits: readonly Split[] }>();
+  /** Ops whose temporaries do not fit under the bound. */
+  readonly relaxed: { readonly op: Op; readonly bytes: number }[] = [];
+
+  constructor(target: TileTarget, bound: number) {
+    this.#target = target;
+    this.#bound = bound;
+  }
+
+  /** `homes`: where the operands lie. */
+  choose(op: Op, homes: readonly Spread[], base: number): Choice {
+    const walk = walkOf(op);
+    const key = keyOf(op);
+    const searched = this.#models.get(key) ?? this.#search(walk, key);
+    const model: Model = { ...searched.model, walk };
+    const bytes = op.operands.map((v, k) => model.operandBytes[k]! * v.type.shape.reduce((n, d) => n * d, 1));
+    const inherited = [...bytes.keys()].filter((k) => bytes[k]! >= 64).sort((a, b) => bytes[b]! - bytes[a]!).slice(0, 3);
+    const candidates: Division[] = [];
+    for (const k of inherited) {
+      const d = divisionFrom(walk, k, homes[k]!);
+      if (d) candidates.push(d);
+    }
+    const light = walk.kind === 'map' || walk.kind === 'move';
+    const own = searched.splits.slice(0, light ? 1 : 4).map((s) => divisionOf(walk, s, base));
+    const options = [...candidates, ...own].map((d) => this.#judge(model, d, homes));
+    const fitting = options.filter((o) => o.temporary <= this.#bound);
+    const best = (fitting.length > 0 ? fitting : options).reduce((a, b) => ((fitting.length > 0 ? b.cycles < a.cycles : b.temporary < a.temporary) ? b : a));
+    if (fitting.length === 0) this.relaxed.push({ op, bytes: best.temporary });
+    return best;
+  }
+
+  #search(walk: Walk, key: string): { model: Model; splits: Split[] } {
+    const model = modelOf(walk);
+    const splits = walk.vars.length === 0 ? [judge(model, this.#target, [])] : searchSplits(model, this.#target, this.#bound, 8);
+    const found = { model, splits };
+    this.#models.set(key, found);
+    return found;
+  }
+
+  #judge(model: Model, division: Division, homes: readonly Spread[]): Choice {
+    const { walk } = model;
+    const { op } = walk;
+    const t = this.#target;
+    const sizes = walk.vars.map((v) => {
+      const cut = division.ranges[v.name];
+      return cut ? Math.max(...cut.combs.map(countOf)) : v.size;
+    });
+    const flat = division.flat ? Math.max(...division.ranges['flat']!.combs.map(countOf)) : undefined;
+    const needs = op.operands.map((v, k) => operandSpread(walk, division, k, v.type.shape));
+    const local = needs.map((need, k) => isLocal(need, homes[k]!));
+    const made = resultSpread(walk, division, op.results[0]!.type.shape);
+    const contributors = contributorsOf(made, division);
+    const e = flat === undefined ? estimate(model, t, sizes, contributors) : flatEstimate(model, t, flat);
+    const held = needs.map((need, k) => largestSlice(need) * model.operandBytes[k]!);
+    const received = held.reduce((n, b, k) => n + (local[k] ? 0 : b), 0);
+    const sent = Math.max(0, ...op.operands.map((_, k) => (local[k] ? 0 : largestSlice(homes[k]!) * model.operandBytes[k]!)));
+    const steps = (local.every((l) => l) ? 1 : 2) + (contributors > 1 ? 2 : 0);
+    const cycles = e.compute + e.merge + (Math.max(received, sent) + e.partial) / t.constants.exchange + steps * (t.constants.sync + t.constants.control);
+    const temporary = received + 2 * e.partial;
+    return { walk, division, estimate: e, needs, local, contributors, cycles, temporary };
+  }
+}
+
+/** The estimate of an elementwise op on flattened slices. */
+function flatEstimate(model: Model, t: TileTarget, elements: number): Estimate {
+  const whole: Model = { ...model, walk: { ...model.walk, vars: [{ name: 'flat', size: elements, role: 'parallel', grain: 1 }] }, resultVars: [{ at: 0 }], fixedResult: 1, pieces: [] };
+  return estimate(whole, t, [elements], 1);
+}
+
+/** The most parts that make one element: replicas of dims that no axis names, times how far combs of one axis overlap. */
+function contributorsOf(made: Spread, division: Division): number {
+  const named = new Set(made.axes.flatMap((c) => c.by));
+  const replicas = division.dims.reduce((n, d, i) => (named.has(i) || d.time ? n : n * d.parts), 1);
+  return made.axes.reduce((n, cut) => n * overlap(cut), replicas);
+}
+
+/** The most combs of a cut that share an element. */
+function overlap(cut: Cut): number {
+  if (cut.by.length === 0) return 1;
+  const held = cut.combs.filter((c) => countOf(c) > 0);
+  if (held.every((c) => c.levels.length === 0 || (c.levels.length === 1 && c.levels[0]!.step === 1))) {
+    const events = held.flatMap((c) => [[c.base, 1], [lastOf(c) + 1, -1]] as const).sort((x, y) => x[0] - y[0] || x[1] - y[1]);
+    let [open, most] = [0, 1];
+    for (const [, change] of events) {
+      open += change;
+      most = Math.max(most, open);
+    }
+    return most;
+  }
+  const counts = new Map<number, number>();
+  let most = 1;
+  for (const c of held) {
+    for (const x of elementsOf(c)) {
+      const n = (counts.get(x) ?? 0) + 1;
+      counts.set(x, n);
+      most = Math.max(most, n);
+    }
+  }
+  return most;
+}
+
+/** A division by numbers of parts: columns and then reduced dims lie on neighbouring tiles. */
+export function divisionOf(walk: Walk, split: Split, base: number): Division {
+  const order = walk.vars.map((_, i) => i).filter((i) => split.parts[i]! > 1).sort((a, b) => rank(walk, a) - rank(walk, b) || a - b);
+  const dims: TileDim[] = [];
+  const ranges: Record<string, Cut> = {};
+  let stride = split.parts.reduce((n, p) => n * p, 1);
+  order.forEach((i) => {
+    const v = walk.vars[i]!;
+    const parts = split.parts[i]!;
+    stride /= parts;
+    const grain = split.sizes[i]! * parts >= v.size && split.sizes[i]! % 16 === 0 && Math.ceil(v.size / 16) >= parts && walk.kind === 'contract' ? grainOfSize(v.size, parts, split.sizes[i]!) : v.grain;
+    ranges[v.name] = { by: [dims.length], combs: equalParts(v.size, parts, grain) };
+    dims.push({ name: v.name, parts, stride });
+  });
+  return { base, dims, ranges };
+}
+
+/** The grain under which equal parts have the size that was judged. */
+function grainOfSize(size: number, parts: number, largest: number): number {
+  for (const grain of [16, 8]) if (largest % grain === 0 && Math.ceil(Math.ceil(size / grain) / parts) * grain === largest) return grain;
+  return 1;
+}
+
+const rank = (walk: Walk, i: number): number => (walk.vars[i]!.role === 'reduce' ? 2 : walk.vars[i]!.name === 'o' || walk.vars[i]!.name === 'i' ? 1 : 0);
+
+/** What an op computes, for looking up splits: everything but the names of its values. */
+function keyOf(op: Op): string {
+  const types = [...op.operands, ...op.results].map((v) => `${v.type.dtype}[${v.type.shape.join()}]`).join(' ');
+  const attrs = (o: Op): string => JSON.stringify(Object.entries(o.attrs).filter(([, v]) => typeof v !== 'object' || !('data' in v)));
+  const region = op.regions.length === 0 ? '' : op.regions[0]!.ops.map((o) => `${o.name}${attrs(o)}${o.operands.map((v) => op.regions[0]!.inputs.indexOf(v)).join()}`).join(';');
+  return `${op.name} ${types} ${attrs(op)} ${region}`;
+}
+
+/** Tiles that a division uses. */
+export const tilesUsed = (division: Division): number => tilesOf(division.dims);

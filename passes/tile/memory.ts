@@ -1,0 +1,96 @@
+/** Liveness of buffers over steps, and an address for each. */
+import type { LoweredBuffer } from './lower.ts';
+import { usableBytes, type TileTarget } from './target.ts';
+
+/** Bytes of a tile's memory and when they are held. */
+export interface Placed {
+  /** State and constants; they lie at the bottom. */
+  readonly always: number;
+  /** The most bytes of other buffers that are held at one step, and the first such step. */
+  readonly peak: number;
+  readonly peakStep: number;
+  /** The end of the last buffer. */
+  readonly end: number;
+  /** Bytes of buffers other than state and constants, by step. */
+  readonly live: readonly number[];
+}
+
+/** Bytes by step of all buffers but state and constants. */
+export function liveBytes(buffers: readonly LoweredBuffer[], steps: number): number[] {
+  const change = new Float64Array(steps + 2);
+  for (const b of buffers) {
+    if (b.viewOf !== undefined || b.kind === 'state' || b.kind === 'constant') continue;
+    change[b.birth]! += b.bytes;
+    change[b.death + 1]! -= b.bytes;
+  }
+  const live: number[] = [];
+  let sum = 0;
+  for (let s = 0; s < Math.max(1, steps); s++) {
+    sum += change[s]!;
+    live.push(sum);
+  }
+  return live;
+}
+
+/** Gives every buffer an address, in place. Buffers held at one step never overlap; a view lies where the buffer lies that it is a view of. */
+export function placeBuffers(buffers: readonly LoweredBuffer[], steps: number): Placed {
+  let always = 0;
+  const moving: LoweredBuffer[] = [];
+  for (const b of buffers) {
+    if (b.viewOf !== undefined) continue;
+    if (b.kind === 'state' || b.kind === 'constant') {
+      b.offset = always;
+      always += b.bytes;
+    } else moving.push(b);
+  }
+  const live = liveBytes(buffers, steps);
+  const peak = live.reduce((a, x) => Math.max(a, x), 0);
+  const orders = [
+    [...moving].sort((a, b) => b.bytes - a.bytes || (b.death - b.birth) - (a.death - a.birth) || a.id - b.id),
+    [...moving].sort((a, b) => (b.death - b.birth + 1) * b.bytes - (a.death - a.birth + 1) * a.bytes || a.id - b.id),
+    [...moving].sort((a, b) => (b.death - b.birth) - (a.death - a.birth) || b.bytes - a.bytes || a.id - b.id),
+  ];
+  let best: { end: number; offsets: Map<LoweredBuffer, number> } | undefined;
+  for (const order of orders) {
+    const tried = packed(order, always);
+    if (!best || tried.end < best.end) best = tried;
+    if (best.end === always + peak) break;
+  }
+  for (const [b, offset] of best!.offsets) b.offset = offset;
+  for (const b of buffers) {
+    let root = b;
+    while (root.viewOf !== undefined) root = buffers[root.viewOf]!;
+    b.offset = root.offset;
+  }
+  return { always, peak, peakStep: Math.max(0, live.indexOf(peak)), end: best!.end, live };
+}
+
+/** Each buffer in turn at the lowest address where it fits. */
+function packed(order: readonly LoweredBuffer[], from: number): { end: number; offsets: Map<LoweredBuffer, number> } {
+  const offsets = new Map<LoweredBuffer, number>();
+  const placed: { from: number; to: number; birth: number; death: number }[] = []; // by address
+  let end = from;
+  for (const b of order) {
+    let offset = from;
+    if (b.bytes > 0) {
+      for (const p of placed) {
+        if (p.death < b.birth || b.death < p.birth || p.to <= offset) continue;
+        if (p.from >= offset + b.bytes) break;
+        offset = p.to;
+      }
+      let [lo, hi] = [0, placed.length];
+      while (lo < hi) {
+        const mid = (lo + hi) >> 1;
+        if (placed[mid]!.from < offset) lo = mid + 1;
+        else hi = mid;
+      }
+      placed.splice(lo, 0, { from: offset, to: offset + b.bytes, birth: b.birth, death: b.death });
+    }
+    offsets.set(b, offset);
+    end = Math.max(end, offset + b.bytes);
+  }
+  return { end, offsets };
+}
+
+/** Whether so many bytes fit into a tile. */
+export const fits = (t: TileTarget, bytes: number): boolean => bytes <= usableBytes(t);

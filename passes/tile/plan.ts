@@ -1,0 +1,70 @@
+/** Plans a prepared graph for a machine of tiles. */
+import type { Graph } from '../../ir/graph.ts';
+import { graphText } from '../../ir/text.ts';
+import type { TileMemory, TilePlan, TileStep } from '../../ir/tiles.ts';
+import { lower, type Lowered } from './lower.ts';
+import { placeBuffers, type Placed } from './memory.ts';
+import { usableBytes, type TileTarget } from './target.ts';
+
+export interface PlanOptions {
+  /** Share of a tile that the temporaries of one op may take; the target's own unless given. */
+  readonly temporary?: number;
+  /** Samples that one run of the graph takes. */
+  readonly samples: number;
+  readonly onProgress?: (done: number, of: number) => void;
+}
+
+/** A plan, whether or not it fits, and what is known beside it. */
+export interface Planned {
+  readonly plan: TilePlan;
+  readonly fits: boolean;
+  /** Bytes live by step, state and constants apart. */
+  readonly live: readonly number[];
+}
+
+/** Plans a prepared graph. A plan that does not fit comes back all the same, with `fits` false. */
+export function planTiles(graph: Graph, target: TileTarget, options: PlanOptions): Planned {
+  const share = options.temporary ?? target.constants.temporary;
+  const lowered = lower(graph, target, share * target.constants.bytesPerTile, options.onProgress);
+  const placed = placeBuffers(lowered.buffers, lowered.steps.length);
+  const code = codeBytes(lowered, target);
+  const total = placed.end + code;
+  const memory: TileMemory = {
+    always: placed.always, code, peak: placed.peak, peakStep: placed.peakStep, gaps: placed.end - placed.always - placed.peak, total, limit: usableBytes(target),
+  };
+  const notes = lowered.relaxed.length === 0 ? [] : [relaxation(lowered, share * target.constants.bytesPerTile)];
+  return { plan: assemble(graph, target, options, lowered, memory, notes), fits: total <= memory.limit, live: placed.live };
+}
+
+function relaxation(lowered: Lowered, bound: number): string {
+  const worst = lowered.relaxed.reduce((a, b) => (b.bytes > a.bytes ? b : a));
+  return `the bound of ${Math.floor(bound)} bytes of temporaries was relaxed for ${lowered.relaxed.length} ops, at most to ${Math.ceil(worst.bytes)} bytes (${worst.op.source[0] ?? worst.op.results[0]?.name ?? worst.op.name})`;
+}
+
+function codeBytes(lowered: Lowered, t: TileTarget): number {
+  const all = (steps: readonly TileStep[]): number => steps.reduce((n, s) => n + (s.kind === 'repeat' ? all(s.body) : s.code), 0);
+  return Math.ceil(lowered.vertices.size * t.constants['code.vertexType'] + all(lowered.steps));
+}
+
+function assemble(graph: Graph, t: TileTarget, options: PlanOptions, lowered: Lowered, memory: TileMemory, notes: readonly string[]): TilePlan {
+  return {
+    version: 1, model: graph.name, graph: digest(graph), target: t.name, tiles: t.constants.tiles, bytesPerTile: t.constants.bytesPerTile, grain: t.constants.grain, samples: options.samples,
+    buffers: lowered.buffers, steps: lowered.steps, memory, notes,
+  };
+}
+
+/** A digest of a graph's text (FNV-1a, 64 bits, in hex): a plan belongs to one graph. */
+export function digest(graph: Graph): string {
+  const text = graphText(graph);
+  let [high, low] = [0xcbf29ce4, 0x84222325];
+  for (let i = 0; i < text.length; i++) {
+    low = (low ^ text.charCodeAt(i)) >>> 0;
+    // Times 0x100000001b3, in two halves.
+    const product = low * 0x1b3;
+    high = (Math.imul(high, 0x1b3) + Math.floor(product / 0x100000000) + ((low << 8) >>> 0)) >>> 0;
+    low = product >>> 0;
+  }
+  return high.toString(16).padStart(8, '0') + low.toString(16).padStart(8, '0');
+}
+
+export type { Placed };

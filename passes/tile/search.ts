@@ -1,0 +1,127 @@
+/** Ways of cutting one op: all splits at distinct sizes of parts, judged by estimated cycles under a bound on temporary bytes. */
+import { estimate, leastWork, type Estimate, type Model } from './estimate.ts';
+import { grainInOf, macsOf, type TileTarget } from './target.ts';
+
+/** Parts of each var, by position. */
+export interface Split {
+  readonly parts: readonly number[];
+  readonly sizes: readonly number[];
+  readonly estimate: Estimate;
+  /** Exchange included, as if no operand were where it is read. */
+  readonly cycles: number;
+  readonly temporary: number;
+}
+
+/** Options of one var at most. */
+const mostOptions = 10;
+
+/** Numbers of parts that give distinct largest parts, thinned evenly. */
+export function partOptions(size: number, grain: number, most: number): number[] {
+  const units = Math.ceil(size / grain);
+  const options: number[] = [];
+  let last = Infinity;
+  for (let p = 1; p <= Math.min(units, most); p++) {
+    const largest = Math.ceil(units / p);
+    if (largest < last) options.push(p);
+    last = largest;
+    // Beyond the root, every largest part has one number of parts.
+    if (p * p > units && p < units) {
+      for (let l = Math.ceil(units / (p + 1)); l >= 1; l--) {
+        const q = Math.ceil(units / l);
+        if (q > p && q <= most && Math.ceil(units / q) < last) {
+          options.push(q);
+          last = Math.ceil(units / q);
+        }
+      }
+      break;
+    }
+  }
+  if (options.length <= mostOptions) return options;
+  const ratio = (options.at(-1)! / options[0]!) ** (1 / (mostOptions - 1));
+  const thin = new Set<number>();
+  for (let i = 0, want = options[0]!; i < mostOptions; i++, want *= ratio) thin.add(options.reduce((a, b) => (Math.abs(Math.log(b / want)) < Math.abs(Math.log(a / want)) ? b : a)));
+  return [...thin].sort((a, b) => a - b);
+}
+
+/** The best splits of an op over at most `tiles` tiles, the fastest first, whose temporaries stay under `bound` bytes; where there is none, the smallest. */
+export function searchSplits(m: Model, t: TileTarget, bound: number, keep: number): Split[] {
+  const { walk } = m;
+  const { tiles } = t.constants;
+  const vars = walk.vars;
+  const dtype = walk.op.results[0]!.type.dtype;
+  const options = vars.map((v, i) => partOptions(v.size, grainOf(m, t, i, dtype), tiles));
+  const best: Split[] = [];
+  let smallest: Split | undefined;
+  const parts = vars.map(() => 1);
+  const reach = options.map((o) => o.at(-1)!).reduceRight<number[]>((acc, n) => [Math.min(tiles, n * acc[0]!), ...acc], [1]);
+  const wanted = Math.min(tiles, reach[0]!) / 3;
+  const visit = (i: number, used: number): void => {
+    if (i === vars.length) {
+      if (used < wanted && walk.kind !== 'single') return;
+      const slowest = best.length === keep ? best.at(-1)!.cycles : Infinity;
+      if (slowest < Infinity && floorOf(m, t, parts) >= slowest) return;
+      const s = judge(m, t, parts);
+      if (s.temporary <= bound) {
+        if (best.length === keep && s.cycles >= best.at(-1)!.cycles) return;
+        best.push(s);
+        best.sort((a, b) => a.cycles - b.cycles);
+        if (best.length > keep) best.pop();
+      } else if (!smallest || s.temporary < smallest.temporary) smallest = s;
+      return;
+    }
+    for (const p of options[i]!) {
+      if (used * p > tiles) break;
+      if (used * p * reach[i + 1]! < wanted) continue;
+      parts[i] = p;
+      visit(i + 1, used * p);
+    }
+    parts[i] = 1;
+  };
+  visit(0, 1);
+  return best.length > 0 ? best : smallest ? [smallest] : [judge(m, t, vars.map(() => 1))];
+}
+
+/** Channels are cut at the matrix unit's grain where there are enough of them. */
+function grainOf(m: Model, t: TileTarget, at: number, dtype: Parameters<typeof grainInOf>[1]): number {
+  const v = m.walk.vars[at]!;
+  if (m.walk.kind !== 'contract') return v.grain;
+  const p = m.pieces[0]!.product;
+  const position = m.pieces[0]!.dims.findIndex((d) => d.at === at);
+  const grain = p.cols.includes(position) ? t.constants.grainOut : p.depth.includes(position) ? grainInOf(t, dtype) : 1;
+  return v.size >= 2 * grain ? Math.max(grain, v.grain) : v.grain;
+}
+
+/** Cycles that a split cannot get below. */
+function floorOf(m: Model, t: TileTarget, parts: readonly number[]): number {
+  if (m.walk.kind !== 'contract') return 0;
+  const least = leastWork(m, sizesOf(m, t, parts));
+  return least.macs / macsOf(t, m.walk.op.operands[0]!.type.dtype) + least.bytes / (t.constants.exchange * t.constants.pairFactor);
+}
+
+function sizesOf(m: Model, t: TileTarget, parts: readonly number[]): number[] {
+  const dtype = m.walk.op.results[0]!.type.dtype;
+  return m.walk.vars.map((v, i) => {
+    const grain = grainOf(m, t, i, dtype);
+    return Math.min(v.size, Math.ceil(Math.ceil(v.size / grain) / parts[i]!) * grain);
+  });
+}
+
+/** Judges one split. */
+export function judge(m: Model, t: TileTarget, parts: readonly number[]): Split {
+  const { vars } = m.walk;
+  const sizes = sizesOf(m, t, parts);
+  const contributors = vars.reduce((n, v, i) => (v.role === 'reduce' ? n * parts[i]! : n), 1);
+  const e = estimate(m, t, sizes, contributors);
+  const shared = sharing(m, parts, t);
+  const received = e.operands.reduce((n, b, k) => n + b / (shared === k ? t.constants.pairFactor : 1), 0) + e.partial;
+  const cycles = e.compute + e.merge + received / t.constants.exchange + (contributors > 1 ? 2 : 1) * (t.constants.sync + t.constants.control);
+  return { parts: [...parts], sizes, estimate: e, cycles, temporary: e.operands.reduce((n, b) => n + b, 0) + 2 * e.partial };
+}
+
+/** The operand that neighbouring tiles share: the streamed one of a product, where its columns are cut in an even number of parts. */
+function sharing(m: Model, parts: readonly number[], t: TileTarget): number {
+  if (m.walk.kind !== 'contract' || t.constants.pairFactor === 1) return -1;
+  const p = m.pieces[0]!;
+  const cols = p.product.cols.reduce((n, i) => n * (p.dims[i]!.at >= 0 ? parts[p.dims[i]!.at]! : 1), 1);
+  return cols % 2 === 0 ? 0 : -1;
+}
