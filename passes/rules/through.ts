@@ -20,16 +20,30 @@ export function throughMove(s: Value, move: Op, b: Builder, spelledOut: number):
     const perm = nums(move.attrs, 'perm');
     return b.transpose(b.reshape(s, shape), perm.map((_, axis) => perm.indexOf(axis)));
   }
-  if (sizeOf(to) === 0) return undefined;
+  return acrossReshape(s, to, from, b, spelledOut);
+}
+
+/** What `s`, which broadcasts to the shape of x, means for `move` = reshape(x) or transpose(x): move(f(x, s)) = f(move(x), result). Undefined as for `throughMove`. */
+export function pastMove(s: Value, move: Op, b: Builder, spelledOut: number): Value | undefined {
+  const [from, to] = [move.operands[0]!.type.shape, move.results[0]!.type.shape];
+  if (sizeOf(s.type.shape) === 1) return b.reshape(s, []);
+  if (move.name === 'transpose') return b.transpose(b.reshape(s, padded(s.type.shape, from.length)), nums(move.attrs, 'perm'));
+  return acrossReshape(s, from, to, b, spelledOut);
+}
+
+/** `s`, which broadcasts to `near`, for the shape `far` of the same elements. */
+function acrossReshape(s: Value, near: readonly number[], far: readonly number[], b: Builder, spelledOut: number): Value | undefined {
+  if (sizeOf(near) === 0) return undefined;
+  const shape = padded(s.type.shape, near.length);
   const full = [...shape];
-  const inner: number[] = [];
-  for (const [axes, before] of axisGroups(from, to)) {
+  const other: number[] = [];
+  for (const [axes, across] of axisGroups(far, near)) {
     const varies = axes.some((k) => shape[k] !== 1);
-    for (const k of axes) full[k] = varies ? to[k]! : 1;
-    for (const k of before) inner.push(varies ? from[k]! : 1);
+    for (const k of axes) full[k] = varies ? near[k]! : 1;
+    for (const k of across) other.push(varies ? far[k]! : 1);
   }
   if (sizeOf(full) > sizeOf(shape) && sizeOf(full) > spelledOut) return undefined;
-  return b.reshape(b.broadcast(b.reshape(s, shape), full), inner);
+  return b.reshape(b.broadcast(b.reshape(s, shape), full), other);
 }
 
 /** The axes of both sides of a reshape in the smallest groups of equal products: [axes of `to`, axes of `from`]. Sizes are not 0. */
