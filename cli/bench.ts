@@ -4,7 +4,8 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { availableParallelism, cpus, tmpdir, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { Option, type Command } from 'commander';
-import { version } from './driver/compile.ts';
+import { backendOption } from './backend.ts';
+import { version, type Backend } from './driver/compile.ts';
 import { UserError } from '../ir/diagnostic.ts';
 import { load, type Tensor } from '../runtime/index.ts';
 import { sampleTensors, worstDifference } from '../runtime/selfcheck.ts';
@@ -17,6 +18,7 @@ import { median } from './statistics.ts';
 
 interface Options {
   readonly threads: number[];
+  readonly backend: Backend;
   readonly against?: PeerName[];
   readonly runs: number;
   readonly input?: Record<string, string>;
@@ -49,6 +51,7 @@ export function benchCommand(program: Command): void {
     .description('measure a model, interleaved with other runtimes, and compare outputs')
     .argument('<model>', 'an .onnx file')
     .option('--threads <list>', 'numbers of threads', positives, [1])
+    .addOption(backendOption())
     .addOption(new Option('--against <list>', `runtimes to compare with: ${peerNames.join(', ')}`).argParser(peerList))
     .option('--runs <n>', 'measured runs of each', positive, 20)
     .option('-i, --input <name=file>', 'an input (.npy, .pb); pseudo-random numbers otherwise', inputPairs)
@@ -97,7 +100,7 @@ async function measure(model: string, options: Options, threads: number): Promis
   const images = { size: undefined, layout: undefined, scale: undefined, mean: [], std: [], gray: false };
   const given = await readInputs(options.input ?? {}, modelInputs(readModelGraph(model)), images);
   const values = Object.fromEntries(Object.entries(options.value ?? {}).map(([name, file]) => [name, readTensor(file)]));
-  const artifact = await compileFor(model, { ...(options.dim && { dims: options.dim }), values, features: options.wide ? ['wide', bestFeatures()] : [bestFeatures()] }, given);
+  const artifact = await compileFor(model, { ...(options.dim && { dims: options.dim }), values, backend: options.backend, features: options.wide ? ['wide', bestFeatures()] : [bestFeatures()] }, given);
   // Bound inputs are no inputs of the artifact, but other runtimes want them.
   const inputs = { ...sampleTensors(artifact.manifest.inputs), ...given, ...values };
   const folder = mkdtempSync(join(tmpdir(), 'tilewright-bench-'));
@@ -115,7 +118,7 @@ async function measure(model: string, options: Options, threads: number): Promis
     await start(async () => {
       const session = await load(join(folder, 'model'), { threads, wide: options.wide ?? false });
       for (const notice of session.notices) note(notice);
-      return { name: session.features === 'wide' ? 'tilewright --wide' : 'tilewright', version: version(), run: (x) => session.run(x), close: () => session.close() };
+      return { name: session.features === 'wide' ? 'tilewright --wide' : session.features === 'webgpu' ? 'tilewright --backend wgsl' : 'tilewright', version: version(), run: (x) => session.run(x), close: () => session.close() };
     });
     const times = await interleave(contenders.map((c) => () => c.run(inputs)), options.runs);
     const last = contenders.length - 1;

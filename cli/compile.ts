@@ -3,7 +3,8 @@ import { writeFileSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { basename, extname, join, resolve } from 'node:path';
 import { InvalidArgumentError, Option, type Command } from 'commander';
-import { compile, compileGraph, type CompileOptions } from './driver/compile.ts';
+import { backendOption } from './backend.ts';
+import { compile, compileGraph, type Backend, type CompileOptions } from './driver/compile.ts';
 import { rewrittenOnnx } from './driver/export.ts';
 import { checkFolder, makeFolders } from './driver/folder.ts';
 import { UserError } from '../ir/diagnostic.ts';
@@ -27,6 +28,7 @@ interface Options extends StepOptions, NormOptions {
   readonly output?: string;
   readonly dim?: Record<string, number>;
   readonly value?: Record<string, string>;
+  readonly backend: Backend;
   readonly features?: Features[];
   readonly profile?: boolean;
   readonly dumpIr?: string;
@@ -41,11 +43,12 @@ export function compileCommand(program: Command): void {
   const passNames = ['import', ...new Set(passes.map((p) => p.name))];
   const command = program
     .command('compile')
-    .description('compile an ONNX model to a folder: model.wasm, manifest.json, weights.safetensors, model.js, model.d.ts')
+    .description('compile an ONNX model to a folder: model.wasm (or shaders), manifest.json, weights.safetensors, model.js, model.d.ts')
     .argument('<model>', 'an .onnx file')
     .option('-o, --output <folder>', 'where to write; a folder with another artifact is replaced (default: the model’s name)')
     .option('--dim <symbol=size>', 'size of a symbolic dimension; may be repeated', dims)
     .option('--value <input=file>', 'value (.npy, .pb) of an input that decides shapes; may be repeated', pairs)
+    .addOption(backendOption())
     .option('--features <list>', 'feature sets to emit modules for, best first: wide, relaxed, simd, plain', featureSets)
     .option('--profile', 'note the time of every step when the artifact runs')
     .option('--dump-ir <folder>', 'write the IR after the import and after each pass that changed it, one numbered file each')
@@ -72,6 +75,7 @@ async function run(model: string, options: Options, command: Command): Promise<v
   if (!options.train) refuseStepOptions(command);
   refuseOption(!options.train && options.memory !== undefined, '--memory', 'goes with --train');
   refuseOption(options.train === true && options.stopAfter !== undefined, '--stop-after', 'does not go with --train; inspect --train --ir prints the step');
+  refuseOption(options.backend !== 'wasm' && options.features !== undefined, '--features', 'names modules of WebAssembly; it does not go with --backend wgsl');
   const norm = normOf(options);
   if (options.onnx !== undefined) {
     refuseOption(!norm, '--onnx', 'writes a model whose normalizations are rewritten: it needs --norm or --weight-norm');
@@ -85,6 +89,7 @@ async function run(model: string, options: Options, command: Command): Promise<v
   const base: CompileOptions = {
     ...(options.dim && { dims: options.dim }),
     ...(options.value && { values: Object.fromEntries(Object.entries(options.value).map(([name, file]) => [name, readTensor(file)])) }),
+    backend: options.backend,
     ...(options.features && { features: options.features }),
     ...(options.profile && { profile: true }),
     ...(norm && { norm }),
@@ -112,7 +117,8 @@ async function run(model: string, options: Options, command: Command): Promise<v
     sayJson({ folder, ...(artifact.fit && { fit: artifact.fit }), ms: time, inputs: manifest.inputs, outputs: manifest.outputs, dims: manifest.dims, modules, weights, memory: { ...manifest.memory, scheduleBytes: artifact.program.memory.scheduleBytes }, steps: manifest.steps.length, warnings: artifact.warnings });
     return;
   }
-  say(`${folder}: ${modules.map((m) => `${m.file} ${bytes(m.bytes)}`).join(', ')}, weights ${bytes(weights)}, ${manifest.steps.length} steps, in ${ms(time)}`);
+  const code = manifest.gpu ? [`${manifest.gpu.shaders.length} shaders`] : modules.map((m) => `${m.file} ${bytes(m.bytes)}`);
+  say(`${folder}: ${code.join(', ')}, weights ${bytes(weights)}, ${manifest.steps.length} steps, in ${ms(time)}`);
   if (artifact.fit) say(showFit(artifact.fit));
   say(`memory: ${bytes(manifest.memory.weights)} weights, ${bytes(manifest.memory.activations)} activations (${bytes(artifact.program.memory.scheduleBytes)} live at once; ${bytes(manifest.memory.io)} inputs and outputs among them), ${bytes(manifest.memory.scratchPerThread)} scratch a thread`);
 }

@@ -1,6 +1,8 @@
 /** tilewright profile: where the time of a model goes, step by step. */
 import { writeFileSync } from 'node:fs';
 import type { Command } from 'commander';
+import { backendOption, placeOf } from './backend.ts';
+import type { Backend } from './driver/compile.ts';
 import { UserError } from '../ir/diagnostic.ts';
 import { reason } from '../runtime/bytes.ts';
 import { load, type Session, type StepTime, type Tensor } from '../runtime/index.ts';
@@ -16,6 +18,7 @@ interface Options {
   readonly dim?: Record<string, number>;
   readonly value?: Record<string, string>;
   readonly threads: number;
+  readonly backend: Backend;
   readonly runs: number;
   readonly limit: number;
   readonly trace?: string;
@@ -37,6 +40,7 @@ export function profileCommand(program: Command): void {
     .option('-i, --input <name=file>', 'an input (.npy, .pb); pseudo-random numbers otherwise', inputPairs)
     .option('--dim <symbol=size>', 'size of a symbolic dimension (.onnx only)', dims)
     .option('--value <input=file>', 'value of an input that decides shapes (.onnx only)', pairs)
+    .addOption(backendOption())
     .option('--threads <n>', 'worker threads', positive, 1)
     .option('--runs <n>', 'runs to take the median of', positive, 20)
     .option('--limit <n>', 'rows to print', positive, 40)
@@ -62,7 +66,7 @@ async function run(model: string, options: Options): Promise<void> {
     for (const line of table(['ms', 'share', 'GFLOP/s', 'op', 'ONNX nodes'], rows, [0, 1, 2])) say(line);
     if (sorted.length > options.limit) say(`… ${sorted.length - options.limit} more steps`);
     const flops = times.reduce((n, t) => n + t.step.flops, 0);
-    say(`${ms(total)} in ${times.length} steps on ${session.threads} ${session.threads === 1 ? 'thread' : 'threads'} (${session.features}), ${amount(flops)} floating-point operations, ${(flops / total / 1e6).toFixed(1)} GFLOP/s`);
+    say(`${ms(total)} in ${times.length} steps on ${placeOf(session)}, ${amount(flops)} floating-point operations, ${(flops / total / 1e6).toFixed(1)} GFLOP/s`);
     if (options.trace !== undefined) note(`trace written to ${options.trace}`);
   } finally {
     await session.close();
@@ -79,7 +83,7 @@ async function open(model: string, options: Options): Promise<{ session: Session
   }
   const given = await readInputs(options.input ?? {}, modelInputs(readModelGraph(model)), images);
   const values = Object.fromEntries(Object.entries(options.value ?? {}).map(([name, file]) => [name, readTensor(file)]));
-  const artifact = await withProgress(model, (onProgress) => compileFor(model, { ...(options.dim && { dims: options.dim }), values, features: [bestFeatures()], profile: true, onProgress }, given));
+  const artifact = await withProgress(model, (onProgress) => compileFor(model, { ...(options.dim && { dims: options.dim }), values, backend: options.backend, features: [bestFeatures()], profile: true, onProgress }, given));
   for (const w of artifact.warnings) note(`warning: ${w}`);
   const session = await load(artifact, { threads });
   return { session, inputs: { ...sampleTensors(session.inputs), ...given } };

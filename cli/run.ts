@@ -4,6 +4,8 @@ import { join } from 'node:path';
 import type { Command } from 'commander';
 import { UserError } from '../ir/diagnostic.ts';
 import { openArtifact } from '../runtime/artifact.ts';
+import { backendOption, placeOf } from './backend.ts';
+import type { Backend } from './driver/compile.ts';
 import { makeFolders } from './driver/folder.ts';
 import { reason } from '../runtime/bytes.ts';
 import { load, writeNpy, type LoadOptions, type Session, type Tensor } from '../runtime/index.ts';
@@ -28,6 +30,7 @@ interface Options {
   readonly labels?: string;
   readonly output?: string;
   readonly threads?: number;
+  readonly backend: Backend;
   readonly wide?: boolean;
   readonly json?: boolean;
 }
@@ -51,6 +54,7 @@ export function runCommand(program: Command): void {
     .option('--labels <file>', 'names for --top: one a line')
     .option('--output <folder>', 'write each output as NAME.npy')
     .option('--threads <n>', 'worker threads (default: the cores of this machine)', positive)
+    .addOption(backendOption())
     .option('--wide', 'use 256-bit vectors where the artifact and V8 have them (experimental)')
     .option('--json', 'print outputs and times as JSON')
     .action(run);
@@ -62,7 +66,7 @@ async function run(model: string, options: Options): Promise<void> {
   refuseOption(options.std?.includes(0) === true, '--std', 'must not hold 0: samples are divided by it');
   const { session, tensors, compiled, loaded } = await open(model, options);
   try {
-    for (const notice of session.notices) note(notice);
+    for (const notice of session.notices) if (session.features !== 'webgpu') note(notice);
     const started = performance.now();
     const outputs = await session.run(tensors);
     const time = performance.now() - started;
@@ -76,7 +80,7 @@ async function run(model: string, options: Options): Promise<void> {
       return;
     }
     printOutputs(outputs, options.top, labels);
-    const times = [...(compiled === undefined ? [] : [`compiled in ${ms(compiled)}`]), `loaded in ${ms(loaded)}`, `ran in ${ms(time)} on ${session.threads} ${session.threads === 1 ? 'thread' : 'threads'} (${session.features})`];
+    const times = [...(compiled === undefined ? [] : [`compiled in ${ms(compiled)}`]), `loaded in ${ms(loaded)}`, `ran in ${ms(time)} on ${placeOf(session)}`];
     say(times.join(', '));
   } finally {
     await session.close();
@@ -106,7 +110,7 @@ async function open(model: string, options: Options): Promise<{ session: Session
   const values = Object.fromEntries(Object.entries(options.value ?? {}).map(([name, file]) => [name, readTensor(file)]));
   const started = performance.now();
   const artifact = await withProgress(model, (onProgress) =>
-    compileFor(model, { ...(options.dim && { dims: options.dim }), values, features: options.wide ? ['wide', bestFeatures()] : [bestFeatures()], onProgress }, tensors));
+    compileFor(model, { ...(options.dim && { dims: options.dim }), values, backend: options.backend, features: options.wide ? ['wide', bestFeatures()] : [bestFeatures()], onProgress }, tensors));
   for (const w of artifact.warnings) note(`warning: ${w}`);
   const compiled = performance.now() - started;
   const session = await load(artifact, loading);
