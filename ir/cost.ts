@@ -6,13 +6,12 @@ import { bytesOf, sizeOf } from './type.ts';
 /** Operations as the op's axes count them (a product of a sum is two; no Winograd, padding included), and bytes of all operands and results. */
 export function costOf(op: Op): { readonly flops: number; readonly bytes: number } {
   const bytes = [...op.operands, ...op.results].reduce((n, v) => n + bytesOf(v.type), 0);
-  const region = op.name === 'fused' ? op.regions[0] : undefined;
-  const flops = region ? region.ops.reduce((n, o) => n + flopsOf(o), 0) : flopsOf(op);
-  return { flops, bytes };
+  return { flops: flopsOf(op), bytes };
 }
 
 function flopsOf(op: Op): number {
   if (op.name === 'constant') return 0;
+  if (op.name === 'fused' || op.name === 'bands') return op.regions[0]!.ops.reduce((n, o) => n + flopsOf(o), 0);
   const { family } = opDef(op.name);
   if (family === 'map') return sizeOf(op.results[0]!.type.shape);
   if (family !== 'contract' && family !== 'conv' && family !== 'reduce' && family !== 'window') return 0;

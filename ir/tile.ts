@@ -72,6 +72,8 @@ export interface Target {
   readonly packBudget: number;
   /** Whether Winograd convolutions may be chosen. */
   readonly winograd: boolean;
+  /** Bytes of the cache that each core has to itself; where given, values that are larger may be computed and read in bands of rows. */
+  readonly cacheBytes?: number;
   /** Whether inputs and outputs share addresses with temporaries: an input's memory is free after its last reader, an output's before its first writer. */
   readonly sharedIo?: boolean;
   /** Where each element takes the same bytes, whatever its dtype, and buffers take a multiple of some bytes; elsewhere elements take what `dtypes` says. */

@@ -1,5 +1,6 @@
 /** Checks that a graph is well-formed and well-typed. Every graph between two passes must be. */
 import { InternalError } from './diagnostic.ts';
+import { bandsProblem } from './bands.ts';
 import { fusedProblem } from './fused.ts';
 import type { Attr, Graph, Op, Value } from './graph.ts';
 import { TypeProblem, type AttrSpec } from './op.ts';
@@ -110,7 +111,7 @@ function opProblem(op: Op): string | undefined {
   if (types.length !== op.results.length) return `${op.name} has ${types.length} results, ${op.results.length} named`;
   const wrong = types.findIndex((t, i) => !sameType(t, op.results[i]!.type));
   if (wrong >= 0) return `result ${wrong} is ${showType(types[wrong]!)}, not ${showType(op.results[wrong]!.type)}`;
-  return op.name === 'fused' ? fusedProblem(op) : undefined;
+  return op.name === 'fused' ? fusedProblem(op) : op.name === 'bands' ? bandsProblem(op) : undefined;
 }
 
 function fits(value: Attr, spec: AttrSpec): boolean {

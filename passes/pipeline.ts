@@ -9,6 +9,7 @@ import { foldAffine } from './fold-affine.ts';
 import { foldConstants } from './fold-constants.ts';
 import { gradientsAsConvolutions } from './gradients-as-convolutions.ts';
 import { fuse } from './fuse.ts';
+import { fuseBands } from './fuse-bands.ts';
 import { hoistInvariants } from './hoist-invariants.ts';
 import { selectAlgorithms } from './select-algorithms.ts';
 import { simplify } from './simplify.ts';
@@ -40,6 +41,7 @@ export const passes: readonly Pass[] = [
   pass('select-algorithms', selectAlgorithms),
   pass('fold-constants', foldConstants),
   pass('fuse', fuse),
+  pass('fuse-bands', fuseBands),
   pass('eliminate-dead-code', eliminateDeadCode),
 ];
 

@@ -8,6 +8,7 @@ import type { Placed } from '../../ir/tile.ts';
 import { bytesOf, rowMajor } from '../../ir/type.ts';
 import { emitArg } from './arg.ts';
 import type { Asm, E } from './asm.ts';
+import { bandsKernel } from './contract/bands.ts';
 import { contractionOf } from './contract/fused.ts';
 import { genericContraction } from './contract/generic.ts';
 import { contraction } from './contract/index.ts';
@@ -116,5 +117,8 @@ const byFamily = {
   scan: emitScan,
   sort: emitSort,
   random: emitRandom,
-  region: (asm, op, operands, results) => (op.name === 'fused' ? emitFused(asm, op, operands, results) : notAStep(asm, op, operands, results)),
+  region: (asm, op, operands, results) => {
+    if (op.name === 'bands') return bandsKernel(asm, op, operands, results[0]!, emitOp);
+    return (op.name === 'fused' ? emitFused : notAStep)(asm, op, operands, results);
+  },
 } as const satisfies Record<OpFamily, Emitter>;

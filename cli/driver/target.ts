@@ -2,7 +2,7 @@
 import type { Target } from '../../ir/tile.ts';
 
 /** 128-bit WebAssembly SIMD. The feature sets of one artifact share its plan and its packed weights. */
-export const wasmTarget: Target = { name: 'wasm', lanes: 4, panel: 8, packBudget: 2, winograd: true, sharedIo: true };
+export const wasmTarget: Target = { name: 'wasm', lanes: 4, panel: 8, packBudget: 2, winograd: true, cacheBytes: 2 * 2 ** 20, sharedIo: true };
 
 /**
  * WGSL compute shaders. Every element is a 32-bit word, as storage buffers hold no smaller ones; buffers start at multiples of 256 bytes, the alignment of bindings that every

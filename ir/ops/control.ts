@@ -88,6 +88,22 @@ const fused: OpDef = {
   grad: { none: 'inlined before differentiation' },
 };
 
+const bands: OpDef = {
+  name: 'bands',
+  doc: 'the result of the region, a 1x1 convolution and the depthwise one that reads it, computed in bands of rows by one kernel',
+  family: 'region',
+  operands: ['operands...'],
+  attrs: { bands: { kind: 'number', default: 'required' } },
+  infer(operands, _attrs, regions) {
+    const [body] = count(regions, 1);
+    requireTypes('inputs of the region', inputTypes(body!), operands);
+    return outputTypes(body!);
+  },
+  axes: () => ({ none: 'holds a region: each op inside has its own' }),
+  reference: (operands, _attrs, _results, [body], run) => run(body!, operands),
+  grad: { none: 'made after differentiation' },
+};
+
 const scalar = (dtype: TensorType['dtype']): TensorType => ({ dtype, shape: [] });
 const inputTypes = (g: Graph): TensorType[] => g.inputs.map((v) => v.type);
 const outputTypes = (g: Graph): TensorType[] => g.outputs.map((o) => o.value.type);
@@ -106,4 +122,4 @@ function requireTypes(what: string, found: readonly TensorType[], expected: read
   check(same, () => `${what} are (${found.map(showType).join(', ')}), expected (${expected.map(showType).join(', ')})`);
 }
 
-export const controlOps: readonly OpDef[] = [ifOp, loop, fused];
+export const controlOps: readonly OpDef[] = [ifOp, loop, fused, bands];

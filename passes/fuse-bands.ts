@@ -1,0 +1,70 @@
+/** Joins an expansion and the depthwise convolution after it, where the value in between is too large to stay in a core's own cache. */
+import { bandsOf, contractRoot, dataOperand, pairProblem } from '../ir/bands.ts';
+import type { Graph, Op, Value } from '../ir/graph.ts';
+import { geometryOf } from '../ir/ops/packing/geometry.ts';
+import type { Target } from '../ir/tile.ts';
+import { bytesOf } from '../ir/type.ts';
+
+/** Nanoseconds that a byte takes which is read back from the cache that all cores share, and that a multiply-add takes: measured on the machine of docs/performance.md. */
+const byteTime = 1 / 15;
+const multiplyAddTime = 1 / 27;
+/** Bands of all images together, at least: for threads to share. */
+const fewestBands = 8;
+
+/**
+ * Replaces a 1x1 convolution and the depthwise one that alone reads it by a `bands` op, where a target with caches (`cacheBytes`) would write the value in between out
+ * of them: each band of result rows computes the rows that it reads. Rows that two bands read are computed twice; that must cost less than what reading saves.
+ */
+export function fuseBands(graph: Graph, target: Target): Graph {
+  const cache = target.cacheBytes;
+  if (cache === undefined) return graph;
+  const definitions = new Map<Value, Op>(graph.ops.flatMap((op) => op.results.map((r) => [r, op] as const)));
+  const reads = new Map<Value, number>();
+  for (const v of [...graph.ops.flatMap((op) => op.operands), ...graph.outputs.map((o) => o.value), ...graph.updates.map((u) => u.value)]) reads.set(v, (reads.get(v) ?? 0) + 1);
+  const joined = new Map<Op, Op>();
+  const gone = new Set<Op>();
+  for (const second of graph.ops) {
+    const between = dataOperand(second);
+    const first = between && definitions.get(between);
+    if (!first || reads.get(between) !== 1 || pairProblem(first, second) !== undefined) continue;
+    const bands = bandCount(first, second, cache);
+    if (bands === undefined) continue;
+    joined.set(second, bandsOp(first, second, bands));
+    gone.add(first);
+  }
+  return joined.size === 0 ? graph : { ...graph, ops: graph.ops.flatMap((op) => (gone.has(op) ? [] : [joined.get(op) ?? op])) };
+}
+
+/** How many bands to cut each image into; undefined where it does not pay. */
+function bandCount(first: Op, second: Op, cache: number): number | undefined {
+  const { type } = first.results[0]!;
+  const bytes = bytesOf(type);
+  if (bytes <= cache) return undefined;
+  const [images, , height] = type.shape as [number, number, number];
+  const rowBytes = bytes / images / height;
+  const rowWork = (bytes / 4 / images / height) * geometryOf(contractRoot(first)!.attrs).fanIn;
+  for (let bands = Math.ceil(fewestBands / images); bands <= height; bands++) {
+    const list = bandsOf(second, bands);
+    if (!list) return undefined;
+    if (list.some((b) => b.rows * rowBytes > cache / 2)) continue;
+    const again = list.reduce((n, b) => n + b.rows, 0) - height;
+    return images * again * rowWork * multiplyAddTime < bytes * byteTime ? list.length : undefined;
+  }
+  return undefined;
+}
+
+function bandsOp(first: Op, second: Op, bands: number): Op {
+  const inner = new Map<Value, Value>();
+  const own = (v: Value): Value => {
+    const known = inner.get(v);
+    if (known) return known;
+    const made: Value = { type: v.type, name: v.name };
+    inner.set(v, made);
+    return made;
+  };
+  const operands = [...new Set([...first.operands, ...second.operands])].filter((v) => v !== first.results[0]);
+  const inputs = operands.map(own);
+  const ops = [first, second].map((op): Op => ({ ...op, operands: op.operands.map(own), results: op.results.map(own) }));
+  const region = { name: '', inputs, state: [], ops, outputs: [{ name: '', value: own(second.results[0]!) }], updates: [] };
+  return { name: 'bands', operands, attrs: { bands }, results: second.results, regions: [region], source: [...new Set([...first.source, ...second.source])] };
+}
