@@ -32,8 +32,12 @@ class Net {
   readonly nodes: TestNode[] = [];
   readonly weights: Weight[] = [];
   readonly constants: Weight[] = [];
+  readonly #seed: number;
   #values = 0;
 
+  constructor(seed = 0) {
+    this.#seed = seed;
+  }
   op(op: string, inputs: readonly string[], attributes: TestNode['attributes'] = {}): string {
     const out = `v${this.#values++}`;
     this.nodes.push(node(op, inputs, [out], attributes));
@@ -44,7 +48,7 @@ class Net {
     return name;
   }
   #random(name: string, shape: readonly number[], fanIn: number): string {
-    const values = numbers(shape.reduce((n, d) => n * d, 1), this.weights.length + 1);
+    const values = numbers(shape.reduce((n, d) => n * d, 1), 1000 * this.#seed + this.weights.length + 1);
     return this.#weight(name, shape, (i) => values[i]! / Math.sqrt(fanIn));
   }
   conv(x: string, name: string, [inputs, outputs, kernel, stride]: readonly [number, number, number, number], bias: boolean): string {
@@ -87,6 +91,18 @@ export function convnet(): Network {
   }
   x = net.op('Relu', [net.linear(net.op('Flatten', [x], { axis: 1 }), 'fc1', 3136, 128)]);
   return net.finish(net.linear(x, 'fc2', 128, 10), 'convnet, batch 128 of 1x28x28', [128, 1, 28, 28], { kind: 'convnet' });
+}
+
+/** Two 3x3 convolutions (8, 16), each with norm, relu and a 2x2 max pool, and linear layers of 32 and 10, for 1x28x28; its weights follow from a seed. */
+export function smallNet(norm: 'batch' | 'group', seed: number, batch: number): Pick<Network, 'name' | 'model' | 'weights'> {
+  const net = new Net(seed);
+  let x = 'x';
+  for (const [i, [inputs, outputs]] of ([[1, 8], [8, 16]] as const).entries()) {
+    x = net.op('Relu', [net.norm(net.conv(x, `conv${i + 1}`, [inputs, outputs, 3, 1], false), `norm${i + 1}`, outputs, norm)]);
+    x = net.op('MaxPool', [x], { kernel_shape: [2, 2], strides: [2, 2] });
+  }
+  x = net.op('Relu', [net.linear(net.op('Flatten', [x], { axis: 1 }), 'fc1', 784, 32)]);
+  return net.finish(net.linear(x, 'fc2', 32, 10), `small net, ${norm} norm`, [batch, 1, 28, 28], { kind: 'convnet' });
 }
 
 /** ResNet-20 for 32x32 images (He et al. 2015), with projections where the shape changes. */

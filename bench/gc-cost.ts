@@ -1,0 +1,113 @@
+/**
+ * What gradient centralization (GC), adaptive gradient clipping (AGC) and both cost in a training step of ResNet-20 (batch 64 of 3x32x32, SGD with momentum): the profiler's share of the
+ * kernels that they add, less those that they replace, and the median of interleaved pairs of steps with its 95 % interval (order statistics). Where memory happens to lie moves a step by more
+ * than these costs, so sessions are opened anew every few pairs, in another order; `again` is the plain step once more, and shows what pairs can tell.
+ * npm run bench:gc-cost -- [--threads 2] [--pairs 30] [--norm batch|group] [--kernels]
+ */
+import { parseArgs } from 'node:util';
+import { artifactOf, type Artifact } from '../cli/driver/compile.ts';
+import { wasmTarget } from '../cli/driver/target.ts';
+import { bestFeatures } from '../cli/model.ts';
+import { table } from '../cli/print.ts';
+import { median } from '../cli/statistics.ts';
+import { importModel } from '../frontend/index.ts';
+import { runPipeline } from '../passes/pipeline.ts';
+import type { OptimizerSpec } from '../passes/train/options.ts';
+import { trainingStep } from '../passes/train/pipeline.ts';
+import { shuffled } from '../runtime/data/shuffle.ts';
+import { load, type Session, type StepTime } from '../runtime/index.ts';
+import { numbers, resnet20 } from './train-networks.ts';
+
+const { values } = parseArgs({ options: { threads: { type: 'string', default: '2' }, pairs: { type: 'string', default: '30' }, norm: { type: 'string', default: 'batch' }, kernels: { type: 'boolean', default: false } } });
+const [threads, pairs] = [Number(values.threads), Number(values.pairs)];
+const warmUp = 6;
+/** Pairs between two openings of the sessions. */
+const pairsOfSession = 5;
+const network = resnet20(values.norm === 'group' ? 'group' : 'batch');
+const sgd = { kind: 'sgd', momentum: 0.9 } as const;
+const variants: Readonly<Record<string, { readonly optimizer: OptimizerSpec; readonly figure: number }>> = {
+  plain: { optimizer: sgd, figure: 0 },
+  GC: { optimizer: { ...sgd, gc: {} }, figure: 0.01 },
+  AGC: { optimizer: { ...sgd, agc: { lambda: 0.01 } }, figure: 0.01 },
+  both: { optimizer: { ...sgd, gc: {}, agc: { lambda: 0.01 } }, figure: 0.015 },
+  again: { optimizer: sgd, figure: 0 },
+};
+const inputs = { x: numbers(network.input.reduce((n, d) => n * d), 77), y: BigInt64Array.from({ length: network.input[0] }, (_, i) => BigInt(i % network.classes)), lr: Float32Array.of(0.01) };
+
+async function compiled(optimizer: OptimizerSpec, profile: boolean): Promise<Artifact> {
+  const imported = importModel(network.model, { file: network.name });
+  const step = trainingStep(imported.graph, imported.statistics, { loss: { kind: 'crossEntropy' }, optimizer }, wasmTarget);
+  return artifactOf({ imported, graph: runPipeline(step.graph, wasmTarget) }, { features: [bestFeatures()], profile });
+}
+
+/** Milliseconds of each kind of kernel: kernels of one name, size and source count together. */
+async function profiled(optimizer: OptimizerSpec): Promise<Map<string, number>> {
+  const session = await load(await compiled(optimizer, true), { threads });
+  const samples: (readonly StepTime[])[] = [];
+  for (let i = 0; i < warmUp + 10; i++) {
+    await session.run(inputs);
+    if (i >= warmUp) samples.push([...session.profile()!]);
+  }
+  await session.close();
+  const kinds = new Map<string, number>();
+  samples[0]!.forEach((s, i) => {
+    const key = `${s.name} ${s.flops} ${s.bytes} ${s.source.join()}`;
+    kinds.set(key, (kinds.get(key) ?? 0) + median(samples.map((t) => t[i]!.end - t[i]!.start)));
+  });
+  return kinds;
+}
+
+const profiles = new Map<string, Map<string, number>>();
+for (const [name, { optimizer }] of Object.entries(variants)) profiles.set(name, await profiled(optimizer));
+const plain = profiles.get('plain')!;
+
+const names = Object.keys(variants);
+const artifacts = new Map<string, Artifact>();
+for (const name of names) artifacts.set(name, await compiled(variants[name]!.optimizer, false));
+const times = new Map(names.map((name) => [name, [] as number[]]));
+for (let done = 0; done < pairs; done += pairsOfSession) {
+  // By chance, so that no variant always follows the same.
+  const mixed = (by: number): string[] => Array.from(shuffled(names.length, done, by), (i) => names[i]!);
+  const sessions = new Map<string, Session>();
+  for (const name of mixed(0)) sessions.set(name, await load(artifacts.get(name)!, { threads }));
+  for (let round = 0; round < warmUp + Math.min(pairsOfSession, pairs - done); round++) {
+    for (const name of mixed(1 + round)) {
+      const start = performance.now();
+      await sessions.get(name)!.run(inputs);
+      if (round >= warmUp) times.get(name)!.push(performance.now() - start);
+    }
+  }
+  for (const session of sessions.values()) await session.close();
+}
+
+console.log(`${network.name}, ${threads} threads, Node ${process.version}; plain step ${median(times.get('plain')!).toFixed(1)} ms, median of ${pairs}`);
+const rows = names.slice(1).map((name) => {
+  const own = profiles.get(name)!;
+  const added = [...own].filter(([k]) => !plain.has(k));
+  const gone = [...plain].filter(([k]) => !own.has(k));
+  const sum = (list: readonly (readonly [string, number])[]): number => list.reduce((n, [, t]) => n + t, 0);
+  const total = sum([...plain]);
+  const share = (sum(added) - sum(gone)) / total;
+  if (values.kernels) for (const [k, t] of [...added.map(([k, t]) => [`+ ${k}`, t] as const), ...gone.map(([k, t]) => [`- ${k}`, -t] as const)].sort((a, b) => Math.abs(b[1]) - Math.abs(a[1])).slice(0, 25)) console.log(`  ${name} ${t.toFixed(3)} ms ${k}`);
+  const ratios = times.get(name)!.map((t, i) => t / times.get('plain')![i]! - 1).sort((a, b) => a - b);
+  const [low, high] = medianInterval(ratios);
+  const percent = (x: number): string => `${(100 * x).toFixed(2)} %`;
+  return [name, percent(share), `${sum(added).toFixed(2)} - ${sum(gone).toFixed(2)} ms`, percent(median(ratios)), `${percent(low)} to ${percent(high)}`, name === 'again' ? '' : `under ${percent(variants[name]!.figure)}`];
+});
+for (const line of table(['', 'kernels added', 'less those replaced', 'median of pairs', '95 % interval', 'wanted'], rows, [1, 2, 3, 4, 5])) console.log(line);
+
+/** The narrowest interval between order statistics, alike on both sides, that holds the median with a probability of at least 95 %. */
+function medianInterval(sorted: readonly number[]): [low: number, high: number] {
+  const n = sorted.length;
+  let choose = 1;
+  let outside = 0;
+  let k = 0;
+  // outside: the probability that fewer than k + 1 of n values lie below the median.
+  for (; k < n / 2; k++) {
+    const next = outside + choose * 0.5 ** n;
+    if (2 * next > 0.05) break;
+    outside = next;
+    choose = (choose * (n - k)) / (k + 1);
+  }
+  return [sorted[Math.max(0, k - 1)]!, sorted[Math.min(n - 1, n - k)]!];
+}
