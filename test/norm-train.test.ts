@@ -8,6 +8,7 @@ import { openPeer } from '../cli/peers.ts';
 import { importModel } from '../frontend/index.ts';
 import { parseNorm } from '../passes/norm/options.ts';
 import { loadTrainer } from '../runtime/index.ts';
+import { writeNpy } from '../runtime/npy.ts';
 import { tilewright } from './cli-harness.ts';
 import { encodeModel, floats, node, value } from './onnx-encode.ts';
 import { numbers, spread } from './train-harness.ts';
@@ -62,6 +63,25 @@ describe('a rewritten model', () => {
     const ours = numbers((await t.evaluate({ x: x(3) }))['logits'] as never);
     (await inOnnxruntime(at('from-folder.onnx'), n, x(3))).forEach((v, i) => expect(v).toBeCloseTo(ours[i]!, 4));
   }, 90_000);
+
+  it('is trained by tilewright train and written back', async () => {
+    writeFileSync(at('model.onnx'), model);
+    writeFileSync(at('x.npy'), writeNpy({ dtype: 'f32', shape: [12, 1, size, size], data: Float32Array.from([...x(0), ...x(1)]) }));
+    writeFileSync(at('y.npy'), writeNpy({ dtype: 'i64', shape: [12], data: BigInt64Array.from([...y, ...y]) }));
+    const train = (...more: string[]): ReturnType<typeof tilewright> => tilewright(['train', at('model.onnx'), '--data', `${at('x.npy')},${at('y.npy')}`, '--batch', '6', '--epochs', '2', '--lr', '0.1', '-o', at('cli.onnx'), ...more], 60_000);
+    const done = await train('--norm', 'layer+proxy', '--micro-batch', '2', '--weight-norm', 'scaled');
+    expect(done.code, done.stderr).toBe(0);
+    const { graph } = importModel(at('cli.onnx'));
+    const moved = graph.state.filter((s) => numbers(s.init as never).some((v) => v !== (s.name === 'w1.gain' ? 1 : 0))).map((s) => s.name);
+    expect(moved).toEqual(expect.arrayContaining(['n.proxy_gamma', 'n.proxy_beta', 'w1.gain', 'w1', 'n.weight']));
+    expect(await inOnnxruntime(at('cli.onnx'), 1, x(0))).toHaveLength(2);
+
+    const refused = await train('--micro-batch', '2');
+    expect(refused).toMatchObject({ code: 2, stderr: expect.stringMatching(/BatchNormalization\(bn\) \(op moments\) joins the samples of a batch/) as string });
+    const allowed = await train('--micro-batch', '2', '--allow-batch-dependence');
+    expect(allowed).toMatchObject({ code: 0, stderr: expect.stringMatching(/warning: BatchNormalization\(bn\) \(op moments\) joins the samples of a micro-batch alone/) as string });
+    expect(await train('--allow-batch-dependence')).toMatchObject({ code: 2, stderr: expect.stringMatching(/goes with --micro-batch/) as string });
+  }, 120_000);
 
   it('is written by compile --onnx', async () => {
     writeFileSync(at('model.onnx'), model);

@@ -151,7 +151,8 @@ async function compileTraining(model: string | Uint8Array, options: CompileOptio
   const part = fit?.microBatch;
   const { step, program } = build({ ...train, ...(part !== undefined && { microBatch: part }) }, part, hooks);
   const artifact = { ...(await emitArtifact(imported, program, options, stateRoles(step.graph, imported), undefined, rewritten && { [rewrittenFile]: [rewritten] })), ...(fit && { fit: fit.fit }), ...(rewritten && { rewritten }) };
-  return { ...artifact, explain: explainOver(step.graph) };
+  const within = step.joins.slice(0, 1).map((op) => `${op} joins the samples of a micro-batch alone: the step differs from that of the whole batch`);
+  return { ...artifact, warnings: [...artifact.warnings, ...within], explain: explainOver(step.graph) };
 }
 
 /** The model with its normalizations rewritten; `inference`: in the form that inference has. */

@@ -32,6 +32,7 @@ export interface StepOptions {
   readonly trainOnly?: string[];
   readonly batch?: number;
   readonly microBatch?: number;
+  readonly allowBatchDependence?: boolean;
 }
 
 const losses: Readonly<Record<string, LossSpec['kind']>> = { 'cross-entropy': 'crossEntropy', mse: 'mse', mae: 'mae', huber: 'huber', bce: 'binaryCrossEntropy' };
@@ -64,7 +65,8 @@ export function withStepOptions(command: Command): Command {
     .option('--train-only <patterns>', 'the parameters that are trained (default: all float initializers but single numbers without a path as their name)', patterns)
     .option('--freeze <patterns>', 'parameters that keep their values', patterns)
     .option('--batch <n>', 'samples of a step (default: what the model has)', positive)
-    .option('--micro-batch <n>', 'samples that are computed at a time', positive);
+    .option('--micro-batch <n>', 'samples that are computed at a time', positive)
+    .option('--allow-batch-dependence', 'let batch norms join the samples of a micro-batch alone: the step then differs from that of the whole batch');
 }
 
 /** Refuses options of a training step where none is asked for. */
@@ -76,12 +78,14 @@ export function refuseStepOptions(command: Command): void {
 
 /** The options as a training step's. `soft`: targets are blends of classes. */
 export function trainOptions(o: StepOptions, more: { readonly soft?: boolean; readonly gradients?: boolean } = {}): TrainOptions {
+  if (o.allowBatchDependence && o.microBatch === undefined) throw new UserError('--allow-batch-dependence goes with --micro-batch');
   return {
     loss: lossOf(o, more.soft ?? false),
     optimizer: optimizerOf(o),
     ...(o.trainOnly && { only: o.trainOnly }),
     ...(o.freeze && { freeze: o.freeze }),
     ...(o.microBatch !== undefined && { microBatch: o.microBatch }),
+    ...(o.allowBatchDependence && { joinWithinMicroBatch: true }),
     ...(more.gradients && { gradients: true }),
   };
 }

@@ -11,6 +11,7 @@ import { accumulateGradients } from './accumulate-gradients.ts';
 import { addLoss } from './add-loss.ts';
 import { averageWeights } from './average-weights.ts';
 import { centralizeGradients } from './centralize-gradients.ts';
+import { describe } from './backward.ts';
 import { clipGradients } from './clip-gradients.ts';
 import { countSteps } from './count-steps.ts';
 import { decayWeights } from './decay-weights.ts';
@@ -21,6 +22,7 @@ import { guardUpdates } from './guard-updates.ts';
 import { nameGradients } from './name-gradients.ts';
 import type { TrainOptions } from './options.ts';
 import { rebindBatch } from './rebind-batch.ts';
+import { followSamples } from './samples.ts';
 import { saveLoopStates } from './save-loop-states.ts';
 import { seedRandomOps } from './seed-random-ops.ts';
 import { sharpenGradients } from './sharpen-gradients.ts';
@@ -32,6 +34,8 @@ import { updateParameters } from './update-parameters.ts';
 export interface TrainingStep {
   readonly graph: Graph;
   readonly units: Units;
+  /** Ops that join the samples of a micro-batch alone, as they were allowed to. */
+  readonly joins: readonly string[];
 }
 
 /**
@@ -41,7 +45,7 @@ export interface TrainingStep {
 export function trainingStep(graph: Graph, statistics: readonly Statistic[], options: TrainOptions, target: Target, pipeline: PipelineOptions = {}): TrainingStep {
   const forward = runPipeline(graph, target, { ...pipeline, passes: forwardPasses(statistics, options) });
   const units = withNamedUnits(inferUnits(forward), forward, options);
-  return { graph: runPipeline(forward, target, { ...pipeline, passes: stepPasses(options, units) }), units };
+  return { graph: runPipeline(forward, target, { ...pipeline, passes: stepPasses(options, units) }), units, joins: options.microBatch !== undefined && options.joinWithinMicroBatch ? followSamples(forward).joins.map(describe) : [] };
 }
 
 const pass = (name: string, run: Pass['run']): Pass => ({ name, run });
