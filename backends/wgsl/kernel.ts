@@ -51,7 +51,7 @@ export class Kernel {
     this.operands = operands;
     this.results = results;
     this.#bindings = bindingsOf(operands, results);
-    for (const name of [...this.#bindings.map((b) => b.name), 'group', 'lane', 'local', 'workgroup', 'element', 'main']) this.w.name(name);
+    for (const name of [...this.#bindings.map((b) => b.name), 'group', 'lane', 'local', 'workgroup', 'element', 'main', 'put', 'k0', 'step', 'half', 'batch', 'value']) this.w.name(name);
   }
 
   /** Operand `i` at an index, in a register. */

@@ -6,7 +6,7 @@ export class Writer {
   readonly used = new Set<string>();
   /** Tables of constants and variables of the workgroup, declared before the function. */
   readonly declarations: string[] = [];
-  readonly #lines: string[] = [];
+  #lines: string[] = [];
   readonly #taken = new Set<string>();
   #depth = 1;
 
@@ -61,6 +61,18 @@ export class Writer {
   call(name: string, ...args: readonly string[]): string {
     this.used.add(name);
     return `${name}(${args.join(', ')})`;
+  }
+
+  /** What `write` writes, as the body of a function of its own. */
+  capture(write: () => void): string {
+    const [lines, depth] = [this.#lines, this.#depth];
+    this.#lines = [];
+    this.#depth = 1;
+    write();
+    const text = this.text();
+    this.#lines = lines;
+    this.#depth = depth;
+    return text;
   }
 
   text(): string {

@@ -16,7 +16,8 @@ export async function dawnGpu(): Promise<Gpu> {
     throw new NoGpu(`Node has no WebGPU of its own, and the package "webgpu" (Dawn) cannot be loaded: ${e instanceof Error ? e.message.split('\n')[0]! : String(e)}. Install it (npm install webgpu), or use an artifact of the model that was compiled for wasm`);
   });
   findDriver();
-  return dawn.create([]);
+  // Kernels write workgroup memory before they read it. Clearing it first costs software drivers seconds of compilation for every shader.
+  return dawn.create(['enable-dawn-features=disable_workgroup_init']);
 }
 
 /** On Linux without a Vulkan loader or without drivers of its own, those of Debian's chromium are taken, where it is installed. */

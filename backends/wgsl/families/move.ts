@@ -21,12 +21,21 @@ export const moveElement: ElementEmitter = (e, op, index) => {
       const [starts, steps] = [nums(op.attrs, 'starts'), nums(op.attrs, 'steps')];
       return [e.at(x, index.map((i, axis) => e.w.let('i', plus(times(i, steps[axis]!), starts[axis]!))))];
     }
-    case 'reshape': return [e.at(x, digits(e, e.w.let('e', address(index, rowMajor(op.results[0]!.type.shape))), x.type.shape))];
+    case 'reshape': return [e.at(x, insertsOnes(x.type.shape, op.results[0]!.type.shape) ? renumbered(index, op.results[0]!.type.shape, x.type.shape) : digits(e, e.w.let('e', address(index, rowMajor(op.results[0]!.type.shape))), x.type.shape))];
     case 'iota': return [`${registerOf(op.results[0]!.type.dtype)}(${index[num(op.attrs, 'axis')]!})`];
     case 'concat': return [concatenated(e, op.operands, index, num(op.attrs, 'axis'))];
     default: return [padded(e, x, index, { lo: nums(op.attrs, 'lo'), mode: str(op.attrs, 'mode'), value: num(op.attrs, 'value') })];
   }
 };
+
+const notOne = (shape: readonly number[]): number[] => shape.flatMap((d, axis) => (d === 1 ? [] : [axis]));
+/** Whether two shapes differ by axes of size 1 alone. */
+const insertsOnes = (a: readonly number[], b: readonly number[]): boolean => notOne(a).map((axis) => a[axis]).join() === notOne(b).map((axis) => b[axis]).join();
+/** An index of a shape, for another that differs by axes of size 1. */
+function renumbered(index: Index, from: readonly number[], to: readonly number[]): string[] {
+  const kept = notOne(from).map((axis) => index[axis]!);
+  return to.map((d) => (d === 1 ? '0' : kept.shift()!));
+}
 
 /** The index of element number `linear` of a tensor in row-major order. */
 export function digits(e: Pick<Evaluator, 'w'>, linear: string, shape: readonly number[]): string[] {
