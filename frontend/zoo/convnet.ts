@@ -3,11 +3,22 @@ import type { Flow, Network } from './network.ts';
 import { normAct, type ZooNorm } from './norm.ts';
 import { heNormal } from './weights.ts';
 
-/** Stages of a 3x3 convolution, norm, relu and a 2x2 pool, then a linear layer; dropout comes before it. */
-export function convnet(net: Network, x: Flow, { widths, dropout = 0, norm, classes }: { readonly widths: readonly number[]; readonly dropout?: number; readonly norm: ZooNorm; readonly classes: number }): Flow {
+export interface ConvnetSpec {
+  /** Channels of each stage. */
+  readonly widths: readonly number[];
+  /** Before the linear layer. */
+  readonly dropout?: number;
+  readonly norm: ZooNorm;
+  readonly classes: number;
+  /** Keeps running statistics of its own under names that end so; weights of networks that differ in nothing else are shared. */
+  readonly domain?: string;
+}
+
+/** Stages of a 3x3 convolution, norm, relu and a 2x2 pool, then a linear layer. */
+export function convnet(net: Network, x: Flow, { widths, dropout = 0, norm, classes, domain = '' }: ConvnetSpec): Flow {
   let y = x;
   for (const [i, out] of widths.entries()) {
-    y = normAct(net, net.conv(y, `conv${i + 1}`, { out, kernel: 3 }), `norm${i + 1}`, norm, { activation: 'relu' });
+    y = normAct(net, net.conv(y, `conv${i + 1}`, { out, kernel: 3 }), `norm${i + 1}`, norm, { activation: 'relu', statistics: `norm${i + 1}${domain}` });
     y = net.pool('MaxPool', y, `pool${i + 1}`, { kernel: 2, stride: 2, pad: 'same' });
   }
   return net.linear(net.dropout(net.flatten(y, 'flatten'), dropout, 'dropout'), 'fc', classes);
