@@ -1,7 +1,7 @@
 /** Which way of cutting an op is taken, given where its operands lie. */
 import type { Op } from '../../ir/graph.ts';
 import { countOf, elementsOf, lastOf, type Cut, type Division, type Spread, type TileDim } from '../../ir/tiles.ts';
-import { divisionFrom, equalParts, isLocal, largestSlice, operandSpread, resultSpread, tilesOf } from './divide.ts';
+import { divisionFrom, equalParts, isLocal, largestSlice, operandSpread, resultSpread } from './divide.ts';
 import { estimate, modelOf, type Estimate, type Model } from './estimate.ts';
 import { judge, searchSplits, type Split } from './search.ts';
 import type { TileTarget } from './target.ts';
@@ -36,7 +36,7 @@ export class Chooser {
   }
 
   /** `homes`: where the operands lie. */
-  choose(op: Op, homes: readonly Spread[], base: number): Choice {
+  choose(op: Op, homes: readonly Spread[]): Choice {
     const walk = walkOf(op);
     const key = keyOf(op);
     const searched = this.#models.get(key) ?? this.#search(walk, key);
@@ -49,7 +49,7 @@ export class Chooser {
       if (d) candidates.push(d);
     }
     const light = walk.kind === 'map' || walk.kind === 'move';
-    const own = searched.splits.slice(0, light ? 1 : 4).map((s) => divisionOf(walk, s, base));
+    const own = searched.splits.slice(0, light ? 1 : 4).map((s) => divisionOf(walk, s));
     const options = [...candidates, ...own].map((d) => this.#judge(model, d, homes));
     const fitting = options.filter((o) => o.temporary <= this.#bound);
     const best = (fitting.length > 0 ? fitting : options).reduce((a, b) => ((fitting.length > 0 ? b.cycles < a.cycles : b.temporary < a.temporary) ? b : a));
@@ -128,7 +128,7 @@ function overlap(cut: Cut): number {
 }
 
 /** A division by numbers of parts: columns and then reduced dims lie on neighbouring tiles. */
-export function divisionOf(walk: Walk, split: Split, base: number): Division {
+export function divisionOf(walk: Walk, split: Split): Division {
   const order = walk.vars.map((_, i) => i).filter((i) => split.parts[i]! > 1).sort((a, b) => rank(walk, a) - rank(walk, b) || a - b);
   const dims: TileDim[] = [];
   const ranges: Record<string, Cut> = {};
@@ -141,7 +141,7 @@ export function divisionOf(walk: Walk, split: Split, base: number): Division {
     ranges[v.name] = { by: [dims.length], combs: equalParts(v.size, parts, grain) };
     dims.push({ name: v.name, parts, stride });
   });
-  return { base, dims, ranges };
+  return { base: 0, dims, ranges };
 }
 
 /** The grain under which equal parts have the size that was judged. */
@@ -153,12 +153,9 @@ function grainOfSize(size: number, parts: number, largest: number): number {
 const rank = (walk: Walk, i: number): number => (walk.vars[i]!.role === 'reduce' ? 2 : walk.vars[i]!.name === 'o' || walk.vars[i]!.name === 'i' ? 1 : 0);
 
 /** What an op computes, for looking up splits: everything but the names of its values. */
-function keyOf(op: Op): string {
+export function keyOf(op: Op): string {
   const types = [...op.operands, ...op.results].map((v) => `${v.type.dtype}[${v.type.shape.join()}]`).join(' ');
   const attrs = (o: Op): string => JSON.stringify(Object.entries(o.attrs).filter(([, v]) => typeof v !== 'object' || !('data' in v)));
   const region = op.regions.length === 0 ? '' : op.regions[0]!.ops.map((o) => `${o.name}${attrs(o)}${o.operands.map((v) => op.regions[0]!.inputs.indexOf(v)).join()}`).join(';');
   return `${op.name} ${types} ${attrs(op)} ${region}`;
 }
-
-/** Tiles that a division uses. */
-export const tilesUsed = (division: Division): number => tilesOf(division.dims);

@@ -23,11 +23,9 @@ export function operandSpread(walk: Walk, division: Division, k: number, shape: 
   const reads = walk.pieces.flatMap((piece) => piece.reads[k]!.map((indices) => ({ piece, indices })));
   const { base, dims } = division;
   if (walk.kind === 'single') return { base, dims, axes: shape.map((d) => whole(d)) };
-  const axes = shape.map((size, axis): Cut => {
-    const by = [...new Set(reads.flatMap(({ piece, indices }) => namesIn(indices[axis]!, indices).flatMap((name) => cutOf(walk, division, piece, name)?.by ?? [])))].sort((a, b) => a - b);
+  const axes = shape.map((_, axis): Cut => {
+    const by = [...new Set(reads.flatMap(({ piece, indices }) => namesIn(indices[axis]!).flatMap((name) => cutOf(walk, division, piece, name)?.by ?? [])))].sort((a, b) => a - b);
     return table(dims, by, (at) => reads.map(({ piece, indices }) => indexComb(walk, division, piece, indices, axis, shape, at)).reduce((a, b) => union(a, b), nothing));
-    // An axis of size 0 has one empty comb.
-    void size;
   });
   return { base, dims, axes };
 }
@@ -105,7 +103,7 @@ export function combAt(cut: Cut, dims: readonly TileDim[], at: ReadonlyMap<numbe
 }
 
 /** Dims that an index depends on; those of a span's group all do. */
-function namesIn(index: Index, _all: readonly Index[]): string[] {
+function namesIn(index: Index): string[] {
   switch (index.kind) {
     case 'affine': return index.terms.map(([name]) => name);
     case 'table': return index.inner === undefined ? [index.dim] : [index.dim, index.inner];
@@ -225,6 +223,31 @@ export function totalElements(spread: Spread): number {
   const byCount = axes.reduce((n, c) => n + c.by.length, 0);
   if (byCount === seen.size) return replicas * axes.reduce((n, cut) => n * cut.combs.reduce((m, c) => m + countOf(c), 0), 1);
   return replicas * largestSlice(spread) * [...seen].reduce((n, d) => n * spread.dims[d]!.parts, 1);
+}
+
+/** About how many tiles the fullest part receives its slice of `need` from. */
+export function sendersOf(need: Spread, home: Spread): number {
+  if (need.flat || home.flat) return Math.ceil(largestSlice(need) / Math.max(1, largestSlice(home)));
+  const most = Math.min(tilesOf(home.dims), largestSlice(need));
+  const senders = need.axes.reduce((n, cut, axis) => {
+    const parts = home.axes[axis]!.combs;
+    if (parts.length <= 1) return n;
+    const sample = [cut.combs[0]!, cut.combs[cut.combs.length >> 1]!, cut.combs.at(-1)!];
+    return n * Math.max(1, ...sample.map((c) => parts.reduce((k, p) => (countOf(p) > 0 && countOf(c) > 0 && p.base <= lastOf(c) && lastOf(p) >= c.base ? k + 1 : k), 0)));
+  }, 1);
+  return Math.min(most, senders);
+}
+
+const signatures = new WeakMap<object, string>();
+/** A text that is equal for spreads, or divisions, that cut alike: what code that moves or walks them depends on. */
+export function signature(s: { readonly base: number; readonly dims: readonly TileDim[]; readonly axes?: readonly Cut[]; readonly ranges?: Readonly<Record<string, Cut>> }): string {
+  const known = signatures.get(s);
+  if (known !== undefined) return known;
+  const cut = (c: Cut): string => `${c.by.join()}:${c.combs.length}:${comb(c.combs[0]!)}:${comb(c.combs.at(-1)!)}`;
+  const comb = (c: Comb): string => `${c.base}/${c.levels.map((l) => `${l.n}x${l.step}`).join('/')}`;
+  const text = `${s.base} ${s.dims.map((d) => `${d.parts}*${d.stride}`).join()} ${(s.axes ?? []).map(cut).join(';')} ${Object.entries(s.ranges ?? {}).map(([k, c]) => k + cut(c)).join(';')}`;
+  signatures.set(s, text);
+  return text;
 }
 
 /** Number of tiles that a spread uses. */

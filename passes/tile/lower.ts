@@ -3,9 +3,9 @@ import { invariant } from '../../ir/diagnostic.ts';
 import type { Graph, Op, Value } from '../../ir/graph.ts';
 import { bytesOf, dtypes, sizeOf } from '../../ir/type.ts';
 import { countOf, elementsOf, run, type BufferKind, type Comb, type Copy, type Cut, type Division, type Spread, type StepCycles, type TileBuffer, type TileDim, type TileStep } from '../../ir/tiles.ts';
-import { Chooser, type Choice } from './choose.ts';
+import { Chooser, keyOf, type Choice } from './choose.ts';
 import { combOf } from './comb.ts';
-import { divisionFrom, equalParts, isLocal, largestSlice, resultSpread, tilesOf, totalElements } from './divide.ts';
+import { divisionFrom, equalParts, isLocal, largestSlice, resultSpread, sendersOf, signature, totalElements } from './divide.ts';
 import { partOptions } from './search.ts';
 import { toGrain, type TileTarget } from './target.ts';
 import { walkOf } from './walk.ts';
@@ -40,9 +40,8 @@ class Lowering {
   readonly #left = new Map<Value, number>();
   readonly #aliases = new Map<number, Value[]>();
   readonly #updates = new Map<Value, Value[]>();
-  /** Where the next state, and the next op, start. */
-  #stateBase = 0;
-  #opBase = 0;
+  /** Steps whose code is there already: repeated blocks share it. */
+  readonly #coded = new Set<string>();
 
   constructor(graph: Graph, target: TileTarget, bound: number) {
     this.#graph = graph;
@@ -85,7 +84,7 @@ class Lowering {
     return this.#steps.length;
   }
 
-  /** Spreads a value evenly over all tiles, its elements in a row; remainders go round. */
+  /** Spreads a value evenly over all tiles, its elements in a row. */
   #hold(v: Value, kind: BufferKind, name: string): void {
     const spread = this.#even(v);
     const b = this.#buffer(v, name, kind, spread, []);
@@ -96,9 +95,7 @@ class Lowering {
   #even(v: Value): Spread {
     const n = sizeOf(v.type.shape);
     const parts = Math.max(1, Math.min(this.#t.constants.tiles, n));
-    const base = this.#stateBase;
-    this.#stateBase = (this.#stateBase + (n % this.#t.constants.tiles)) % this.#t.constants.tiles;
-    return { base: n >= this.#t.constants.tiles ? 0 : base, dims: [{ name: 'flat', parts, stride: 1 }], axes: [{ by: [0], combs: equalParts(n, parts) }], flat: true };
+    return { base: 0, dims: [{ name: 'flat', parts, stride: 1 }], axes: [{ by: [0], combs: equalParts(n, parts) }], flat: true };
   }
 
   #home(v: Value): LoweredBuffer {
@@ -125,8 +122,7 @@ class Lowering {
     }
     if (op.name === 'reshape' && this.#view(op)) return;
     const homes = op.operands.map((v) => this.#home(v).spread);
-    const choice = this.#chooser.choose(op, homes, this.#opBase);
-    this.#opBase = (this.#opBase + tilesOf(choice.division.dims)) % this.#t.constants.tiles;
+    const choice = this.#chooser.choose(op, homes);
     if (choice.contributors > 1) this.#merged(op, index, choice);
     else this.#whole(op, index, choice);
     for (const v of op.operands) this.#read(v);
@@ -260,7 +256,9 @@ class Lowering {
     const paired = streamed ? largestSlice(choice.needs[0]!) * dtypes[choice.walk.op.operands[0]!.type.dtype].bytes : 0;
     const received = largest - paired + paired / (streamed ? pairFactor : 1);
     const c = this.#t.constants;
-    const code = c['code.exchange'] + c['code.fragment'] * Math.ceil(largest / 64) + c['code.control'];
+    const key = copies.map((x) => `${signature(this.#buffers[x.from]!.spread)}>${signature(this.#buffers[x.to]!.spread)}`).join();
+    const senders = (): number => copies.reduce((n, x) => n + (x.merge ? this.#buffers[x.to]!.width / this.#buffers[x.from]!.width : sendersOf(this.#buffers[x.to]!.spread, this.#buffers[x.from]!.spread)), 0);
+    const code = c['code.control'] + this.#once(key, () => c['code.exchange'] + c['code.fragment'] * senders());
     this.#steps.push({ kind: 'exchange', index: this.#now, copies, bytes, largest, cycles: { compute: 0, exchange: Math.max(received, sent) / exchange, sync: c.sync }, code });
   }
 
@@ -272,12 +270,20 @@ class Lowering {
     }
     this.#vertices.add(vertex);
     const c = this.#t.constants;
+    const code = c['code.control'] + this.#once(`${part} ${keyOf(op)} ${signature(division)}`, () => c['code.vertex'] + c['code.edge'] * (reads.length + writes.length));
     const cycles: StepCycles = { compute, exchange: 0, sync: c.sync + c.control };
     this.#steps.push({
       kind: 'compute', index: this.#now, op: index, part, name: op.results[0]?.name ?? op.name, source: op.source, vertex, division,
       reads: reads.map((r) => ({ buffer: r.buffer.id, slice: r.slice })), writes: writes.map((w) => ({ buffer: w.id, slice: w.spread })),
-      cycles, code: c['code.vertex'] + c['code.edge'] * (reads.length + writes.length) + c['code.control'], macs,
+      cycles, code, macs,
     });
+  }
+
+  /** Bytes of code that a step adds: none where an equal step has it. */
+  #once(key: string, bytes: () => number): number {
+    if (this.#coded.has(key)) return 0;
+    this.#coded.add(key);
+    return bytes();
   }
 
   #touchLast(b: LoweredBuffer): void {

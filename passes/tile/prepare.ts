@@ -47,25 +47,35 @@ export function prepare(graph: Graph, target: Target, options: PrepareOptions): 
 function inOrder(ops: readonly Op[], copies: ReadonlySet<Value>, graph: Graph): Op[] {
   const defs = definitions({ ...graph, ops });
   const out: Op[] = [];
+  const begun = new Set<Op>();
+  /** Readers of what has been emitted. */
+  const waiting: Op[] = [];
   const done = new Set<Op>();
   const updates = new Map(graph.updates.map((u) => [u.value, u.state]));
   const readersOf = new Map<Value, Set<Op>>();
   for (const op of ops) for (const v of op.operands) readersOf.set(v, (readersOf.get(v) ?? new Set()).add(op));
-  const isCopy = (op: Op): boolean => op.results.length > 0 && op.results.every((r) => copies.has(r));
+  /** Ops that run again, and what follows from them and from state alone: they wait for their first reader. */
+  const lazy = new Set<Op>();
+  for (const op of ops) {
+    const made = op.operands.flatMap((v) => defs.get(v) ?? []);
+    if ((op.results.length > 0 && op.results.every((r) => copies.has(r))) || (made.some((d) => lazy.has(d)) && made.every((d) => lazy.has(d)))) lazy.add(op);
+  }
+  const isCopy = (op: Op): boolean => lazy.has(op);
   const emit = (op: Op): void => {
-    if (done.has(op)) return;
-    done.add(op);
+    if (begun.has(op)) return;
+    begun.add(op);
     for (const v of op.operands) {
       const def = defs.get(v);
       if (def) emit(def);
     }
     out.push(op);
-    for (const r of op.results) for (const reader of readersOf.get(r) ?? []) early(reader);
+    done.add(op);
+    waiting.push(...op.results.flatMap((r) => [...(readersOf.get(r) ?? [])]));
   };
   const isUpdate = (op: Op): boolean => op.results.some((r) => updates.has(r));
   /** Runs what leads to updates alone as soon as it can. */
   const early = (op: Op): void => {
-    if (done.has(op) || isCopy(op)) return;
+    if (begun.has(op) || isCopy(op)) return;
     if (!leadsToUpdate(op) || !op.operands.every((v) => !defs.has(v) || done.has(defs.get(v)!) || isCopy(defs.get(v)!) || isFree(defs.get(v)!))) return;
     const waits = isUpdate(op) && op.results.some((r) => {
       const state = updates.get(r);
@@ -84,6 +94,12 @@ function inOrder(ops: readonly Op[], copies: ReadonlySet<Value>, graph: Graph): 
     leads.set(op, answer);
     return answer;
   };
-  for (const op of ops) if (!isCopy(op)) emit(op);
+  for (const op of ops) {
+    if (isCopy(op)) continue;
+    emit(op);
+    for (let reader = waiting.shift(); reader; reader = waiting.shift()) early(reader);
+  }
+  // Lazy ops that nobody has asked for update state.
+  for (const op of ops) emit(op);
   return out;
 }

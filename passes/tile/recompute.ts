@@ -140,7 +140,7 @@ function checkpoints(forward: readonly Op[], defs: ReadonlyMap<Value, Op>, isSma
     }
     heavy ||= !isLight(op) && opDef(op.name).family !== 'reduce';
     if (live.size !== 1) continue;
-    const [only] = live as Set<Value>;
+    const [only] = live;
     if (!only || !defs.has(only) || found.at(-1) === only) continue;
     if (!heavy && found.length > 0) found.pop();
     found.push(only);
