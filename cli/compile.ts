@@ -18,6 +18,7 @@ import { readTensor } from './inputs.ts';
 import { normOf, normOptions, type NormOptions } from './norm.ts';
 import { byteCount, dims, featureSets, pairs, refuseOption } from './options.ts';
 import { bytes, ms, note, say, sayJson, withProgress } from './print.ts';
+import { showMemory, stepMemory } from './train/memory.ts';
 import { compileTraining, showFit } from './train/model.ts';
 import { refuseStepOptions, trainOptions, withStepOptions, type StepOptions } from './train/options.ts';
 
@@ -112,14 +113,16 @@ async function run(model: string, options: Options, command: Command): Promise<v
   for (const w of artifact.warnings) note(`warning: ${w}`);
   const { manifest } = artifact;
   const modules = Object.entries(artifact.modules).map(([file, binary]) => ({ file, bytes: binary.byteLength }));
+  const step = manifest.state && stepMemory(artifact.program, new Map(manifest.state.map((s) => [s.name, s.role])));
   const weights = manifest.weights.reduce((n, w) => n + w.bytes, 0);
   if (options.json) {
-    sayJson({ folder, ...(artifact.fit && { fit: artifact.fit }), ms: time, inputs: manifest.inputs, outputs: manifest.outputs, dims: manifest.dims, modules, weights, memory: { ...manifest.memory, scheduleBytes: artifact.program.memory.scheduleBytes }, steps: manifest.steps.length, warnings: artifact.warnings });
+    sayJson({ folder, ...(artifact.fit && { fit: artifact.fit }), ms: time, inputs: manifest.inputs, outputs: manifest.outputs, dims: manifest.dims, modules, weights, memory: { ...manifest.memory, scheduleBytes: artifact.program.memory.scheduleBytes, ...(step && { step }) }, steps: manifest.steps.length, warnings: artifact.warnings });
     return;
   }
   const code = manifest.gpu ? [`${manifest.gpu.shaders.length} shaders`] : modules.map((m) => `${m.file} ${bytes(m.bytes)}`);
   say(`${folder}: ${code.join(', ')}, weights ${bytes(weights)}, ${manifest.steps.length} steps, in ${ms(time)}`);
   if (artifact.fit) say(showFit(artifact.fit));
+  if (step) say(showMemory(step));
   say(`memory: ${bytes(manifest.memory.weights)} weights, ${bytes(manifest.memory.activations)} activations (${bytes(artifact.program.memory.scheduleBytes)} live at once; ${bytes(manifest.memory.io)} inputs and outputs among them), ${bytes(manifest.memory.scratchPerThread)} scratch a thread`);
 }
 

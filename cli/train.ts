@@ -16,6 +16,7 @@ import { normOf, normOptions, type NormOptions } from './norm.ts';
 import { note, say, sayJson, withProgress } from './print.ts';
 import { augmentation } from './train/augmentation.ts';
 import { openGradientLog } from './train/gradients.ts';
+import { showMemory, stepMemory } from './train/memory.ts';
 import { readMetrics, writeMetrics, type EpochMetrics } from './train/metrics.ts';
 import { compileTraining, showFit, wantedOf } from './train/model.ts';
 import { trainOptions, withStepOptions, type StepOptions } from './train/options.ts';
@@ -103,6 +104,8 @@ async function run(model: string, options: Options): Promise<void> {
   const artifact = await withProgress(basename(model), (onProgress) => compileTraining(source, train, options.batch, { ...(options.dim && { dims: options.dim }), features: [bestFeatures()], file: model, ...(norm && { norm }), ...(options.memory !== undefined && { memory: options.memory }), onProgress }));
   for (const w of artifact.warnings) note(`warning: ${w}`);
   if (artifact.fit) note(showFit(artifact.fit));
+  const memory = stepMemory(artifact.program, new Map(artifact.manifest.state!.map((s) => [s.name, s.role])));
+  if (!options.json) say(showMemory(memory));
   await using trainer = await loadTrainer(artifact, options.threads === undefined ? {} : { threads: options.threads });
   for (const notice of trainer.notices) note(notice);
 
@@ -152,7 +155,7 @@ async function run(model: string, options: Options): Promise<void> {
   const stopped = reached.epoch < options.epochs;
   // What a checkpoint holds can be gone on with; a model is only written where there is none, or at the end.
   if (options.output !== undefined && (!stopped || folder === undefined)) await exported(trainer, artifact.rewritten ?? source, options.output, options.average ?? false);
-  if (options.json) sayJson({ steps: trainer.step, epochs: rows, output: options.output, seconds: (performance.now() - started) / 1000, threads: trainer.threads, stopped });
+  if (options.json) sayJson({ steps: trainer.step, memory, epochs: rows, output: options.output, seconds: (performance.now() - started) / 1000, threads: trainer.threads, stopped });
   if (!stopped) return;
   note(folder === undefined ? `stopped after step ${trainer.step}${options.output === undefined ? '' : `; the model as it is was written to ${options.output}`}` : `stopped after step ${trainer.step}; go on with --resume ${folder}`);
   process.exitCode = exitInterrupted;

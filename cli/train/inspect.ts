@@ -5,9 +5,12 @@ import { importModel } from '../../frontend/index.ts';
 import { graphText } from '../../ir/text.ts';
 import { bytesOf, showType, sizeOf } from '../../ir/type.ts';
 import { scalarsOf } from '../../passes/train/declare-parameters.ts';
+import { planEntries } from '../../passes/plan.ts';
+import { runPipeline } from '../../passes/pipeline.ts';
 import { trainingStep } from '../../passes/train/pipeline.ts';
 import { amount, bytes, note, say, sayJson, table } from '../print.ts';
 import { readTensor } from '../inputs.ts';
+import { showMemory, stepMemory } from './memory.ts';
 import { boundBatch } from './model.ts';
 import { trainOptions, type StepOptions } from './options.ts';
 
@@ -34,11 +37,12 @@ export function inspectTraining(path: string, options: InspectOptions): void {
   });
   const state = Object.fromEntries(['parameter', 'statistic', 'moment', 'average'].map((role) => [role, graph.state.filter((s) => roles.get(s.name) === role && updated.has(s.value)).reduce((n, s) => n + bytesOf(s.value.type), 0)]));
   const scalars = scalarsOf(imported.graph, imported.statistics, trainOptions(options));
+  const memory = stepMemory(planEntries([{ name: 'step', graph: runPipeline(graph, wasmTarget) }], wasmTarget), roles);
   const facts = {
     model: graph.name,
     inputs: graph.inputs.map((v) => ({ name: v.name, type: showType(v.type) })),
     outputs: graph.outputs.map((o) => ({ name: o.name, type: showType(o.value.type) })),
-    parameters, scalars, lastLinear: units.lastLinear, conflicts: units.conflicts, stateBytes: state, ops: graph.ops.length,
+    parameters, scalars, lastLinear: units.lastLinear, conflicts: units.conflicts, stateBytes: state, memory, ops: graph.ops.length,
   };
   if (options.json) return sayJson(facts);
   for (const w of imported.warnings) note(`warning: ${w}`);
@@ -47,6 +51,7 @@ export function inspectTraining(path: string, options: InspectOptions): void {
   say(`ops         ${facts.ops}`);
   say(`parameters  ${amount(parameters.reduce((n, p) => n + p.count, 0))} in ${parameters.length}`);
   say(`state       ${Object.entries(state).filter(([, n]) => n > 0).map(([role, n]) => `${bytes(n)} ${role}s`).join(', ')}`);
+  say(showMemory(memory));
   say();
   const rows = parameters.map((p) => [p.name, p.type, p.unit ? `axes ${p.unit.axes.join(',')}${p.unit.shape.join() === p.type.replace(/.*\[|\]/g, '') ? '' : ` of [${p.unit.shape.join(',')}]`}` : 'none', p.unit?.of ?? '']);
   for (const line of table(['parameter', 'type', 'a unit spans', 'it feeds a'], rows)) say(line);
