@@ -1,5 +1,6 @@
 /** Compares the times of several variants of a computation on a machine that others use too: by interleaved rounds, and by order statistics of their ratios. */
-import { load, type ArtifactObject, type InputValue, type Session } from '../runtime/index.ts';
+import { median } from '../cli/statistics.ts';
+import { load, type ArtifactObject, type InputValue, type Session, type StepTime } from '../runtime/index.ts';
 
 export interface PairOptions {
   readonly threads: number;
@@ -34,24 +35,29 @@ export async function interleaved(artifacts: ReadonlyMap<string, ArtifactObject>
   return times;
 }
 
-/** Milliseconds of each kind of kernel in a profiling artifact: the median of `runs`; kernels of one name, size and source count together. */
-export async function profiled(artifact: ArtifactObject, inputs: Readonly<Record<string, InputValue>>, threads: number, runs = 10, warmUp = 6): Promise<Map<string, number>> {
-  const session = await load(artifact, { threads });
-  const samples: { readonly start: number; readonly end: number }[][] = [];
-  let kernels: readonly string[] = [];
+/**
+ * Milliseconds of each kind of kernel of profiling artifacts, by name: medians of runs that alternate, so that what else happens on the machine falls on all of them. Kernels of one name, size
+ * and source count together.
+ */
+export async function profiled(artifacts: ReadonlyMap<string, ArtifactObject>, inputs: Readonly<Record<string, InputValue>>, threads: number, runs = 20, warmUp = 6): Promise<Map<string, Map<string, number>>> {
+  const sessions = new Map<string, Session>();
+  for (const [name, artifact] of artifacts) sessions.set(name, await load(artifact, { threads }));
+  const samples = new Map([...artifacts.keys()].map((name) => [name, [] as (readonly StepTime[])[]]));
   for (let i = 0; i < warmUp + runs; i++) {
-    await session.run(inputs);
-    const profile = session.profile()!;
-    kernels = profile.map((s) => `${s.name} ${s.flops} ${s.bytes} ${s.source.join()}`);
-    if (i >= warmUp) samples.push(profile.map(({ start, end }) => ({ start, end })));
+    for (const [name, session] of sessions) {
+      await session.run(inputs);
+      if (i >= warmUp) samples.get(name)!.push(session.profile()!.map((s) => ({ ...s })));
+    }
   }
-  await session.close();
-  const kinds = new Map<string, number>();
-  kernels.forEach((key, i) => {
-    const sorted = samples.map((t) => t[i]!.end - t[i]!.start).sort((a, b) => a - b);
-    kinds.set(key, (kinds.get(key) ?? 0) + sorted[sorted.length >> 1]!);
-  });
-  return kinds;
+  for (const session of sessions.values()) await session.close();
+  return new Map([...samples].map(([name, all]) => {
+    const kinds = new Map<string, number>();
+    all[0]!.forEach((s, i) => {
+      const key = `${s.name} ${s.flops} ${s.bytes} ${s.source.join()}`;
+      kinds.set(key, (kinds.get(key) ?? 0) + median(all.map((t) => t[i]!.end - t[i]!.start)));
+    });
+    return [name, kinds];
+  }));
 }
 
 /** The narrowest interval between order statistics, alike on both sides, that holds the median with a probability of at least 95 %. */

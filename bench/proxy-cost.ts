@@ -39,7 +39,8 @@ console.log(`${network.name}, its norms rewritten to ${values.norm}, ${threads} 
 for (const kind of ['training', 'inference'] as const) {
   const inputs = kind === 'training' ? { x, y, lr: Float32Array.of(0.01) } : { x };
   const [plain, proxy] = [await compiled(kind, values.norm, false), await compiled(kind, `${values.norm}+proxy`, false)];
-  const kernels = [await profiled(await compiled(kind, values.norm, true), inputs, threads), await profiled(await compiled(kind, `${values.norm}+proxy`, true), inputs, threads)] as const;
+  const profiles = await profiled(new Map([['plain', await compiled(kind, values.norm, true)], ['proxy', await compiled(kind, `${values.norm}+proxy`, true)]]), inputs, threads);
+  const kernels = [profiles.get('plain')!, profiles.get('proxy')!] as const;
   const [without, withIt] = kernels.map((k) => [...k.values()].reduce((n, t) => n + t, 0)) as [number, number];
   const times = await interleaved(new Map([['plain', plain], ['proxy', proxy], ['again', plain]]), inputs, { threads, pairs });
   const base = times.get('plain')!;

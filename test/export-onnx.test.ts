@@ -120,6 +120,17 @@ describe('a rewritten model', () => {
     expect(rewrittenOnnx(once, parseNorm('layer+proxy'))).toHaveLength(rewrittenOnnx(once, undefined).length);
   });
 
+  it('has nodes of different names, also where one is named as another would be numbered', async () => {
+    const named = encodeModel({
+      nodes: [node('Elu', ['x'], ['a'], {}, { name: 'act' }), node('Elu', ['a'], ['y'], {}, { name: 'act_1' })],
+      inputs: [value('x', 'f32', [2])],
+      outputs: [value('y', 'f32')],
+    });
+    const { y } = await inOnnxruntime(exportModel(importModel(named).graph), { x: f32([2], [-1, 2]) });
+    expect(y!.data[0]).toBeCloseTo(Math.expm1(Math.expm1(-1)), 6);
+    expect(y!.data[1]).toBe(2);
+  });
+
   it('has the batch that is asked for', () => {
     expect(importModel(rewrittenOnnx(network, parseNorm('layer'), { dims: { batch: 3 } })).inputs[0]!.dims).toEqual([3, 2, 5, 5]);
   });

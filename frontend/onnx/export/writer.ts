@@ -133,19 +133,24 @@ class Shared {
   readonly initializers: TensorProto[] = [];
   samples = '';
   readonly #small = new Map<string, string>();
-  readonly #nodeNames = new Map<string, number>();
+  readonly #nodeNames = new Set<string>();
+  /** How often nodes were named after the same source. */
+  readonly #nodesOf = new Map<string, number>();
   #count = 0;
 
   fresh(): string {
     return `${mark}${this.#count++}`;
   }
 
-  /** `Conv(conv1)` gives `conv1`, then `conv1_1`. */
+  /** `Conv(conv1)` gives `conv1`, then `conv1_1`; no two nodes have one name. */
   nodeName(source: readonly string[]): string {
     const base = /\((.*)\)$/s.exec(source[0] ?? '')?.[1] ?? source[0] ?? 'node';
-    const before = this.#nodeNames.get(base) ?? 0;
-    this.#nodeNames.set(base, before + 1);
-    return before === 0 ? base : `${base}_${before}`;
+    let count = this.#nodesOf.get(base) ?? 0;
+    const named = (): string => (count === 0 ? base : `${base}_${count}`);
+    while (this.#nodeNames.has(named())) count++;
+    this.#nodesOf.set(base, count + 1);
+    this.#nodeNames.add(named());
+    return named();
   }
 
   tensor(t: Tensor, wanted: string | undefined): string {
