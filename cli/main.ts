@@ -17,6 +17,7 @@ import { compileCommand } from './compile.ts';
 import { healthCommand } from './health.ts';
 import { inspectCommand } from './inspect.ts';
 import { newCommand } from './new.ts';
+import { planCommand } from './plan.ts';
 import { profileCommand } from './profile.ts';
 import { runCommand } from './run.ts';
 import { trainCommand } from './train.ts';
@@ -30,7 +31,7 @@ const program = new Command('tilewright')
   .version(version())
   .showHelpAfterError('(--help lists the options)')
   .exitOverride();
-for (const add of [compileCommand, runCommand, trainCommand, newCommand, inspectCommand, checkCommand, healthCommand, benchCommand, profileCommand]) add(program);
+for (const add of [compileCommand, runCommand, trainCommand, newCommand, inspectCommand, checkCommand, healthCommand, benchCommand, planCommand, profileCommand]) add(program);
 
 // A reader that has seen enough (`| head`) closes the pipe.
 process.stdout.on('error', (e: NodeJS.ErrnoException) => {
