@@ -3,7 +3,8 @@
  *
  * A case passes where loss, outputs, every gradient, every updated parameter, running statistics and averages of three steps are within its tolerance, the trained
  * parameters are those that it lists, and the inferred units are its own. Cases that say so train after a rewrite of their norms. Each runs on the interpreter, and through the public
- * interface (compile, loadTrainer, trainStep) as WebAssembly on one thread and on two, unless --backend names one of these.
+ * interface (compile, loadTrainer, trainStep) as WebAssembly on one thread and on two, unless --backend names one of these, or wgsl:
+ * a GPU through WebGPU.
  *
  * With --micro-batch, one step over micro-batches of N samples (`all`: of every divisor of the batch) is compared with one over the whole batch instead: gradients have to agree to 1e-5 of the
  * largest element of each, the loss to 1e-6, and both to 1e-12 in float64. Models with batch norm have to be refused by its name; with --allow-batch-dependence they have to differ.
@@ -11,13 +12,14 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { openGpu } from '../runtime/index.ts';
 import { readCase, type GoldenCase } from './golden-case.ts';
 import { microBatches, runMicroBatch } from './golden-micro.ts';
 import { onPublic } from './golden-public.ts';
 import { onWasm } from './golden-wasm.ts';
 import { onReference, runGolden, type CaseExecutor, type Executor } from './golden-run.ts';
 
-const executors: Readonly<Record<string, CaseExecutor>> = { reference: onReference, wasm: onPublic(1), 'wasm-2': onPublic(2) };
+const executors: Record<string, CaseExecutor> = { reference: onReference, wasm: onPublic(1), 'wasm-2': onPublic(2) };
 /** Of steps over micro-batches, which are no cases of their own. */
 const microExecutors: Readonly<Record<string, Executor>> = { all: onReference, reference: onReference, wasm: onWasm(1), 'wasm-2': onWasm(2) };
 
@@ -25,11 +27,13 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: { backend: { type: 'string', default: 'all' }, only: { type: 'string' }, verbose: { type: 'boolean', default: false }, 'micro-batch': { type: 'string' }, 'allow-batch-dependence': { type: 'boolean', default: false } },
 });
+const gpu = values.backend === 'wgsl' ? await openGpu() : undefined;
+if (gpu) executors['wgsl'] = onPublic(gpu);
 const folder = positionals[0];
 const backends = values.backend === 'all' ? Object.keys(executors) : [values.backend];
 const micro = values['micro-batch'];
 if (folder === undefined || !existsSync(folder) || !backends.every((b) => executors[b]) || (micro !== undefined && micro !== 'all' && !/^[1-9]\d*$/.test(micro))) {
-  console.error(`usage: npm run goldens -- FOLDER [--backend all|${Object.keys(executors).join('|')}] [--only TEXT] [--verbose] [--micro-batch N|all] [--allow-batch-dependence]`);
+  console.error(`usage: npm run goldens -- FOLDER [--backend all|reference|wasm|wasm-2|wgsl] [--only TEXT] [--verbose] [--micro-batch N|all] [--allow-batch-dependence]`);
   process.exit(2);
 }
 
@@ -64,6 +68,7 @@ for (const name of readdirSync(folder).sort()) {
 }
 console.log(`${passed} passed, ${failed} failed`);
 process.exitCode = failed === 0 && passed > 0 ? 0 : 1;
+gpu?.close();
 
 /** Every size that divides the case's batch counts as a case of its own. */
 async function runMicroBatches(name: string, c: GoldenCase, wanted: string): Promise<void> {

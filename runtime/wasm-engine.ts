@@ -12,7 +12,7 @@ import { byteLength, bytesOf, tensorOver, type Tensor } from './tensor.ts';
 import type { Range } from './worker.ts';
 
 /** Loads a training artifact. One that was compiled for inference alone is an InputError. */
-export async function wasmEngine(source: string | URL | ArtifactObject, options: Pick<LoadOptions, 'threads' | 'features'>): Promise<Engine> {
+export async function wasmEngine(source: string | URL | ArtifactObject, options: Pick<LoadOptions, 'threads' | 'features' | 'gpu'>): Promise<Engine> {
   const artifact = await openArtifact(source);
   const { manifest } = artifact;
   const entry = (name: EntryPoint['name']): { readonly index: number; readonly at: EntryPoint } => {

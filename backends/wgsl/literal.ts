@@ -23,8 +23,9 @@ function float(w: Writer, x: number): string {
   return /[.e]/.test(text) ? `${text}f` : `${text}.0f`;
 }
 
-/** The shortest decimal that rounds to the float. */
+/** The shortest decimal that rounds to the float; near the largest float all digits, as WGSL refuses decimals above it. */
 function shortest(x: number): string {
+  if (Math.abs(x) > 3.4e38) return x.toString();
   for (let digits = 1; digits < 17; digits++) {
     const text = Number(x.toPrecision(digits)).toString();
     if (Math.fround(Number(text)) === x) return text;

@@ -9,7 +9,7 @@ import { dtypes, isInteger, sizeOf, type DType, type Tensor } from '../../ir/typ
 /** Smallest and largest value, as doubles: bounds beyond 2^53 are rounded outwards by much less than they exceed what is asked of them. */
 interface Range { readonly lo: number; readonly hi: number }
 
-/** Bits that inputs of 64-bit integers are assumed to have, in the order in which they are tried. */
+/** Bits that 64-bit integers of inputs, and of state before a step (counters), are assumed to have, in the order in which they are tried. */
 const assumptions = [32, 31, 24, 16, 8];
 
 /**
@@ -17,7 +17,7 @@ const assumptions = [32, 31, 24, 16, 8];
  * these. Unsupported, with the op and its nodes, where no bound is enough.
  */
 export function inputBounds(graphs: readonly Graph[]): { readonly lo: number; readonly hi: number } {
-  const big = graphs.some((g) => g.inputs.some((v) => isBig(v.type.dtype)));
+  const big = graphs.some((g) => [...g.inputs, ...g.updates.map((u) => u.state)].some((v) => isBig(v.type.dtype)));
   for (const [i, bits] of assumptions.entries()) {
     try {
       for (const g of graphs) new Proof(bits).graph(g, undefined);
