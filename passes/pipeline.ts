@@ -10,7 +10,9 @@ import { foldConstants } from './fold-constants.ts';
 import { gradientsAsConvolutions } from './gradients-as-convolutions.ts';
 import { fuse } from './fuse.ts';
 import { fuseBands } from './fuse-bands.ts';
+import { joinAffine } from './join-affine.ts';
 import { hoistInvariants } from './hoist-invariants.ts';
+import { rebuildCheapValues } from './rebuild-cheap-values.ts';
 import { selectAlgorithms } from './select-algorithms.ts';
 import { simplify } from './simplify.ts';
 import { splitReductions } from './split-reductions.ts';
@@ -32,6 +34,7 @@ export const passes: readonly Pass[] = [
   pass('hoist-invariants', hoistInvariants),
   pass('fold-affine', foldAffine),
   pass('fold-constants', foldConstants),
+  pass('join-affine', joinAffine),
   pass('simplify', simplify),
   pass('eliminate-common-subexpressions', eliminateCommonSubexpressions),
   pass('gradients-as-convolutions', gradientsAsConvolutions),
@@ -40,6 +43,7 @@ export const passes: readonly Pass[] = [
   pass('split-weight-gradients', splitWeightGradients),
   pass('select-algorithms', selectAlgorithms),
   pass('fold-constants', foldConstants),
+  pass('rebuild-cheap-values', rebuildCheapValues),
   pass('fuse', fuse),
   pass('fuse-bands', fuseBands),
   pass('eliminate-dead-code', eliminateDeadCode),

@@ -7,13 +7,16 @@ import type { Graph } from '../ir/graph.ts';
 import { opDef } from '../ir/ops/index.ts';
 import { sizeOf, tensorType, type Tensor } from '../ir/type.ts';
 import { verify } from '../ir/verify.ts';
+import { fuse } from '../passes/fuse.ts';
 import { gradientsAsConvolutions } from '../passes/gradients-as-convolutions.ts';
 import { eliminateDeadCode } from '../passes/eliminate-dead-code.ts';
+import { joinAffine } from '../passes/join-affine.ts';
 import { plan } from '../passes/plan.ts';
+import { rebuildCheapValues } from '../passes/rebuild-cheap-values.ts';
 import { selectAlgorithms } from '../passes/select-algorithms.ts';
 import { splitReductions } from '../passes/split-reductions.ts';
 import { splitWeightGradients } from '../passes/split-weight-gradients.ts';
-import { joinAffine } from '../passes/train/join-affine.ts';
+import { differentiate } from '../passes/train/differentiate.ts';
 import { randomArray, randomNumbers } from './contract-harness.ts';
 import { runProgram } from './run-program.ts';
 
@@ -78,6 +81,35 @@ describe('join-affine', () => {
     const graph = graphOf(inputs, (b, [x, mean, rate, g, s]) => [b.add(b.mul(b.mul(b.sub(x!, mean!), rate!), g!), s!)]);
     expect(joinAffine(graph)).toBe(graph);
   });
+});
+
+test('the backward pass rebuilds what follows from the input of a norm, and reads nothing else of the forward pass', () => {
+  const inputs = { x: random([4, 16, 8, 8], 1), a: random([4, 16, 1, 1], 2), t: random([4, 16, 8, 8], 4) };
+  const graph = (() => {
+    const b = new Builder('g');
+    const [x, a, t] = Object.entries(inputs).map(([name, tensor]) => (name === 'a' ? b.state(name, tensor, tensor) : b.input(tensor, name)));
+    const y = b.unary('relu', b.mul(x!, a!));
+    const z = b.mul(y, b.unary('sigmoid', b.mul(y, 2)));
+    const loss = b.reduce('reduceSum', b.mul(z, t!), [0, 1, 2, 3]);
+    return differentiate({ ...b.finish([{ name: 'loss', value: loss }]), updates: [{ state: a!, value: a! }] });
+  })();
+  const after = rebuildCheapValues(graph, wasmTarget);
+  verify(after);
+  const end = after.ops.findIndex((op) => op.results[0] === after.outputs[0]!.value);
+  const forward = new Set(after.ops.slice(0, end + 1).flatMap((op) => op.results).filter((v) => sizeOf(v.type.shape) === 4096));
+  expect(after.ops.slice(end + 1).flatMap((op) => op.operands).filter((v) => forward.has(v))).toEqual([]);
+  const [want, got] = [evaluate(graph, inputs).outputs, evaluate(after, inputs).outputs];
+  for (const [name, tensor] of want) expect(got.get(name)).toEqual(tensor);
+});
+
+test('sums that read the same tensors are one op', () => {
+  const inputs = { dy: random([4, 8, 6, 7], 1), x: random([4, 8, 6, 7], 2) };
+  const graph = graphOf(inputs, (b, [dy, x]) => [b.reduce('reduceSum', dy!, [2, 3]), b.reduce('reduceSum', b.mul(dy!, x!), [2, 3])]);
+  const after = expectSame(graph, fuse, inputs, 1e-6);
+  expect(after.ops.map((op) => op.name)).toEqual(['fused']);
+  const program = plan(after, wasmTarget);
+  const got = runProgram(program, inputs);
+  for (const [name, t] of evaluate(graph, inputs).outputs) t.data.forEach((v, i) => expect(Number(got.get(name)!.data[i])).toBeCloseTo(Number(v), 4));
 });
 
 test('weight gradients are sums over parts of the batch', () => {

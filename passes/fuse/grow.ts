@@ -5,6 +5,7 @@ import { nums } from '../../ir/op.ts';
 import { opDef } from '../../ir/ops/index.ts';
 import { sameShape, sizeOf } from '../../ir/type.ts';
 import { escaping, type Clusters } from './clusters.ts';
+import { growSiblings } from './siblings.ts';
 
 /** Tensors that one fused op reads at most: kernels hold a pointer for each. Scalars do not count. */
 const maxOperands = 12;
@@ -74,7 +75,16 @@ function rejoins(v: Value, op: Op, kept: readonly number[], dropped: readonly nu
 /** Elementwise ops of one shape. Values that others read become results. */
 export function growMap(first: Op, c: Clusters): ReadonlySet<Op> {
   const shape = first.results[0]!.type.shape;
-  return growForward(new Set([first]), c, (op) => isMap(op) && hasShape(op, shape), (set) => escaping(set, c).length <= maxMapResults);
+  const set = new Set(growForward(new Set([first]), c, (op) => isMap(op) && hasShape(op, shape), (grown) => escaping(grown, c).length <= maxMapResults));
+  // What comes out of one result alone is left to its readers where they can compute it: they read that result in its place.
+  const results = new Set(escaping(set, c));
+  for (const op of [...set].sort((p, q) => c.index(q) - c.index(p))) {
+    const [r] = op.results as [Value];
+    const large = new Set(op.operands.filter((v) => sameShape(v.type.shape, shape)));
+    const leftToReaders = op !== first && r.type.dtype !== 'bool' && !c.returned(r) && c.readers(r).every((reader) => !set.has(reader) && !c.taken(reader) && isMap(reader) && hasShape(reader, shape));
+    if (leftToReaders && large.size === 1 && [...large].every((v) => results.has(v))) set.delete(op);
+  }
+  return set;
 }
 
 /** As `growMap`, and what is computed for these ops alone. */
@@ -95,6 +105,7 @@ export interface Growth {
 export const growth: readonly Growth[] = [
   { kind: 'contract', isRoot: (op) => ['contract', 'conv'].includes(opDef(op.name).family) && !op.name.startsWith('pack'), grow: growContract },
   { kind: 'row', isRoot: isRowReduction, grow: growRow },
+  { kind: 'row', isRoot: isRowReduction, grow: (op, c) => growSiblings(op, c, operandCount, maxOperands) },
   { kind: 'reduce', isRoot: isReduceRoot, grow: growReduce },
   { kind: 'map', isRoot: isMap, grow: growMap },
 ];

@@ -5,6 +5,7 @@ import type { Target } from '../../ir/tile.ts';
 import { eliminateCommonSubexpressions } from '../eliminate-common-subexpressions.ts';
 import { eliminateDeadCode } from '../eliminate-dead-code.ts';
 import { foldConstants } from '../fold-constants.ts';
+import { joinAffine } from '../join-affine.ts';
 import { runPipeline, type Pass, type PipelineOptions } from '../pipeline.ts';
 import { simplify } from '../simplify.ts';
 import { accumulateGradients } from './accumulate-gradients.ts';
@@ -26,7 +27,6 @@ import { followSamples } from './samples.ts';
 import { saveLoopStates } from './save-loop-states.ts';
 import { seedRandomOps } from './seed-random-ops.ts';
 import { sharpenGradients } from './sharpen-gradients.ts';
-import { joinAffine } from './join-affine.ts';
 import { inferUnits, type Unit, type Units } from './units.ts';
 import { updateParameters } from './update-parameters.ts';
 

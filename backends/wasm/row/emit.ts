@@ -77,7 +77,8 @@ class RowEmitter<V> {
     const dims = this.#shape.reduced;
     const lanes = this.#along ? 4 : 1;
     // Several independent sums along the row hide the latency of addition; 0..side-1 of them per element.
-    const side = this.#along ? (sweep.ops.length <= 4 ? 4 : 2) : 1;
+    const short = dims.length > 1 && dims.at(-1)!.size <= 16;
+    const side = this.#along ? (sweep.ops.length <= 4 || short ? 4 : 2) : 1;
     const sums = sweep.reductions.map((op) => Array.from({ length: this.#unroll * side }, () => this.#w.sums(op).local()));
     const code = sweep.reductions.flatMap((op, k) => sums[k]!.map((s) => s.set(this.#w.sums(op).constant(foldOf(op).start(op.operands[0]!.type.dtype)))));
     const position = f.local('i32');

@@ -42,4 +42,4 @@ export function planShape(asm: Asm, plan: RowPlan, operands: readonly Placed[], 
 }
 
 /** Vectors of kept elements side by side. */
-export const acrossUnroll = (plan: RowPlan): number => (plan.ops.length <= 6 ? 4 : 2);
+export const acrossUnroll = (plan: RowPlan): number => (plan.ops.length <= 6 || (plan.sweeps.length === 1 && plan.sweeps[0]!.reductions.length <= 2) ? 4 : 2);

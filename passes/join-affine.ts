@@ -1,8 +1,9 @@
-import type { Builder } from '../../ir/builder.ts';
-import type { Graph, Op, Value } from '../../ir/graph.ts';
-import { rewriteOps, type Facts } from '../../ir/rewrite.ts';
-import { broadcastShapes, isFloat, sameShape, sizeOf } from '../../ir/type.ts';
-import { padded, throughMove } from '../rules/through.ts';
+import type { Builder } from '../ir/builder.ts';
+import { isMap } from '../ir/fused.ts';
+import type { Graph, Op, Value } from '../ir/graph.ts';
+import { rewriteOps, type Facts } from '../ir/rewrite.ts';
+import { broadcastShapes, isFloat, sameShape, sizeOf } from '../ir/type.ts';
+import { padded, throughMove } from './rules/through.ts';
 
 /** A value as a base to which operations by small tensors are applied in order; each small tensor has the rank of the base, or less. */
 interface Chain {
@@ -17,22 +18,46 @@ const smallShare = 16;
 
 /**
  * Rewrites chains of three and more additions and multiplications by small tensors, such as the ((x - mean) · 1/σ) · γ + β of a norm over groups or the batch, as one x · a + b with a and b
- * computed apart. Before differentiation, the gradients of all of a norm's small tensors thereby come out of two sums, Σ dy and Σ dy·x; after it, dx is one multiply-add for each of dy and x. A base that is
+ * computed apart: one pass over x after its statistics. Before differentiation, the gradients of all of a norm's small tensors thereby come out of two sums, Σ dy and Σ dy·x; after it, dx is one multiply-add for each of dy and x. A base that is
  * a reshape (channels cut into groups) is taken before it. Norms over the last axis keep their form: there γ varies where the statistics do not, and a would be as large as x.
  */
 export function joinAffine(graph: Graph): Graph {
   const chains = new Map<Value, Chain>();
+  /** Reshapes of what was computed before them. */
+  const moved = new Set<Value>();
   return rewriteOps(graph, (op, b, facts) => {
     const chain = chainOf(op, chains, facts);
-    if (!chain) return undefined;
+    if (!chain) {
+      const carried = beforeReshape(op, b, facts, moved);
+      if (carried) moved.add(carried);
+      return carried && [carried];
+    }
     if (chain.steps.length < fewestSteps) {
       chains.set(op.results[0]!, chain);
       return undefined;
     }
     const joined = spelledOut(chain, b, facts);
     chains.set(joined, chain);
+    if (facts.definition(chain.base)?.name === 'reshape') moved.add(joined);
     return [joined];
   });
+}
+
+/** An elementwise op on what was computed before a reshape, too: reshapes of one shape on both sides meet there. */
+function beforeReshape(op: Op, b: Builder, facts: Facts, moved: ReadonlySet<Value>): Value | undefined {
+  const result = op.results[0]!;
+  if (!isMap(op) || !op.operands.some((v) => moved.has(v))) return undefined;
+  const move = facts.definition(op.operands.find((v) => moved.has(v))!)!;
+  if (move.name !== 'reshape' || !sameShape(move.results[0]!.type.shape, result.type.shape)) return undefined;
+  const from = move.operands[0]!.type.shape;
+  const limit = sizeOf(from) / smallShare;
+  const inner = op.operands.map((v) => {
+    const own = facts.definition(v);
+    if (own?.name === 'reshape' && sameShape(v.type.shape, result.type.shape) && sameShape(own.operands[0]!.type.shape, from)) return own.operands[0]!;
+    return sameShape(v.type.shape, result.type.shape) ? undefined : throughMove(v, move, b, limit);
+  });
+  if (inner.includes(undefined)) return undefined;
+  return b.reshape(b.one(op.name, inner as Value[], op.attrs), result.type.shape);
 }
 
 /** The chain that ends with an op; undefined where it is none, or where its scale and shift would not be small. */

@@ -1,0 +1,74 @@
+import { isContractRoot, isMap, isReduceRoot } from '../ir/fused.ts';
+import type { Graph, Op, Value } from '../ir/graph.ts';
+import type { Target } from '../ir/tile.ts';
+import { isFloat, sizeOf } from '../ir/type.ts';
+import { singleClusters } from './fuse/clusters.ts';
+import { growContract } from './fuse/grow.ts';
+import { lossName } from './train/differentiate.ts';
+
+/** Elements from which a tensor is worth more than the arithmetic that makes it; large tensors that a rebuilt value reads, and ops that make it, at most. */
+const largeElements = 4096;
+const mostLeaves = 1;
+const mostOps = 16;
+/** Elementwise ops that cost more than reading what they gave. */
+const dear: ReadonlySet<string> = new Set(['exp', 'expm1', 'log', 'log1p', 'sin', 'cos', 'tan', 'asin', 'acos', 'atan', 'sinh', 'cosh', 'asinh', 'acosh', 'atanh', 'pow', 'mod', 'fmod', 'atan2']);
+
+/**
+ * In a training step, computes elementwise values of the forward pass once more where the backward pass reads them, instead of keeping them: what a norm's affine and an activation's inner values are
+ * follows from the norm's input, which is in memory anyway. Values that a product reads stay as they are, and so do masks of products' epilogues. Runs before fusion, which puts the copies into their
+ * readers; steps whose gradients are accumulated in a loop keep their values.
+ */
+export function rebuildCheapValues(graph: Graph, _target: Target): Graph {
+  const loss = graph.outputs.find((o) => o.name === lossName)?.value;
+  const end = graph.ops.findIndex((op) => op.results.some((r) => r === loss));
+  if (end < 0) return graph;
+  const c = singleClusters(graph);
+  const epilogues = new Set(graph.ops.filter(isContractRoot).flatMap((op) => [...growContract(op, c)].slice(1)));
+  const isLarge = (v: Value): boolean => sizeOf(v.type.shape) >= largeElements;
+  /** What nothing but elementwise ops and reductions read need not be in memory. */
+  const rebuildable = (op: Op): boolean => isMap(op) && !dear.has(op.name) && !epilogues.has(op) && isLarge(op.results[0]!) && isFloat(op.results[0]!.type.dtype)
+    && !c.returned(op.results[0]!) && c.readers(op.results[0]!).every((r) => isMap(r) || isReduceRoot(r));
+  const isForward = (op: Op): boolean => c.index(op) <= end;
+  const readByEpilogues = (op: Op): boolean => c.readers(op.results[0]!).some((r) => epilogues.has(r));
+
+  /** The ops that make a value out of what is in memory, in order; undefined where they are too many, or read too much. */
+  const recipe = (v: Value): readonly Op[] | undefined => {
+    const ops = new Set<Op>();
+    const leaves = new Set<Value>();
+    const visit = (x: Value): boolean => {
+      const op = c.definition(x);
+      if (!isLarge(x)) return true;
+      if (op && rebuildable(op)) {
+        if (ops.has(op)) return true;
+        ops.add(op);
+        return ops.size <= mostOps && op.operands.every(visit);
+      }
+      // The result of a product that one op alone reads is not in memory: that op is computed with it.
+      if (op && isContractRoot(op) && c.readers(x).length === 1) return false;
+      leaves.add(x);
+      return leaves.size <= mostLeaves;
+    };
+    return visit(v) ? [...ops].sort((p, q) => c.index(p) - c.index(q)) : undefined;
+  };
+
+  const copies = new Map<Value, Value>();
+  const out: Op[] = [];
+  const copyOf = (v: Value): Value => {
+    const op = c.definition(v);
+    const ops = op && isForward(op) && rebuildable(op) ? recipe(v) : undefined;
+    for (const old of ops ?? []) {
+      const [r] = old.results as [Value];
+      if (copies.has(r)) continue;
+      const copy: Value = { type: r.type, name: undefined };
+      copies.set(r, copy);
+      out.push({ ...old, operands: old.operands.map((x) => copies.get(x) ?? x), results: [copy] });
+    }
+    return ops ? copies.get(v)! : v;
+  };
+  for (const op of graph.ops) {
+    const reads = !isForward(op) && isMap(op) && !epilogues.has(op) && !readByEpilogues(op);
+    const operands = reads ? op.operands.map(copyOf) : op.operands;
+    out.push(operands.every((v, i) => v === op.operands[i]) ? op : { ...op, operands });
+  }
+  return copies.size === 0 ? graph : { ...graph, ops: out };
+}
