@@ -6,20 +6,23 @@ import { libraryText } from './library.ts';
 import { literal } from './literal.ts';
 import { decodeName, encodeName } from './small-floats.ts';
 import { isSmallFloat, registerOf, wordOf, type Word } from './types.ts';
-import { address, Writer } from './writer.ts';
+import { address, plus, Writer } from './writer.ts';
 
 /** A placed tensor and the buffer that holds it; `offset` in elements. `writable`: the buffer shares its GPU buffer with one that the op writes, so that it has to be bound for writing too. */
 export interface Located extends Placed {
   readonly buffer: number;
   readonly offset: number;
   readonly writable: boolean;
+  /** The GPU buffer that holds it, and where in it the buffer starts, in elements. */
+  readonly segment: number;
+  readonly start: number;
 }
 
 /** A compute shader and what it is called with. Workgroups are counted along one line; `dispatchSize` folds them into three dimensions. */
 export interface KernelCode {
   readonly code: string;
-  /** Buffers in the order of their bindings. */
-  readonly buffers: readonly number[];
+  /** Buffers of each binding: one, or all between the first and the last of several. */
+  readonly buffers: readonly (readonly number[])[];
   /** Of each binding, whether it is written. */
   readonly writes: readonly boolean[];
   readonly workgroups: number;
@@ -28,7 +31,10 @@ export interface KernelCode {
   readonly workgroupSize: number;
 }
 
-interface Binding { readonly buffer: number; readonly name: string; readonly word: Word; readonly writable: boolean }
+interface Binding { readonly buffers: readonly number[]; readonly name: string; readonly word: Word; readonly writable: boolean; readonly segment: number; readonly start: number }
+
+/** Storage buffers that a shader may bind on every adapter. */
+const mostBindings = 8;
 
 /** Most workgroups along one dimension of a dispatch, on every adapter. */
 const widest = 65535;
@@ -67,7 +73,7 @@ export class Kernel {
     // What has no elements is not bound, and no invocation gets here.
     if (sizeOf(shape) === 0) return literal(this.w, registerOf(dtype), 0);
     const b = this.#binding(x);
-    const word = converted(`${b.name}[${at}]`, b.word, wordOf(dtype));
+    const word = converted(`${b.name}[${plus(at, x.start - b.start)}]`, b.word, wordOf(dtype));
     if (isSmallFloat(dtype)) return this.w.call(decodeName(dtype), word);
     return dtype === 'bool' ? `(${word} != 0u)` : word;
   }
@@ -83,7 +89,7 @@ export class Kernel {
     const { dtype } = y.type;
     const b = this.#binding(y);
     const word = isSmallFloat(dtype) ? this.w.call(encodeName(dtype), value) : registerOf(dtype) === 'bool' ? `select(0u, 1u, ${value})` : value;
-    this.w.line(`${b.name}[${at}] = ${converted(word, wordOf(dtype), b.word)};`);
+    this.w.line(`${b.name}[${plus(at, y.start - b.start)}] = ${converted(word, wordOf(dtype), b.word)};`);
   }
 
   /** An array that the invocations of a workgroup share. */
@@ -112,27 +118,35 @@ export class Kernel {
       '}',
       '',
     ].filter((l) => l !== '').join('\n');
-    return { code: `${code}\n`, buffers: this.#bindings.map((b) => b.buffer), writes: this.#bindings.map((b) => b.writable), workgroups, workgroupBytes: this.#workgroupBytes, workgroupSize };
+    return { code: `${code}\n`, buffers: this.#bindings.map((b) => b.buffers), writes: this.#bindings.map((b) => b.writable), workgroups, workgroupBytes: this.#workgroupBytes, workgroupSize };
   }
 
   #binding(x: Located): Binding {
-    return this.#bindings.find((b) => b.buffer === x.buffer)!;
+    return this.#bindings.find((b) => b.buffers.includes(x.buffer))!;
   }
 }
 
-/** One binding a buffer. A buffer that holds tensors of several kinds of words is bound as bits. */
+/** One binding a buffer, or one a GPU buffer where there are too many. What holds tensors of several kinds of words is bound as bits. */
 function bindingsOf(operands: readonly Located[], results: readonly Located[]): Binding[] {
   const list: Binding[] = [];
   const all = [...operands.map((x, i) => ({ x, name: `x${i}` })), ...results.map((x, i) => ({ x, name: `y${i}` }))];
   for (const { x, name } of all) {
     if (sizeOf(x.type.shape) === 0) continue;
-    const at = list.findIndex((b) => b.buffer === x.buffer);
+    const at = list.findIndex((b) => b.buffers.includes(x.buffer));
     const word = wordOf(x.type.dtype);
     const writable = x.writable || results.includes(x);
-    if (at < 0) list.push({ buffer: x.buffer, name, word, writable });
+    if (at < 0) list.push({ buffers: [x.buffer], name, word, writable, segment: x.segment, start: x.start });
     else list[at] = { ...list[at]!, word: list[at]!.word === word ? word : 'u32', writable: writable || list[at]!.writable };
   }
-  return list;
+  return list.length <= mostBindings ? list : [...new Set(list.map((b) => b.segment))].map((segment) => joined(list.filter((b) => b.segment === segment)));
+}
+
+/** One binding over the memory from the first of several buffers to the last. */
+function joined(list: readonly Binding[]): Binding {
+  const [first] = list;
+  if (list.length === 1) return first!;
+  const word = list.every((b) => b.word === first!.word) ? first!.word : 'u32';
+  return { ...first!, buffers: list.flatMap((b) => b.buffers), name: `memory${first!.segment}`, word, writable: list.some((b) => b.writable), start: Math.min(...list.map((b) => b.start)) };
 }
 
 const converted = (text: string, from: Word, to: Word): string => (from === to ? text : `bitcast<${to}>(${text})`);

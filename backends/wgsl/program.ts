@@ -134,10 +134,11 @@ class Emission {
     const row = this.rows.length;
     this.rows.push({ name: nameOf(op), source: op.source, chunks: kernels.reduce((n, k) => n + k.workgroups, 0), ...(cost ?? costOf(op)) });
     return kernels.map((k): Dispatch => {
-      const bindings = k.buffers.map((id): Dispatch['bindings'][number] => {
-        const b = this.#buffers.get(id)!;
-        const segment = this.#segments.findIndex((s) => b.address >= s.start && b.address < s.start + s.bytes);
-        return [segment, b.address - this.#segments[segment]!.start, b.bytes];
+      const bindings = k.buffers.map((ids): Dispatch['bindings'][number] => {
+        const buffers = ids.map((id) => this.#buffers.get(id)!);
+        const segment = this.#segmentAt(buffers[0]!.address);
+        const first = Math.min(...buffers.map((b) => b.address));
+        return [segment, first - this.#segments[segment]!.start, Math.max(...buffers.map((b) => b.address + b.bytes)) - first];
       });
       this.largestBinding = Math.max(this.largestBinding, ...bindings.map(([, , bytes]) => bytes));
       this.mostBindings = Math.max(this.mostBindings, bindings.length);
@@ -189,14 +190,18 @@ class Emission {
   }
 
   #segmentOf(v: Value): number {
-    const b = this.#buffers.get(this.#program.placements.get(v)!.buffer)!;
-    return this.#segments.findIndex((s) => b.address >= s.start && b.address < s.start + s.bytes);
+    return this.#segmentAt(this.#buffers.get(this.#program.placements.get(v)!.buffer)!.address);
+  }
+
+  #segmentAt(address: number): number {
+    return this.#segments.findIndex((s) => address >= s.start && address < s.start + s.bytes);
   }
 
   #located(v: Value, written: ReadonlySet<number>): Located {
     const p = this.#program.placements.get(v);
     invariant(p, `value ${v.name ?? '(unnamed)'} has no place`);
-    return { type: v.type, strides: p.strides, buffer: p.buffer, offset: p.offset, writable: written.has(this.#segmentOf(v)) };
+    const segment = this.#segmentOf(v);
+    return { type: v.type, strides: p.strides, buffer: p.buffer, offset: p.offset, writable: written.has(segment), segment, start: (this.#buffers.get(p.buffer)!.address - this.#segments[segment]!.start) / 4 };
   }
 }
 
