@@ -43,6 +43,12 @@ describe('new', () => {
     expect(Math.abs(mean) / deviation).toBeLessThan(0.01);
   });
 
+  test('layers of equal shape start with different weights', () => {
+    const { weights } = zooModel('resnet-20');
+    const [a, b] = ['layer1.0.conv1.weight', 'layer1.0.conv2.weight'].map((name) => initialValues(weights.find((w) => w.name === name)!, 0));
+    expect(a!.filter((v, i) => v === b![i]).length).toBe(0);
+  });
+
   test('--weights puts tensors where their names say', async () => {
     const model = zooModel('convnet');
     const tensors = model.weights.map((w): Tensor & { readonly name: string } => ({ name: w.name, dtype: 'f32', shape: w.shape, data: initialValues({ ...w, init: { normal: 1 } }, 9) }));

@@ -3,9 +3,11 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { checkedWeights } from '../cli/new.ts';
+import { compile } from '../index.ts';
+import { loadTrainer } from '../runtime/index.ts';
 import { importModel } from '../frontend/index.ts';
 import { onnxBytes } from '../frontend/onnx/write.ts';
-import { initialValues, Network, zooModel, type Flow, type ZooModel } from '../frontend/zoo/index.ts';
+import { initialValues, Network, zooModel, zooNames, type Flow, type ZooModel } from '../frontend/zoo/index.ts';
 import { activate } from '../frontend/zoo/activations.ts';
 import { expectedDeviations, nfnet, nfResnet, standardizedConv } from '../frontend/zoo/normalizer-free.ts';
 import { evaluate } from '../ir/evaluate.ts';
@@ -87,9 +89,13 @@ describe('normalizations of the zoo', () => {
   };
 
   test('layer norm with proxy in the grouped EfficientNet: no sample influences another, in training form too', () => {
-    const model = onnxBytes(zooModel('efficientnet-b0-g16', { image: [3, 32, 32], classes: 10, training: true }), lively);
+    const model = onnxBytes(zooModel('efficientnet-b0-g16', { norm: { kind: 'layer', proxy: {} }, image: [3, 32, 32], classes: 10, training: true }), lively);
     const [a, b] = proofBatches.map((n) => importModel(model, { dims: { n } }).graph);
     expect(proveBatchIndependence(a!, wasmTarget, b)).toEqual({ proved: true });
+  });
+
+  test('no architecture has Proxy Norm unasked', () => {
+    for (const name of zooNames) expect(zooModel(name).weights.some((w) => w.name.includes('proxy')), name).toBe(false);
   });
 
   test('what cannot be is refused by name', () => {
@@ -124,11 +130,31 @@ describe('in training form', () => {
   });
 });
 
+test('a normalizer-free network trains with adaptive gradient clipping, dropout and stochastic depth', async () => {
+  const [classes, batch] = [3, 16];
+  const net = new Network(true);
+  const y = nfnet(net, net.input([3, 16, 16]), { depths: [1, 2], widths: [16, 32], groupWidth: 4, dropout: 0.2 }, classes);
+  const train = { loss: { kind: 'crossEntropy' }, optimizer: { kind: 'sgd', momentum: 0.9, nesterov: true, agc: { lambda: 0.1 } } } as const;
+  const artifact = await compile(onnxBytes(net.finish('nf', y), (w) => initialValues(w, 0)), { dims: { n: batch }, train, features: ['relaxed'] });
+  await using trainer = await loadTrainer(artifact, { threads: 1, lr: 0.05 });
+  // Classes that differ by the brightness of one colour.
+  const labels = Array.from({ length: batch }, (_, i) => i % classes);
+  const pictures = drawn([batch, 3, 16, 16]);
+  const x = (pictures.data as Float32Array).map((v, k) => v + (Math.floor(k / 256) % 3 === labels[Math.floor(k / 768)] ? 2 : 0));
+  const losses: number[] = [];
+  for (let step = 0; step < 30; step++) losses.push((await trainer.trainStep({ x, y: BigInt64Array.from(labels, BigInt) })).loss);
+  expect(losses[0]).toBeGreaterThan(0.8);
+  expect(losses.slice(-5).reduce((n, l) => n + l, 0) / 5).toBeLessThan(0.3);
+  const parameters = await trainer.parameters();
+  // Every branch's gain has left 0.
+  for (const [name, t] of parameters) if (name.endsWith('skipinit_gain')) expect(Math.abs(Number(t.data[0])), name).toBeGreaterThan(0);
+});
+
 describe('onnxruntime gives the same outputs', async () => {
   const ort = await import('onnxruntime-node').catch(() => undefined);
   const runs = test.skipIf(!ort);
   runs.each([
-    ['resnet-20', {}], ['resnet-20-v2', { norm: { kind: 'group', groups: 4, proxy: {} } }], ['convnet', {}], ['mobilenet-v2', {}], ['efficientnet-b0-g16', {}],
+    ['resnet-20', {}], ['resnet-20-v2', { norm: { kind: 'group', groups: 4, proxy: {} } }], ['convnet', {}], ['mobilenet-v2', {}], ['efficientnet-b0-g16', { norm: { kind: 'layer', proxy: {} } }],
   ] as const)('%s %j', async (name, options) => {
     const image = name === 'convnet' ? ([1, 12, 12] as const) : ([3, 32, 32] as const);
     await compare(onnxBytes(zooModel(name, { ...options, image, classes: 5 }), lively), drawn([2, ...image]));

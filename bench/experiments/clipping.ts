@@ -42,7 +42,7 @@ export async function clippingExperiment(data: string, seeds: readonly number[],
   const of = (batch: number, lambda: number | undefined): (number | undefined)[] => found.filter((f) => f.batch === batch && f.lambda === lambda).map((f) => f.accuracy);
   writeRuns('clipping', ['seed', 'batch', 'lambda', 'accuracy'], found.map((f) => [f.seed, f.batch, show(f.lambda), f.accuracy ?? 'diverged']));
   writeTable('clipping', ['λ', ...batches.map((b) => `batch ${b}, rate ${rate(b)}`)], lambdas.map((l) => [show(l), ...batches.map((b) => spread(of(b, l)))]),
-    `Test accuracy in %, median and range over ${seedsText(seeds)}, after ${epochs} epochs of ${samples} pictures.`);
+    `Test accuracy in %, ${seedsText(seeds)}, after ${epochs} epochs of ${samples} pictures.`);
   const points = (batch: number): [number, number][] => lambdas.flatMap((l): [number, number][] => {
     const runs = of(batch, l).filter((a): a is number => a !== undefined);
     return l === undefined || runs.length === 0 ? [] : [[l, 100 * median(runs)]];

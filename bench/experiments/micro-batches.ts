@@ -42,7 +42,7 @@ export async function microBatchExperiment(data: string, seeds: readonly number[
   const of = (name: string, micro: number): number[] => found.filter((f) => f.norm === name && f.micro === micro).map((f) => f.accuracy);
   writeRuns('micro-batches', ['seed', 'norm', 'micro-batch', 'accuracy'], found.map((f) => [f.seed, f.norm, f.micro, f.accuracy]));
   writeTable('micro-batches', ['', ...microBatches.map((m) => `micro-batch ${m}`)], norms.map(([name]) => [name, ...microBatches.map((m) => spread(of(name, m)))]),
-    `Test accuracy in %, median and range over ${seedsText(seeds)}, after ${epochs} epochs of ${samples} pictures.`);
+    `Test accuracy in %, ${seedsText(seeds)}, after ${epochs} epochs of ${samples} pictures.`);
   const line = (name: string): { name: string; points: [number, number][]; band: [number, number, number][] } => ({
     name, points: microBatches.map((m) => [m, 100 * median(of(name, m))]), band: microBatches.map((m) => [m, 100 * Math.min(...of(name, m)), 100 * Math.max(...of(name, m))]),
   });

@@ -11,12 +11,12 @@ export function spread(shares: readonly (number | undefined)[]): string {
   const found = shares.filter((s): s is number => s !== undefined);
   const lost = shares.length - found.length;
   const percent = (s: number): string => (100 * s).toFixed(2);
-  const text = found.length === 0 ? '' : `${percent(median(found))} (${percent(Math.min(...found))} to ${percent(Math.max(...found))})`;
+  const text = found.length === 0 ? '' : found.length === 1 ? percent(found[0]!) : `${percent(median(found))} (${percent(Math.min(...found))} to ${percent(Math.max(...found))})`;
   return [text, lost > 0 ? `${lost} of ${shares.length} diverged` : ''].filter((t) => t !== '').join(', ');
 }
 
 /** Which seeds a table is of. */
-export const seedsText = (seeds: readonly number[]): string => (seeds.length === 1 ? `seed ${seeds[0]!}` : `seeds ${seeds[0]!} to ${seeds.at(-1)!}`);
+export const seedsText = (seeds: readonly number[]): string => (seeds.length === 1 ? `seed ${seeds[0]!}` : `median and range over the seeds ${seeds[0]!} to ${seeds.at(-1)!}`);
 
 /** One row a run. */
 export function writeRuns(name: string, head: readonly string[], rows: readonly (readonly (string | number)[])[]): void {

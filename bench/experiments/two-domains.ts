@@ -105,13 +105,13 @@ async function prediction(weights: (name: string) => Float32Array, epoch: Epoch)
 
 function report(found: readonly Found[], predicted: readonly { readonly seed: number; readonly offset: number; readonly omitted: number }[], samples: number): void {
   const variants = [...new Set(found.map((f) => f.variant))];
-  const range = (list: readonly number[]): string => `${Math.min(...list).toFixed(2)} to ${Math.max(...list).toFixed(2)}`;
+  const range = (list: readonly number[]): string => (list.length === 1 ? list[0]!.toFixed(2) : `${Math.min(...list).toFixed(2)} to ${Math.max(...list).toFixed(2)}`);
   writeRuns('two-domains', ['seed', 'variant', ...domains], found.map((f) => [f.seed, f.variant.replaceAll(',', ';'), ...f.accuracies]));
   writeTable('two-domains', ['', 'MNIST, %', 'optdigits, %', '`check` on the training data'], variants.map((v) => {
     const runs = found.filter((f) => f.variant === v);
     const says = v.endsWith('shared statistics') ? `\`shared-towers\`: off by ${range(predicted.map((p) => p.offset))} deviations, ${range(predicted.map((p) => 100 * p.omitted))} % of the variance missing` : 'nothing about sharing';
     return [v, spread(runs.map((f) => f.accuracies[0])), spread(runs.map((f) => f.accuracies[1])), says];
-  }), `Test accuracy, median and range over ${seedsText([...new Set(found.map((f) => f.seed))])}, after ${epochs} epochs of ${samples} pictures of each domain at most.`);
+  }), `Test accuracy, ${seedsText([...new Set(found.map((f) => f.seed))])}, after ${epochs} epochs of ${samples} pictures of each domain at most.`);
   writeChart(join(figures, 'two-domains.svg'), 'Two domains, one network', domains.map((domain, d) => ({
     title: `Test accuracy on ${domain}`, x: 'seed', y: 'accuracy, %', lines: variants.map((v) => ({ name: v, points: found.filter((f) => f.variant === v).map((f): [number, number] => [f.seed, 100 * f.accuracies[d]!]) })),
   })));

@@ -56,7 +56,7 @@ const efficientSizes = [[1, 1, 0.2, 224], [1, 1.1, 0.2, 240], [1.1, 1.2, 0.3, 26
 const efficientNets = (): [string, Architecture][] => efficientSizes.flatMap(([width, depth, dropout, size], b) => ([1, 16] as const).map((groupSize): [string, Architecture] => [
   groupSize === 1 ? `efficientnet-b${b}` : `efficientnet-b${b}-g16`,
   {
-    classes: 1000, image: photograph(size), norm: groupSize === 1 ? batch : { kind: 'layer', proxy: {} },
+    classes: 1000, image: photograph(size), norm: batch,
     build: (net, x, norm, classes) => efficientNet(net, x, { width, depth, dropout, groupSize, norm: b === 5 ? { epsilon: 1e-3, momentum: 0.99 } : {} }, norm, classes),
   },
 ]));
