@@ -14,12 +14,25 @@ export async function prepareFolder(folder: string): Promise<void> {
   const { fs, path } = nodeFiles('a folder of checkpoints');
   const probe = path.join(folder, `.probe-${process.pid}`);
   try {
-    await fs.mkdir(folder, { recursive: true });
+    await makeFolder(folder);
     await fs.writeFile(probe, '');
     await fs.rm(probe);
   } catch (e) {
     throw new InputError(`cannot write checkpoints to ${folder}: ${reason(e)}`);
   }
+}
+
+/** Makes a folder and those around it. Node's own recursive mkdir never returns where a file system says of a folder in an existing one that it does not exist, as /proc does. */
+async function makeFolder(folder: string): Promise<void> {
+  const { fs, path } = nodeFiles('a folder of checkpoints');
+  const isFolder = (place: string): Promise<boolean> => fs.stat(place).then((s) => s.isDirectory(), () => false);
+  if (await isFolder(folder)) return;
+  const parent = path.dirname(path.resolve(folder));
+  if (parent !== path.resolve(folder) && !(await fs.stat(parent).then(() => true, () => false))) await makeFolder(parent);
+  await fs.mkdir(folder).catch(async (e: unknown) => {
+    // Somebody else may have been faster.
+    if (!(await isFolder(folder))) throw e;
+  });
 }
 
 /** Writes a checkpoint to a folder, durably, and removes all but it and the one before. */
