@@ -16,6 +16,9 @@ const norms: readonly (readonly [string, ZooNorm])[] = [
   ['layer norm with Proxy Norm', { kind: 'layer', proxy: {} }],
 ];
 
+/** What the legend of a picture has room for. */
+const shortName = (norm: string): string => norm.replace(/(\w)\w* norm/, (_, letter: string) => `${letter.toUpperCase()}N`).replace(' with Proxy Norm', '+PN');
+
 /** Runs the experiment on the first `samples` pictures. */
 export async function microBatchExperiment(data: string, seeds: readonly number[], samples: number, tests: number): Promise<void> {
   const train = await mnist(data, 'train', samples);
@@ -44,7 +47,7 @@ export async function microBatchExperiment(data: string, seeds: readonly number[
   writeTable('micro-batches', ['', ...microBatches.map((m) => `micro-batch ${m}`)], norms.map(([name]) => [name, ...microBatches.map((m) => spread(of(name, m)))]),
     `Test accuracy in %, ${seedsText(seeds)}, after ${epochs} epochs of ${samples} pictures.`);
   const line = (name: string): { name: string; points: [number, number][]; band: [number, number, number][] } => ({
-    name, points: microBatches.map((m) => [m, 100 * median(of(name, m))]), band: microBatches.map((m) => [m, 100 * Math.min(...of(name, m)), 100 * Math.max(...of(name, m))]),
+    name: shortName(name), points: microBatches.map((m) => [m, 100 * median(of(name, m))]), band: microBatches.map((m) => [m, 100 * Math.min(...of(name, m)), 100 * Math.max(...of(name, m))]),
   });
   writeChart(join(figures, 'micro-batches.svg'), 'MNIST at small micro-batches', [
     { title: 'all', x: 'micro-batch', y: 'accuracy, %', log: ['x'], lines: norms.map(([name]) => line(name)) },

@@ -103,6 +103,9 @@ async function prediction(weights: (name: string) => Float32Array, epoch: Epoch)
   return { offset: most('offset'), omitted: most('omittedVariance') };
 }
 
+/** What the legend of a picture has room for. */
+const shortName = (variant: string): string => variant.replace('batch norm, ', '').replace('batch norm ', '').replace('layer norm with Proxy Norm', 'LN+PN').replace(' statistics', '');
+
 function report(found: readonly Found[], predicted: readonly { readonly seed: number; readonly offset: number; readonly omitted: number }[], samples: number): void {
   const variants = [...new Set(found.map((f) => f.variant))];
   const range = (list: readonly number[]): string => (list.length === 1 ? list[0]!.toFixed(2) : `${Math.min(...list).toFixed(2)} to ${Math.max(...list).toFixed(2)}`);
@@ -113,6 +116,6 @@ function report(found: readonly Found[], predicted: readonly { readonly seed: nu
     return [v, spread(runs.map((f) => f.accuracies[0])), spread(runs.map((f) => f.accuracies[1])), says];
   }), `Test accuracy, ${seedsText([...new Set(found.map((f) => f.seed))])}, after ${epochs} epochs of ${samples} pictures of each domain at most.`);
   writeChart(join(figures, 'two-domains.svg'), 'Two domains, one network', domains.map((domain, d) => ({
-    title: `Test accuracy on ${domain}`, x: 'seed', y: 'accuracy, %', lines: variants.map((v) => ({ name: v, points: found.filter((f) => f.variant === v).map((f): [number, number] => [f.seed, 100 * f.accuracies[d]!]) })),
+    title: `Test accuracy on ${domain}`, x: 'seed', y: 'accuracy, %', lines: variants.map((v) => ({ name: shortName(v), points: found.filter((f) => f.variant === v).map((f): [number, number] => [f.seed, 100 * f.accuracies[d]!]) })),
   })));
 }
