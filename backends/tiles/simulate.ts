@@ -226,7 +226,8 @@ class Simulation {
     const home = this.#home(b, tile, iteration);
     const slice = this.#slice(access.slice, tile, iteration);
     if (slice.flat === home.flat || home.lists.length === 1) return { ...home, ...slice, data: take(home, slice.lists, `buffer ${b.id} (${b.value})`) };
-    throw new PlanFault(`buffer ${b.id} (${b.value}) is cut by ${home.flat ? 'element numbers' : 'axes'}, the slice is not`);
+    if (slice.flat) return { ...home, ...slice, data: take({ ...home, lists: [elementNumbers(home, b.shape)], flat: true }, slice.lists, `buffer ${b.id} (${b.value})`) };
+    throw new PlanFault(`buffer ${b.id} (${b.value}) is cut by element numbers, the slice by axes`);
   }
 
   #received(buffer: number, tile: number, iteration: number): { data: RefTensor['data']; depth: number; counts: Int32Array } {

@@ -39,7 +39,7 @@ function walkPiece(piece: Piece, stage: Stage, sizes: ReadonlyMap<string, number
     const held = operands[k]!;
     return [{ held, fill: fillOf(indices), address: address(indices.map((index, axis) => axisOf(readerOf(index, indices, axis, sizes, held.shape))), held.lists, outer, inner) }];
   });
-  const places = new Float64Array(inner.count);
+  const places = new Float64Array(1);
   const combine = combiner(stage, dtype, inner.count);
   const big = isBig(dtype);
   const [a, b] = reads;
