@@ -10,43 +10,51 @@ const functions: Readonly<Record<string, string>> = {
   is_nan: 'fn is_nan(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u; }',
   max_nan: 'fn max_nan(a: f32, b: f32) -> f32 { return select(b, a, a > b || is_nan(a)); }',
   min_nan: 'fn min_nan(a: f32, b: f32) -> f32 { return select(b, a, a < b || is_nan(a)); }',
+  // Drivers may take NaN for any number.
+  exp_f: 'fn exp_f(x: f32) -> f32 { return select(exp(x), x, is_nan(x)); }',
+  log_any: `fn log_any(x: f32) -> f32 {
+  if (is_nan(x) || bitcast<u32>(x) == 0x7f800000u) { return x; }
+  if (x == 0.0) { return float_of(0xff800000u); }
+  if (x < 0.0) { return float_of(0x7fc00000u); }
+  return log(x);
+}`,
   log1p_f: `fn log1p_f(x: f32) -> f32 {
-  if (abs(x) > 0.3) { return log(1.0 + x); }
+  if (!(abs(x) <= 0.3)) { return log_any(1.0 + x); }
   let s = x / (2.0 + x);
   let q = s * s;
   return 2.0 * s * (1.0 + q * (0.33333333 + q * (0.2 + q * (0.14285714 + q * 0.11111111))));
 }`,
-  log_f: 'fn log_f(x: f32) -> f32 {\n  if (abs(x - 1.0) < 0.3) { return log1p_f(x - 1.0); }\n  if (x < 0.0) { return float_of(0x7fc00000u); }\n  return log(x);\n}',
+  log_f: 'fn log_f(x: f32) -> f32 {\n  if (abs(x - 1.0) < 0.3) { return log1p_f(x - 1.0); }\n  return log_any(x);\n}',
   expm1_f: `fn expm1_f(x: f32) -> f32 {
-  if (abs(x) > 0.35) { return exp(x) - 1.0; }
+  if (!(abs(x) <= 0.35)) { return exp_f(x) - 1.0; }
   return x * (1.0 + x * (0.5 + x * (0.16666667 + x * (0.041666667 + x * (0.0083333333 + x * 0.0013888889)))));
 }`,
-  sigmoid_f: 'fn sigmoid_f(x: f32) -> f32 {\n  let e = exp(-abs(x));\n  return select(e, 1.0, x >= 0.0) / (1.0 + e);\n}',
+  sigmoid_f: 'fn sigmoid_f(x: f32) -> f32 {\n  let e = exp_f(-abs(x));\n  return select(e, 1.0, x >= 0.0) / (1.0 + e);\n}',
   tanh_f: `fn tanh_f(x: f32) -> f32 {
   let a = abs(x);
   let q = x * x;
   if (a < 0.25) { return x * (1.0 + q * (-0.33333333 + q * (0.13333333 + q * (-0.053968254 + q * 0.021869489)))); }
-  let e = exp(-2.0 * a);
+  let e = exp_f(-2.0 * a);
   let t = (1.0 - e) / (1.0 + e);
   return select(t, -t, x < 0.0);
 }`,
   sinh_f: `fn sinh_f(x: f32) -> f32 {
   let q = x * x;
   if (abs(x) < 1.0) { return x * (1.0 + q * (0.16666667 + q * (0.0083333333 + q * (0.00019841270 + q * 0.0000027557319)))); }
-  let h = exp(0.5 * x);
-  let g = exp(-0.5 * x);
+  let h = exp_f(0.5 * x);
+  let g = exp_f(-0.5 * x);
   return 0.5 * h * h - 0.5 * g * g;
 }`,
-  cosh_f: 'fn cosh_f(x: f32) -> f32 {\n  let h = exp(0.5 * abs(x));\n  return 0.5 * h * h + 0.5 / (h * h);\n}',
+  cosh_f: 'fn cosh_f(x: f32) -> f32 {\n  let h = exp_f(0.5 * abs(x));\n  return 0.5 * h * h + 0.5 / (h * h);\n}',
   asinh_f: `fn asinh_f(x: f32) -> f32 {
   let a = abs(x);
-  var y = log(a) + 0.69314718;
+  var y = log_any(a) + 0.69314718;
   if (a < 1e9) { y = log1p_f(a + a * a / (1.0 + sqrt(1.0 + a * a))); }
   return select(y, -y, x < 0.0);
 }`,
   acosh_f: `fn acosh_f(x: f32) -> f32 {
   let t = x - 1.0;
-  if (t > 1e9) { return log(x) + 0.69314718; }
+  if (!(t <= 1e9)) { return log_any(x) + 0.69314718; }
   return select(log1p_f(t + sqrt(2.0 * t + t * t)), float_of(0x7fc00000u), t < 0.0);
 }`,
   atanh_f: 'fn atanh_f(x: f32) -> f32 {\n  if (abs(x) > 1.0) { return float_of(0x7fc00000u); }\n  return 0.5 * log1p_f(2.0 * x / (1.0 - x));\n}',

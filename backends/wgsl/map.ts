@@ -44,7 +44,7 @@ const floats: Readonly<Record<string, Row>> = {
   neg: (_, [x]) => `(-${x})`, abs: native('abs'), sign: (w, [x]) => `select(sign(${x}), ${x}, ${w.call('is_nan', x!)})`,
   relu: (_, [x]) => `select(${x}, 0.0, ${x} < 0.0)`,
   sqrt: native('sqrt'), rsqrt: native('inverseSqrt'), recip: (_, [x]) => `(1.0 / ${x})`,
-  exp: native('exp'), expm1: call('expm1_f'), log: call('log_f'), log1p: call('log1p_f'),
+  exp: call('exp_f'), expm1: call('expm1_f'), log: call('log_f'), log1p: call('log1p_f'),
   sin: call('sin_f'), cos: call('cos_f'), tan: (w, [x]) => `(${w.call('sin_f', x!)} / ${w.call('cos_f', x!)})`,
   asin: call('asin_f'), acos: call('acos_f'), atan: call('atan_f'), sinh: call('sinh_f'), cosh: call('cosh_f'), tanh: call('tanh_f'),
   asinh: call('asinh_f'), acosh: call('acosh_f'), atanh: call('atanh_f'), erf: call('erf_f'), sigmoid: call('sigmoid_f'),

@@ -1,0 +1,34 @@
+/** Runs graphs through WebGPU, where this machine has an adapter. */
+import { artifactOf, type Artifact } from '../cli/driver/compile.ts';
+import { wgslTarget } from '../cli/driver/target.ts';
+import type { Graph } from '../ir/graph.ts';
+import type { Tensor } from '../ir/type.ts';
+import { runPipeline } from '../passes/pipeline.ts';
+import { load, openGpu, type SharedGpu } from '../runtime/index.ts';
+
+const found: SharedGpu | string = await openGpu().catch((e: unknown) => (e instanceof Error ? e.message.split(';')[0]! : String(e)));
+
+/** The adapter, one for all tests of a file. */
+export const gpu: SharedGpu | undefined = typeof found === 'string' ? undefined : found;
+/** What a group of tests is called that needs it. */
+export const onGpu = (what: string): string => (typeof found === 'string' ? `${what} (skipped: ${found})` : `${what} on ${found.adapter}`);
+
+/** The artifact of a graph as it stands (`optimize`: after the passes). */
+export const compiled = (graph: Graph, optimize = true): Promise<Artifact> =>
+  artifactOf({ imported: { bound: {}, dims: {}, warnings: [] }, graph: optimize ? runPipeline(graph, wgslTarget, { verify: true }) : graph }, { backend: 'wgsl' });
+
+/** The outputs of a graph for inputs by name. */
+export async function runOnGpu(graph: Graph, inputs: Readonly<Record<string, Tensor>>): Promise<ReadonlyMap<string, Tensor>> {
+  await using session = await load(await compiled(graph), { gpu: gpu! });
+  return new Map(Object.entries(await session.run(inputs)));
+}
+
+/** Numbers between -1 and 1 that follow from the count alone. */
+export function numbers(shape: readonly number[]): Tensor {
+  let seed = 12345;
+  const next = (): number => {
+    seed = (seed * 16807) % 2147483647;
+    return (seed / 2147483647) * 2 - 1;
+  };
+  return { dtype: 'f32', shape: [...shape], data: Float32Array.from({ length: shape.reduce((n, d) => n * d, 1) }, next) };
+}
