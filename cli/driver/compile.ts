@@ -11,6 +11,7 @@ import { rewriteNorms } from '../../passes/norm/rewrite-norms.ts';
 import { plan, planEntries } from '../../passes/plan.ts';
 import { PassError, runPipeline, type PipelineOptions } from '../../passes/pipeline.ts';
 import { evaluationStep } from '../../passes/train/evaluation-step.ts';
+import { scalarsOf } from '../../passes/train/declare-parameters.ts';
 import { targetName } from '../../passes/train/add-loss.ts';
 import type { TrainOptions } from '../../passes/train/options.ts';
 import { trainingStep, type TrainingStep } from '../../passes/train/pipeline.ts';
@@ -23,9 +24,9 @@ import type { Manifest, StateEntry } from '../../runtime/manifest.ts';
 import { safetensorsChunks } from '../../runtime/safetensors.ts';
 import { bindings } from './bindings.ts';
 import { explainOver } from './explain.ts';
+import { fitMemory, type MemoryFit } from './fit-memory.ts';
 import { fileWatch } from './file-watch.ts';
 import { rewrittenOnnx } from './export.ts';
-import { fitMemory, type MemoryFit } from './fit-memory.ts';
 import { rewrittenFile, writeFolder, type Files } from './folder.ts';
 import { makeManifest, weightsOf } from './manifest.ts';
 import { stateRoles } from './state-roles.ts';
@@ -151,13 +152,10 @@ async function compileTraining(model: string | Uint8Array, options: CompileOptio
   const part = fit?.microBatch;
   const { step, program } = build({ ...train, ...(part !== undefined && { microBatch: part }) }, part, hooks);
   const artifact = { ...(await emitArtifact(imported, program, options, stateRoles(step.graph, imported), undefined, rewritten && { [rewrittenFile]: [rewritten] })), ...(fit && { fit: fit.fit }), ...(rewritten && { rewritten }) };
+  const { trained } = scalarsOf(imported.graph, imported.statistics, train);
+  const counted = trained.length === 0 ? [] : [`the single numbers ${trained.map((n) => `"${n}"`).join(', ')} are trained, as their names are those of parameters; freeze those that are constants`];
   const within = step.joins.slice(0, 1).map((op) => `${op} joins the samples of a micro-batch alone: the step differs from that of the whole batch`);
-  return { ...artifact, warnings: [...artifact.warnings, ...within], explain: explainOver(step.graph) };
-}
-
-/** The model with its normalizations rewritten; `inference`: in the form that inference has. */
-function normalized(imported: ImportedModel, norm: NormSpec | undefined, inference = false): ImportedModel {
-  return norm ? { ...imported, ...rewriteNorms(imported, norm, wasmTarget, { inference }) } : imported;
+  return { ...artifact, warnings: [...artifact.warnings, ...counted, ...within], explain: explainOver(step.graph) };
 }
 
 /** Plans steps over ever fewer samples until one stays under the limit; `microBatch`: of the step that does, unless it takes the batch whole. */
@@ -171,11 +169,16 @@ function fitStep(limit: number, train: TrainOptions, plan: (by: TrainOptions, ev
   return { fit, microBatch: fit.samples === batch ? undefined : fit.samples };
 }
 
+/** The model with its normalizations rewritten; `inference`: in the form that inference has. */
+function normalized(imported: ImportedModel, norm: NormSpec | undefined, inference = false): ImportedModel {
+  return norm ? { ...imported, ...rewriteNorms(imported, norm, wasmTarget, { inference }) } : imported;
+}
+
 /** The machine that a compilation plans for. */
 const targetOf = ({ backend }: CompileOptions): Target => (backend === 'wgsl' ? wgslTarget : wasmTarget);
 
-function importOptions({ dims, values, shapes, file }: CompileOptions): ImportOptions {
-  return { ...(dims && { dims }), ...(values && { values }), ...(shapes && { shapes }), ...(file !== undefined && { file }) };
+function importOptions({ dims, values, shapes, file, train }: CompileOptions): ImportOptions {
+  return { ...(train && { seeded: true }), ...(dims && { dims }), ...(values && { values }), ...(shapes && { shapes }), ...(file !== undefined && { file }) };
 }
 
 /** Emits the modules of a program and joins them to an artifact. `roles`: of the state of a training program. */
