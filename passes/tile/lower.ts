@@ -1,7 +1,7 @@
 /** Turns a graph into steps over buffers: exchanges, vertices, merges. Addresses come later. */
 import { invariant } from '../../ir/diagnostic.ts';
 import type { Graph, Op, Value } from '../../ir/graph.ts';
-import { bytesOf, dtypes, sizeOf } from '../../ir/type.ts';
+import { bytesOf, dtypes, sameShape, sizeOf } from '../../ir/type.ts';
 import { countOf, elementsOf, run, type BufferKind, type Comb, type Copy, type Cut, type Division, type Spread, type StepCycles, type TileBuffer, type TileDim, type TileStep } from '../../ir/tiles.ts';
 import { Chooser, keyOf, type Choice } from './choose.ts';
 import { combOf } from './comb.ts';
@@ -151,7 +151,8 @@ class Lowering {
     const { division, walk } = choice;
     const reads = this.#gather(op, choice, () => true);
     const spread = resultSpread(walk, division, op.results[0]!.type.shape);
-    const writes = op.results.map((r) => this.#result(r, op, spread, choice));
+    // Results of control flow differ in shape.
+    const writes = op.results.map((r, i) => this.#result(r, op, i === 0 || sameShape(r.type.shape, op.results[0]!.type.shape) ? spread : resultSpread(walk, division, r.type.shape), choice));
     this.#compute(op, index, 'whole', choice.estimate.vertex, division, reads, writes, choice.estimate.compute, choice.estimate.macs);
     for (const b of reads) this.#touchLast(b.buffer);
   }
