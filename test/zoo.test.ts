@@ -144,7 +144,8 @@ test('a normalizer-free network trains with adaptive gradient clipping, dropout 
   const losses: number[] = [];
   for (let step = 0; step < 30; step++) losses.push((await trainer.trainStep({ x, y: BigInt64Array.from(labels, BigInt) })).loss);
   expect(losses[0]).toBeGreaterThan(0.8);
-  expect(losses.slice(-5).reduce((n, l) => n + l, 0) / 5).toBeLessThan(0.3);
+  // Half of what guessing costs.
+  expect(losses.slice(-5).reduce((n, l) => n + l, 0) / 5).toBeLessThan(Math.log(classes) / 2);
   const parameters = await trainer.parameters();
   // Every branch's gain has left 0.
   for (const [name, t] of parameters) if (name.endsWith('skipinit_gain')) expect(Math.abs(Number(t.data[0])), name).toBeGreaterThan(0);
