@@ -20,6 +20,7 @@ import { newCommand } from './new.ts';
 import { planCommand } from './plan.ts';
 import { profileCommand } from './profile.ts';
 import { runCommand } from './run.ts';
+import { simulateCommand } from './simulate.ts';
 import { trainCommand } from './train.ts';
 
 const exitUser = 2;
@@ -31,7 +32,7 @@ const program = new Command('tilewright')
   .version(version())
   .showHelpAfterError('(--help lists the options)')
   .exitOverride();
-for (const add of [compileCommand, runCommand, trainCommand, newCommand, inspectCommand, checkCommand, healthCommand, benchCommand, planCommand, profileCommand]) add(program);
+for (const add of [compileCommand, runCommand, trainCommand, newCommand, inspectCommand, checkCommand, healthCommand, benchCommand, planCommand, simulateCommand, profileCommand]) add(program);
 
 // A reader that has seen enough (`| head`) closes the pipe.
 process.stdout.on('error', (e: NodeJS.ErrnoException) => {

@@ -1,0 +1,145 @@
+/** tilewright simulate: executes the tile program of a model, or of a step of its training, and compares it with the interpreter. */
+import type { Command } from 'commander';
+import { readFileSync } from 'node:fs';
+import { Option } from 'commander';
+import { OverLimit, UserError } from '../ir/diagnostic.ts';
+import { evaluate } from '../ir/evaluate.ts';
+import type { Graph } from '../ir/graph.ts';
+import { showType, type Tensor } from '../ir/type.ts';
+import { levelsOf } from '../passes/tile/fit.ts';
+import { planFromJson } from '../passes/tile/json.ts';
+import { digest, planTiles, type Planned } from '../passes/tile/plan.ts';
+import type { Recompute } from '../passes/tile/recompute.ts';
+import type { TilePlan } from '../ir/tiles.ts';
+import { withConstants } from '../passes/tile/target.ts';
+import { runTiled } from './driver/simulate.ts';
+import type { ImageOptions } from './image.ts';
+import { readInputs, readTensor } from './inputs.ts';
+import { modelInputs, readModelGraph } from './model.ts';
+import { normOf, normOptions, type NormOptions } from './norm.ts';
+import { byteCount, dims, inputPairs, pairs, positive, refuseOption, wholeNumber } from './options.ts';
+import { buildGraph, prepared, readTarget } from './plan/build.ts';
+import { ms, note, preview, say, sayJson, table, withProgress } from './print.ts';
+import { differenceOf, madeUp, type Difference } from './simulate/judge.ts';
+import { refuseStepOptions, trainOptions, withStepOptions, type StepOptions } from './train/options.ts';
+
+interface Options extends StepOptions, NormOptions {
+  readonly target: string;
+  readonly tiles?: number;
+  readonly tileMemory?: number;
+  readonly dtype?: 'f16' | 'f32';
+  readonly train?: boolean;
+  readonly recompute: Recompute | 'auto';
+  readonly plan?: string;
+  readonly input?: Record<string, string>;
+  readonly seed: number;
+  readonly dim?: Record<string, number>;
+  readonly value?: Record<string, string>;
+  readonly json?: boolean;
+}
+
+/** Adds the command. */
+export function simulateCommand(program: Command): void {
+  const command = program
+    .command('simulate')
+    .description('execute the tile program of a model, or of a step of its training, on simulated tiles: outputs, how far they are from the interpreter’s, bytes of every tile; exit code 3: it does not fit')
+    .argument('<model>', 'an .onnx file')
+    .option('--target <name>', 'mk1, mk2, bow, cpu, gpu, or a .json file of your own', 'mk2')
+    .option('--tiles <n>', 'another number of tiles', positive)
+    .option('--tile-memory <size>', 'other bytes a tile, as 638976 or 256KiB', byteCount)
+    .addOption(new Option('--dtype <dtype>', 'how tensors are stored').choices(['f16', 'f32']).default('f32'))
+    .option('--train', 'a step of training, with the options below')
+    .addOption(new Option('--recompute <what>', 'what the backward pass computes again, or the least that fits').choices(['none', 'norms', 'blocks', 'all', 'auto']).default('auto'))
+    .option('--plan <file>', 'execute this plan of the model (tilewright plan --json) instead of a new one')
+    .option('-i, --input <name=file>', 'an input: .npy, .pb, .png, .jpg; the name may be left out if there is one input; what is not given is made up', inputPairs)
+    .option('--seed <n>', 'of made-up inputs', wholeNumber, 1)
+    .option('--dim <symbol=size>', 'size of a symbolic dimension; may be repeated', dims)
+    .option('--value <input=file>', 'value (.npy, .pb) of an input that decides shapes; may be repeated', pairs)
+    .option('--json', 'print facts as JSON');
+  normOptions(withStepOptions(command)).action(run);
+}
+
+async function run(model: string, options: Options, command: Command): Promise<void> {
+  if (!options.train && command.getOptionValueSource('batch') !== 'cli') refuseStepOptions(command);
+  for (const name of ['tiles', 'tileMemory', 'recompute'] as const) refuseOption(options.plan !== undefined && command.getOptionValueSource(name) === 'cli', command.options.find((o) => o.attributeName() === name)!.long!, 'does not go with --plan, which says it');
+  const spec = normOf(options);
+  const values = options.value && Object.fromEntries(Object.entries(options.value).map(([name, file]) => [name, readTensor(file)]));
+  const simple = buildGraph({
+    model, batch: options.batch ?? 1, dtype: options.dtype ?? 'f32', ...(spec && { norm: spec }), ...(options.train && { train: trainOptions(options, { gradients: true }) }),
+    ...(options.dim && { dims: options.dim }), ...(values && { values }),
+  });
+  const given = await readInputs(options.input ?? {}, modelInputs(readModelGraph(model)), images);
+  const { graph, plan, recompute } = options.plan === undefined ? planned(simple, model, options) : planOf(simple, options.plan);
+  const inputs = madeUp(simple, given, options.seed);
+  const missing = simple.inputs.filter((v) => given[v.name ?? ''] === undefined).map((v) => v.name ?? '?');
+  const started = performance.now();
+  const { tiles, reference } = await withProgress(model, (report) => {
+    report('tiles', 0, 2);
+    const run = runTiled({ graph, planned: { plan } }, inputs);
+    report('interpreter', 1, 2);
+    return Promise.resolve({ tiles: run, reference: evaluate(simple, inputs) });
+  });
+  const time = performance.now() - started;
+  const names = new Map(simple.state.map((s) => [s.value, s.name]));
+  const results = [
+    ...[...reference.outputs].map(([name, want]) => ({ name, kind: 'output', tensor: tiles.outputs.get(name)!, ...differenceOf(tiles.outputs.get(name)!, want) })),
+    ...[...reference.state].map(([v, want]) => ({ name: names.get(v)!, kind: 'state', tensor: tiles.named.get(names.get(v)!)!, ...differenceOf(tiles.named.get(names.get(v)!)!, want) })),
+  ];
+  const used = [...tiles.used].map((n) => n + plan.memory.code);
+  if (options.json) {
+    sayJson({
+      target: plan.target, tiles: plan.tiles, bytesPerTile: plan.bytesPerTile, recompute, steps: plan.steps.length, madeUp: missing, memory: plan.memory, used, simulateMs: time,
+      results: results.map(({ name, kind, tensor, largest, relative }) => ({ name, kind, dtype: tensor.dtype, shape: tensor.shape, largest, relative, ...(kind === 'output' && tensor.data.length === 1 && { value: Number(tensor.data[0]) }) })),
+    });
+    return;
+  }
+  if (missing.length > 0) note(`made up from seed ${options.seed}: ${missing.join(', ')}`);
+  show(results);
+  const most = used.reduce((a, b) => Math.max(a, b), 0);
+  const whole = (n: number): string => Math.round(n).toLocaleString('en-US');
+  say(`\n${plan.target}, ${whole(plan.tiles)} tiles of ${whole(plan.bytesPerTile)} bytes, recompute ${recompute}: ${plan.steps.length} steps in ${ms(time)}`);
+  say(`bytes used of a tile, ${whole(plan.memory.code)} of code included: at most ${whole(most)} on tile ${used.indexOf(most)}, at least ${whole(used.reduce((a, b) => Math.min(a, b), most))}`);
+  const worst = results.reduce((a, b) => (b.relative > a.relative || Number.isNaN(b.relative) ? b : a), results[0]!);
+  say(`largest difference from the interpreter: ${worst.relative.toExponential(1)} of the largest element, in ${worst.name}`);
+}
+
+const images: ImageOptions = { size: undefined, layout: undefined, scale: undefined, mean: [], std: [], gray: false };
+
+interface Chosen { readonly graph: Graph; readonly plan: TilePlan; readonly recompute: string }
+
+/** Plans with the least recomputation that fits; throws OverLimit where none does. */
+function planned(simple: Graph, model: string, options: Options): Chosen {
+  const target = withConstants(readTarget(options.target), { ...(options.tiles !== undefined && { tiles: options.tiles }), ...(options.tileMemory !== undefined && { bytesPerTile: options.tileMemory }) });
+  let least: { planned: Planned; recompute: string } | undefined;
+  for (const recompute of options.train ? levelsOf(options.recompute) : (['none'] as const)) {
+    const graph = prepared(simple, recompute);
+    for (const share of [1, 1 / 2, 1 / 8, 1 / 64]) {
+      const p = planTiles(graph, target, { samples: options.batch ?? 1, temporary: share * target.constants.temporary });
+      if (p.fits) return { graph, plan: p.plan, recompute };
+      if (!least || p.plan.memory.total < least.planned.plan.memory.total) least = { planned: p, recompute };
+    }
+  }
+  const { total, limit } = least!.planned.plan.memory;
+  throw new OverLimit(`${model} does not fit ${target.constants.tiles} tiles of ${target.constants.bytesPerTile} bytes (${limit} without slack): the smallest plan found takes ${total} bytes, ${total - limit} over, with recompute ${least!.recompute}; tilewright plan with the same options says what takes them`);
+}
+
+/** A plan from a file, with the graph that it was made for. */
+function planOf(simple: Graph, file: string): Chosen {
+  let data: unknown;
+  try {
+    data = JSON.parse(readFileSync(file, 'utf8'));
+  } catch (e) {
+    throw new UserError(`${file} cannot be read as a plan: ${e instanceof Error ? e.message : String(e)}`);
+  }
+  const plan = planFromJson(data, file);
+  for (const recompute of levelsOf('auto')) {
+    const graph = prepared(simple, recompute);
+    if (digest(graph) === plan.graph) return { graph, plan, recompute };
+  }
+  throw new UserError(`${file} is a plan of ${plan.model}, made for another graph than these options give (digest ${plan.graph}); give the model, --batch, --dtype and step options that it was made with`);
+}
+
+function show(results: readonly (Difference & { readonly name: string; readonly kind: string; readonly tensor: Tensor })[]): void {
+  const rows = results.map((r) => [r.kind, r.name, showType(r.tensor), r.largest.toExponential(1), r.relative.toExponential(1), preview(r.tensor, 4)]);
+  for (const line of table(['', 'name', 'type', 'difference', 'relative', 'value'], rows, [3, 4])) say(line);
+}
