@@ -83,6 +83,8 @@ export type TileStep =
       readonly name: string;
       /** ONNX nodes that the op came from. */
       readonly source: readonly string[];
+      /** The op that is more than elementwise, or `map`. */
+      readonly root: string;
       readonly vertex: string;
       readonly division: Division;
       /** Buffers of the operands and the slices that the op reads of them (equal to the buffer's own spread, or within it on every tile). */

@@ -142,7 +142,7 @@ export function estimate(m: Model, t: TileTarget, sizes: Sizes, parts: number): 
         macs += size.groups * size.rows * size.cols * size.depth * size.taps;
         vertex = made.vertex;
       }
-      return { compute: cycles, merge, operands, result, partial, macs, vertex: `${walk.root.name} ${vertex} ${dtype}` };
+      return { compute: cycles, merge, operands, result, partial, macs, vertex: `${vertex} ${dtype}` };
     }
     case 'map': return { compute: mapCycles(t, dtype, elements, m.chainAfter), merge, operands, result, partial, macs: 0, vertex: `map ${dtype}` };
     case 'reduce': {

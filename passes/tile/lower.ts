@@ -94,7 +94,7 @@ class Lowering {
 
   #even(v: Value): Spread {
     const n = sizeOf(v.type.shape);
-    const parts = Math.max(1, Math.min(this.#t.constants.tiles, n));
+    const parts = Math.max(1, Math.min(this.#t.constants.tiles, Math.ceil((n * dtypes[v.type.dtype].bytes) / this.#t.constants.grain)));
     return { base: 0, dims: [{ name: 'flat', parts, stride: 1 }], axes: [{ by: [0], combs: equalParts(n, parts) }], flat: true };
   }
 
@@ -198,7 +198,7 @@ class Lowering {
     this.#exchange(copies, bytes, totalElements(spread) * depth * width * dtypes[dtype].bytes);
     const dims = mergeDivision(spread);
     const writes = op.results.map((r) => this.#result(r, op, spread, undefined));
-    this.#compute(op, index, 'merge', `merge ${walk.root.name} ${dtype}`, dims, [{ buffer: receive, slice: spread }, ...more], writes, choice.estimate.merge, 0);
+    this.#compute(op, index, 'merge', `merge ${walk.combine} ${dtype}`, dims, [{ buffer: receive, slice: spread }, ...more], writes, choice.estimate.merge, 0);
   }
 
   /** Whether an operand is read by elementwise ops before the root. */
@@ -216,7 +216,7 @@ class Lowering {
     const state = op.operands.find((v, k) => !first.has(k) && this.#home(v).spread.flat && bytesOf(v.type) > 64 && sizeOf(v.type.shape) === sizeOf(result.type.shape));
     const flatOthers = op.operands.every((v, k) => first.has(k) || sizeOf(v.type.shape) === 1 || sizeOf(v.type.shape) === sizeOf(result.type.shape));
     if (state && flatOthers) return this.#home(state).spread;
-    return subdivided(choice, result) ?? evenProduct(result.type.shape, this.#t.constants.tiles);
+    return subdivided(choice, result) ?? evenProduct(result.type.shape, Math.min(this.#t.constants.tiles, Math.ceil((sizeOf(result.type.shape) * choice.contributors) / leastShare)));
   }
 
   // Steps
@@ -274,7 +274,7 @@ class Lowering {
     const code = c['code.control'] + this.#once(`${part} ${keyOf(op)} ${signature(division)}`, () => c['code.vertex'] + c['code.edge'] * (reads.length + writes.length));
     const cycles: StepCycles = { compute, exchange: 0, sync: c.sync + c.control };
     this.#steps.push({
-      kind: 'compute', index: this.#now, op: index, part, name: op.results[0]?.name ?? op.name, source: op.source, vertex, division,
+      kind: 'compute', index: this.#now, op: index, part, name: op.results[0]?.name ?? op.name, source: op.source, root: rootName(op), vertex, division,
       reads: reads.map((r) => ({ buffer: r.buffer.id, slice: r.slice })), writes: writes.map((w) => ({ buffer: w.id, slice: w.spread })),
       cycles, code, macs,
     });
@@ -361,6 +361,12 @@ class Lowering {
   }
 }
 
+/** What an op is besides its elementwise ops. */
+const rootName = (op: Op): string => {
+  const { kind, root } = walkOf(op);
+  return kind === 'map' ? 'map' : root.name;
+};
+
 const nameOf = (v: Value, op: Op): string => v.name ?? op.results[0]?.name ?? op.name;
 
 /** Slices of an operand that broadcasts to a result, under a spread of the result. */
@@ -392,7 +398,8 @@ function subdivided(choice: Choice, result: Value): Spread | undefined {
   const dims: TileDim[] = kept.map(({ d }) => d);
   const place = new Map(kept.map(({ i }, at) => [i, at]));
   const axes = made.axes.map((c): Cut => ({ by: c.by.map((i) => place.get(i)!), combs: c.combs }));
-  const added = sharedOut(axes.map((c) => Math.max(...c.combs.map(countOf))), contributors);
+  const extents = axes.map((c) => Math.max(...c.combs.map(countOf)));
+  const added = sharedOut(extents, Math.min(contributors, Math.ceil((extents.reduce((n, e) => n * e, 1) * contributors) / leastShare)));
   let s = added.reduce((n, p) => n * p, 1);
   for (const [axis, parts] of added.entries()) {
     s /= parts;
@@ -406,6 +413,9 @@ function subdivided(choice: Choice, result: Value): Spread | undefined {
 
 /** Channels (the second of several axes) are shared out in blocks of this many, so that groups of them stay whole. */
 const channelBlock = 16;
+
+/** Contributions that a tile merges at least: fewer would not be faster. */
+const leastShare = 64;
 
 /** Parts of each axis, at most `tiles` together, that leave the smallest slice. */
 function sharedOut(extents: readonly number[], tiles: number): number[] {

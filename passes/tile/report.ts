@@ -34,7 +34,7 @@ export function cyclesByVertex(plan: TilePlan): { vertex: string; steps: number;
       if (s.kind === 'repeat') visit(s.body, times * s.times);
       else if (s.kind === 'exchange') before = { exchange: before.exchange + times * s.cycles.exchange, sync: before.sync + times * s.cycles.sync };
       else {
-        const key = `${s.part === 'contribute' ? 'parts of ' : ''}${s.vertex}`;
+        const key = `${s.part === 'merge' ? 'merge of ' : s.part === 'contribute' ? 'parts of ' : ''}${s.root}, ${s.vertex}`;
         const row = rows.get(key) ?? { vertex: key, steps: 0, compute: 0, exchange: 0, sync: 0 };
         row.steps++;
         row.compute += times * s.cycles.compute;
@@ -85,6 +85,6 @@ function addSlices(sums: Float64Array, plan: TilePlan, b: TileBuffer): void {
       rest = Math.floor(rest / d.parts);
       tile += at[i]! * d.stride;
     }
-    sums[tile % plan.tiles] += size * axes.reduce((n, cut) => n * countOf(combAt(cut, dims, at)), 1);
+    sums[tile % plan.tiles] = sums[tile % plan.tiles]! + size * axes.reduce((n, cut) => n * countOf(combAt(cut, dims, at)), 1);
   }
 }

@@ -1,6 +1,7 @@
 /** Ways of cutting one op: all splits at distinct sizes of parts, judged by estimated cycles under a bound on temporary bytes. */
+import { sizeOf } from '../../ir/type.ts';
 import { estimate, leastWork, type Estimate, type Model } from './estimate.ts';
-import { grainInOf, macsOf, type TileTarget } from './target.ts';
+import { grainInOf, macsOf, vectorOf, type TileTarget } from './target.ts';
 
 /** Parts of each var, by position. */
 export interface Split {
@@ -46,15 +47,18 @@ export function partOptions(size: number, grain: number, most: number): number[]
 /** The best splits of an op over at most `tiles` tiles, the fastest first, whose temporaries stay under `bound` bytes; where there is none, the smallest. */
 export function searchSplits(m: Model, t: TileTarget, bound: number, keep: number): Split[] {
   const { walk } = m;
-  const { tiles } = t.constants;
   const vars = walk.vars;
-  const dtype = walk.op.results[0]!.type.dtype;
+  const { dtype } = walk.op.results[0]!.type;
+  const elements = Math.max(...[...walk.op.operands, ...walk.op.results].map((v) => sizeOf(v.type.shape)));
+  const heavy = walk.kind === 'contract' || walk.kind === 'window';
+  // A light op has a vector for each worker of a tile: with less it would not be faster, and what comes after would collect it from more tiles.
+  const tiles = heavy ? t.constants.tiles : Math.min(t.constants.tiles, Math.max(1, Math.ceil(elements / (t.constants.workers * vectorOf(t, dtype)))));
   const options = vars.map((v, i) => partOptions(v.size, grainOf(m, t, i, dtype), tiles));
   const best: Split[] = [];
   let smallest: Split | undefined;
   const parts = vars.map(() => 1);
   const reach = options.map((o) => o.at(-1)!).reduceRight<number[]>((acc, n) => [Math.min(tiles, n * acc[0]!), ...acc], [1]);
-  const wanted = Math.min(tiles, reach[0]!) / 3;
+  let wanted = heavy ? Math.min(tiles, reach[0]!) / 3 : 1;
   const visit = (i: number, used: number): void => {
     if (i === vars.length) {
       if (used < wanted && walk.kind !== 'single') return;
@@ -62,9 +66,9 @@ export function searchSplits(m: Model, t: TileTarget, bound: number, keep: numbe
       if (slowest < Infinity && floorOf(m, t, parts) >= slowest) return;
       const s = judge(m, t, parts);
       if (s.temporary <= bound) {
-        if (best.length === keep && s.cycles >= best.at(-1)!.cycles) return;
+        if (best.length === keep && !faster(s, best.at(-1)!)) return;
         best.push(s);
-        best.sort((a, b) => a.cycles - b.cycles);
+        best.sort((a, b) => (faster(a, b) ? -1 : 1));
         if (best.length > keep) best.pop();
       } else if (!smallest || s.temporary < smallest.temporary) smallest = s;
       return;
@@ -78,8 +82,16 @@ export function searchSplits(m: Model, t: TileTarget, bound: number, keep: numbe
     parts[i] = 1;
   };
   visit(0, 1);
+  if (best.length === 0 && wanted > 1) {
+    wanted = 1;
+    visit(0, 1);
+  }
   return best.length > 0 ? best : smallest ? [smallest] : [judge(m, t, vars.map(() => 1))];
 }
+
+/** By cycles; among equals the one with fewer parts. */
+const faster = (a: Split, b: Split): boolean => a.cycles < b.cycles || (a.cycles === b.cycles && product(a.parts) < product(b.parts));
+const product = (list: readonly number[]): number => list.reduce((n, x) => n * x, 1);
 
 /** Channels are cut at the matrix unit's grain where there are enough of them. */
 function grainOf(m: Model, t: TileTarget, at: number, dtype: Parameters<typeof grainInOf>[1]): number {
