@@ -12,7 +12,7 @@ const digits = readFileSync(new URL('../examples/mnist_cntk.onnx', import.meta.u
 /** A graph of one op over inputs named a, b, … */
 function graphOf(name: string, types: readonly (readonly [DType, readonly number[]])[], attrs: Record<string, number | string | boolean | readonly number[]> = {}): Graph {
   const b = new Builder('one');
-  const results = b.op(name, types.map(([dtype, shape], i) => b.input({ dtype, shape }, 'abc'[i]!)), attrs);
+  const results = b.op(name, types.map(([dtype, shape], i) => b.input({ dtype, shape }, 'abc'[i])), attrs);
   return b.finish(results.map((value, i) => ({ name: `y${i}`, value })));
 }
 

@@ -2,7 +2,7 @@
 import { Unsupported } from '../../ir/diagnostic.ts';
 import type { Op } from '../../ir/graph.ts';
 import { intRange } from '../../ir/number.ts';
-import { flag, str } from '../../ir/op.ts';
+import { flag } from '../../ir/op.ts';
 import { dtypes, isFloat, isInteger, type DType } from '../../ir/type.ts';
 import { literal } from './literal.ts';
 import { decodeName, encodeName } from './small-floats.ts';

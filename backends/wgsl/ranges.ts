@@ -163,7 +163,7 @@ class Proof {
     let results: readonly Range[] = [];
     for (let round = 0; round < (trips >= 0 ? Math.min(trips, mostRounds) : 2); round++) {
       const outs = body(state);
-      results = outs.map((r, i) => (i < carried ? union(r, state[i]!) : results[i] ? union(r, results[i]!) : r));
+      results = outs.map((r, i) => (i < carried ? union(r, state[i]!) : results[i] ? union(r, results[i]) : r));
       const next = state.map((s, i) => union(s, outs[i]!));
       if (next.every((r, i) => r.lo === state[i]!.lo && r.hi === state[i]!.hi)) return results;
       state = next;

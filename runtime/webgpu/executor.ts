@@ -172,10 +172,11 @@ class GpuExecutor implements Executor {
 
   /** Waits for the GPU, no longer than a run may take, and not for one that is lost. */
   #within<T>(promise: Promise<T>): Promise<T> {
-    const other = Promise.race([promise, this.#failed]);
-    return bounded(other.catch((e: unknown) => {
-      throw this.#failure ?? new RunError(`the GPU failed: ${e instanceof Error ? e.message : String(e)}`);
-    }), patience.run, 'the GPU did not finish its work');
+    const failed = (e: unknown): never => {
+      const error: RunError = this.#failure ?? new RunError(`the GPU failed: ${e instanceof Error ? e.message : String(e)}`);
+      throw error;
+    };
+    return bounded(Promise.race([promise, this.#failed]).catch(failed), patience.run, 'the GPU did not finish its work');
   }
 
   async #stepTimes(): Promise<Uint8Array<ArrayBuffer>> {
