@@ -5,19 +5,17 @@ import { rewriteOps } from '../ir/rewrite.ts';
 import type { Target } from '../ir/tile.ts';
 import { bytesOf, sizeOf } from '../ir/type.ts';
 
-/** Partial sums at most: 4 threads take 2 each. */
-const mostParts = 8;
 /** Bytes of all partial sums together, where the operands have less. */
 const leastBytes = 1 << 20;
 
 /**
- * Rewrites every f32 `convWeight` of one group as partial sums over shares of the batch, which run side by side, and their sum. The number of parts follows from the sizes alone, so that no bit
- * depends on the number of threads.
+ * Rewrites every f32 `convWeight` of one group as partial sums over shares of the batch, which run side by side, and their sum: at most 8 (4 threads take 2 each), on a GPU 64.
+ * The number of parts follows from the sizes alone, so that no bit depends on the number of threads.
  */
 export function splitWeightGradients(graph: Graph, target: Target): Graph {
-  // The partial sums read channels that lie side by side, as packed convolutions leave them.
-  if (target.panel === 0) return graph;
-  return rewriteOps(graph, (op, b) => (isSplittable(op) ? split(op, b) : undefined));
+  // Where weights are packed, the kernels run on the threads of a CPU.
+  const parts = target.panel > 0 ? 8 : 64;
+  return rewriteOps(graph, (op, b) => (isSplittable(op) ? split(op, b, parts) : undefined));
 }
 
 function isSplittable(op: Op): boolean {
@@ -26,7 +24,7 @@ function isSplittable(op: Op): boolean {
   return dtype === 'f32' && shape.length <= 4 && op.operands[0]!.type.shape[0]! > 0 && sizeOf(shape) > 0;
 }
 
-function split(op: Op, b: Builder): readonly Value[] {
+function split(op: Op, b: Builder, mostParts: number): readonly Value[] {
   const [x, dy] = op.operands as [Value, Value];
   const result = op.results[0]!;
   const batch = x.type.shape[0]!;

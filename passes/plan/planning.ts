@@ -51,12 +51,15 @@ export class Planning {
   readonly claimed = new Set<Root>();
 
   readonly #storage: Target['storage'];
+  /** Whether kernels ask for layouts that packed weights go with; those of other targets take any. */
+  readonly demands: boolean;
   /** Whether inputs and outputs are placed among the temporaries. */
   readonly sharedIo: boolean;
 
   constructor(graph: Graph, target: Target) {
     this.graph = graph;
     this.#storage = target.storage;
+    this.demands = target.panel > 0;
     this.sharedIo = target.sharedIo ?? false;
   }
 

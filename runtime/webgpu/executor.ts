@@ -140,7 +140,7 @@ class GpuExecutor implements Executor {
 
   /** Submits what `encode` records and copies of the ranges, and waits for them. */
   async #submit(ranges: readonly Range[], encode: (encoder: GpuCommandEncoder) => void): Promise<Uint8Array<ArrayBuffer>[]> {
-    if (this.#failure) throw this.#failure;
+    this.#check();
     let size = 0;
     const copies = ranges.map((r) => {
       if (r.bytes === 0) return undefined;
@@ -159,8 +159,12 @@ class GpuExecutor implements Executor {
     const mapped = staging.getMappedRange(0, Math.max(4, size));
     const results = copies.map((c) => (c ? fromWords(c.place.dtype, mapped.slice(c.at, c.at + c.bytes)) : new Uint8Array(0)));
     staging.unmap();
-    if (this.#failure) throw this.#failure;
+    this.#check();
     return results;
+  }
+
+  #check(): void {
+    if (this.#failure) throw this.#failure;
   }
 
   #stage(size: number): GpuBuffer {
