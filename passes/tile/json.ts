@@ -60,7 +60,8 @@ export function planFromJson(data: unknown, file: string): TilePlan {
     return { ...s, division: division(s['division'] as FileDivision), reads: access(s['reads'] as never), writes: access(s['writes'] as never) } as unknown as TileStep;
   };
   const buffers = (given['buffers'] as (Omit<TileBuffer, 'spread'> & { spread: FileSpread })[]).map((b): TileBuffer => ({ ...b, spread: spread(b.spread) }));
-  return { ...(given as unknown as TilePlan), buffers, steps: (given['steps'] as Record<string, unknown>[]).map(step) };
+  const { cuts: _, ...rest } = given;
+  return { ...(rest as unknown as TilePlan), buffers, steps: (given['steps'] as Record<string, unknown>[]).map(step) };
 }
 
 function comb(list: readonly number[]): Comb {

@@ -85,6 +85,6 @@ function addSlices(sums: Float64Array, plan: TilePlan, b: TileBuffer): void {
       rest = Math.floor(rest / d.parts);
       tile += at[i]! * d.stride;
     }
-    sums[tile % plan.tiles] = sums[tile % plan.tiles]! + size * axes.reduce((n, cut) => n * countOf(combAt(cut, dims, at)), 1);
+    sums[tile % plan.tiles] = (sums[tile % plan.tiles] ?? 0) + size * axes.reduce((n, cut) => n * countOf(combAt(cut, dims, at)), 1);
   }
 }
