@@ -46,12 +46,13 @@ export function rangesOf(axes: Axes, cut: CutOf): Ranges {
 const walked: ReadonlySet<Stage['combine']> = new Set(['none', 'sum', 'prod', 'max', 'min', 'moments', 'argmax']);
 
 /** Whether a stage says all that its op computes: no index that the body uses, none read at run time. */
-function isWalked(root: Op, stage: Stage): boolean {
+function isWalked(root: Op, axes: Axes): boolean {
+  const stage = axes.stages[0]!;
   const bodies = root.name === 'maxPool' || root.name === 'resample';
-  const plain = stage.pieces.every((p) => (bodies || p.indexed.length === 0) && p.reads.every((r) => r === null || r.every((i) => i.kind !== 'whole')) && p.reads.length > 0);
+  const plain = stage.pieces.every((p) => (bodies || p.indexed.length === 0) && p.reads.every((r) => r === null || r.every((i) => i.kind !== 'whole')) && p.reads.some((r) => r !== null)) && axes.space.every((d) => d.role !== 'scan');
   const operands = stage.pieces.every((p) => p.reads.filter((r) => r !== null).length <= (stage.product ? 2 : 1));
   const big = root.operands.some((v) => isBig(v.type.dtype));
-  return plain && operands && walked.has(stage.combine) && (stage.combine !== 'argmax' || root.name === 'maxPool') && (!big || stage.combine === 'none' || stage.combine === 'sum');
+  return plain && operands && opDef(root.name).family !== 'random' && walked.has(stage.combine) && (stage.combine !== 'argmax' || root.name === 'maxPool') && (!big || stage.combine === 'none' || stage.combine === 'sum');
 }
 
 /** What a part makes of an op's results before they are rounded; of moments count, mean and sum of squares. */
@@ -60,7 +61,7 @@ export function runRoot(root: Op, cut: CutOf, operands: readonly Held[], made: S
   if (!axes) throw new InternalError(`${root.name} has no axes, so that it runs whole`);
   const stage = axes.stages[0]!;
   const ranges = rangesOf(axes, cut);
-  if (!isWalked(root, stage)) return { combine: 'none', data: byReference(root, axes, ranges, operands, made).map((r) => r.data) };
+  if (!isWalked(root, axes)) return { combine: 'none', data: byReference(root, axes, ranges, operands, made).map((r) => r.data) };
   const { dtype } = root.results[0]!.type;
   if (root.name !== 'resample') return { combine: stage.combine, data: walkStage(axes, stage, ranges, operands, dtype, made, root.name) };
   // A tap's weight is a second operand, at the tap's own place.
@@ -102,7 +103,8 @@ function plainDims(root: Op, axes: Axes): ReadonlySet<string> {
  */
 function byReference(root: Op, axes: Axes, ranges: Ranges, operands: readonly Held[], made: Slice): RefTensor[] {
   const plain = plainDims(root, axes);
-  const piece = axes.stages[0]!.pieces[0]!;
+  const { pieces } = axes.stages[0]!;
+  const piece = pieces.find((p) => p.reads.every((r) => r !== null)) ?? pieces[0]!;
   const listOf = (terms: readonly (readonly [string, number])[]): Int32Array | undefined => (terms.length === 1 && plain.has(terms[0]![0]) ? ranges(piece, terms[0]![0]) : undefined);
   const locals = operands.map((held, k) => {
     const indices = piece.reads[k] ?? null;
