@@ -16,7 +16,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   cli: ['cli', 'ir', 'frontend', 'passes', 'backends', 'runtime', 'index.ts'],
 };
 /** Plain constants and types that the compiler and the runtime share. */
-const shared = { from: 'backends/wasm/', to: ['runtime/control.ts', 'runtime/manifest.ts'] };
+const shared = { from: 'backends/', to: ['runtime/control.ts', 'runtime/manifest.ts'] };
 /** Packages that only one folder may import. */
 const reserved: Readonly<Record<string, string>> = { binaryen: 'backends/wasm/', 'onnx-proto': 'frontend/onnx/', protobufjs: 'frontend/onnx/' };
 
