@@ -7,15 +7,11 @@ import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { artifactOf } from '../cli/driver/compile.ts';
+import { compile } from '../index.ts';
 import { bestFeatures } from '../cli/model.ts';
 import { table } from '../cli/print.ts';
 import { median } from '../cli/statistics.ts';
-import { wasmTarget } from '../cli/driver/target.ts';
-import { importModel } from '../frontend/index.ts';
-import { runPipeline } from '../passes/pipeline.ts';
-import { trainingStep } from '../passes/train/pipeline.ts';
-import { load, type StepTime } from '../runtime/index.ts';
+import { load, type Session, type StepTime } from '../runtime/index.ts';
 import { convnet, numbers, resnet20, type Network } from './train-networks.ts';
 
 const { values } = parseArgs({
@@ -35,18 +31,18 @@ for (const network of networks) {
   const theirs = timeTorch(network);
   const show = (r: Timing): string => `${median(r.times.slice(warmUp)).toFixed(1)} ms a step, losses ${[0, 1, 2, r.losses.length - 1].map((i) => r.losses[i]!.toFixed(5)).join(' ')}`;
   console.log(`${network.name}, ${threads} threads`);
-  console.log(`  tilewright  ${show(ours)}`);
+  for (const notice of ours.notices) console.log(`  ${notice}`);
+  console.log(`  tilewright (${ours.features} module)  ${show(ours)}`);
   console.log(theirs ? `  PyTorch ${theirs.version}  ${show(theirs)}` : '  PyTorch is not at hand (python3-torch)');
   if (theirs) console.log(`  ratio ${(median(ours.times.slice(warmUp)) / median(theirs.times.slice(warmUp))).toFixed(2)}`);
 }
 
 interface Timing { readonly losses: readonly number[]; readonly times: readonly number[] }
 
-async function timeOurs(network: Network): Promise<Timing> {
-  const imported = importModel(network.model, { file: network.name });
-  const step = trainingStep(imported.graph, imported.statistics, { loss: { kind: 'crossEntropy' }, optimizer: { kind: 'sgd', momentum: 0.9 } }, wasmTarget);
-  const graph = runPipeline(step.graph, wasmTarget);
-  const artifact = await artifactOf({ imported, graph }, { features: [...(values.wide ? ['wide' as const] : []), bestFeatures()], profile: values.profile });
+async function timeOurs(network: Network): Promise<Timing & Pick<Session, 'features' | 'notices'>> {
+  const artifact = await compile(network.model, {
+    file: network.name, features: [...(values.wide ? ['wide' as const] : []), bestFeatures()], profile: values.profile, train: { loss: { kind: 'crossEntropy' }, optimizer: { kind: 'sgd', momentum: 0.9 } },
+  });
   const session = await load(artifact, { threads, wide: values.wide });
   try {
     const y = BigInt64Array.from({ length: network.input[0] }, (_, i) => BigInt(i % network.classes));
@@ -62,14 +58,15 @@ async function timeOurs(network: Network): Promise<Timing> {
       if (i >= warmUp && values.profile) samples.push([...session.profile()!]);
     }
     if (values.profile) printProfile(samples);
-    return { losses, times };
+    return { losses, times, features: session.features, notices: session.notices };
   } finally {
     await session.close();
   }
 }
 
 function printProfile(samples: readonly StepTime[][]): void {
-  const rows = samples[0]!.map((s, i) => ({ s, ms: median(samples.map((t) => t[i]!.end - t[i]!.start)) })).sort((a, b) => b.ms - a.ms);
+  // The steps of an evaluation, which the module has too, did not run.
+  const rows = samples[0]!.map((s, i) => ({ s, ms: median(samples.map((t) => t[i]!.end - t[i]!.start)) })).filter((r) => r.ms > 0).sort((a, b) => b.ms - a.ms);
   const total = rows.reduce((n, r) => n + r.ms, 0);
   const shown = rows.slice(0, 40).map(({ s, ms }) => [ms.toFixed(3), (s.flops / ms / 1e6).toFixed(1), String(s.chunks), s.name, s.source.join(', ').slice(0, 80)]);
   const kinds = Map.groupBy(rows, (r) => r.s.name);

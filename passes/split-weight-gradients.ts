@@ -9,7 +9,7 @@ import { bytesOf, sizeOf } from '../ir/type.ts';
 const leastBytes = 1 << 20;
 
 /**
- * Rewrites every f32 `convWeight` of one group as partial sums over shares of the batch, which run side by side, and their sum: at most 8 (4 threads take 2 each), on a GPU 64.
+ * Rewrites every f32 `convWeight` as partial sums over shares of the batch, which run side by side, and their sum: at most 8 (4 threads take 2 each), on a GPU 64.
  * The number of parts follows from the sizes alone, so that no bit depends on the number of threads.
  */
 export function splitWeightGradients(graph: Graph, target: Target): Graph {
@@ -19,7 +19,7 @@ export function splitWeightGradients(graph: Graph, target: Target): Graph {
 }
 
 function isSplittable(op: Op): boolean {
-  if (op.name !== 'convWeight' || num(op.attrs, 'parts') > 0 || num(op.attrs, 'groups') !== 1) return false;
+  if (op.name !== 'convWeight' || num(op.attrs, 'parts') > 0) return false;
   const { dtype, shape } = op.results[0]!.type;
   return dtype === 'f32' && shape.length <= 4 && op.operands[0]!.type.shape[0]! > 0 && sizeOf(shape) > 0;
 }

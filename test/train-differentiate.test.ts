@@ -18,7 +18,7 @@ describe('gradients of graphs', () => {
   });
   it('sum over what a parameter is broadcast to', () => {
     checkGradients(model((b, weight, input) => {
-      const y = b.mul(b.add(input('x', [2, 3, 4]), weight('bias', [3, 1], spread(3))), weight('gain', [], [0.7]));
+      const y = b.mul(b.add(input('x', [2, 3, 4]), weight('bias', [3, 1], spread(3))), weight('block.gain', [], [0.7]));
       return b.reduce('reduceSum', b.mul(y, b.unary('sigmoid', y)), [0, 1, 2]);
     }), { x: tensor([2, 3, 4], spread(24)) });
   });

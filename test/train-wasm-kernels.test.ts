@@ -12,7 +12,7 @@ const plainOp = (name: string, slots: readonly Slot[], attrs: Attrs): Op => {
   return { name, operands, attrs, results: opDef(name).infer(operands.map((v) => v.type), attrs, []).map((type) => ({ type, name: undefined })), regions: [], source: [] };
 };
 
-interface Case { readonly x: readonly number[]; readonly out: number; readonly kernel: readonly number[]; readonly strides: readonly number[]; readonly pads: readonly number[]; readonly dilations: readonly number[]; readonly parts: number; readonly algorithm?: 'winograd2' | 'winograd4' }
+interface Case { readonly x: readonly number[]; readonly out: number; readonly kernel: readonly number[]; readonly strides: readonly number[]; readonly pads: readonly number[]; readonly dilations: readonly number[]; readonly parts: number; readonly groups?: number; readonly algorithm?: 'winograd2' | 'winograd4' }
 const plain = { strides: [1, 1], pads: [1, 1, 1, 1], dilations: [1, 1] };
 const weightGradients: readonly Case[] = [
   { x: [4, 8, 6, 7], out: 12, kernel: [3, 3], ...plain, parts: 2 },
@@ -24,6 +24,16 @@ const weightGradients: readonly Case[] = [
   { x: [2, 6, 40], out: 8, kernel: [4], strides: [3], pads: [2, 1], dilations: [1], parts: 2 },
   { x: [2, 8, 20, 40], out: 16, kernel: [5, 5], strides: [1, 1], pads: [2, 2, 2, 2], dilations: [1, 1], parts: 1 },
   { x: [2, 4, 4, 4], out: 4, kernel: [3, 3], strides: [1, 1], pads: [3, 3, 3, 3], dilations: [1, 1], parts: 1 },
+  { x: [4, 24, 6, 7], out: 48, kernel: [3, 3], ...plain, parts: 2, groups: 3 },
+  { x: [2, 6, 9, 8], out: 10, kernel: [3, 2], strides: [2, 1], pads: [1, 0, 1, 1], dilations: [1, 2], parts: 2, groups: 2 },
+  { x: [2, 5, 7, 6], out: 10, kernel: [3, 3], ...plain, parts: 1, groups: 5 },
+  // Depthwise.
+  { x: [4, 8, 6, 7], out: 8, kernel: [3, 3], ...plain, parts: 2, groups: 8 },
+  { x: [2, 7, 13, 30], out: 7, kernel: [3, 3], ...plain, parts: 1, groups: 7 },
+  { x: [2, 70, 9, 10], out: 70, kernel: [5, 5], strides: [2, 2], pads: [2, 2, 2, 2], dilations: [1, 1], parts: 1, groups: 70 },
+  { x: [3, 6, 8, 7], out: 6, kernel: [3, 4], strides: [1, 3], pads: [4, 0, 0, 5], dilations: [2, 1], parts: 3, groups: 6 },
+  { x: [2, 12, 14, 14], out: 12, kernel: [7, 7], strides: [1, 1], pads: [3, 3, 3, 3], dilations: [1, 1], parts: 2, groups: 12 },
+  { x: [2, 6, 40], out: 6, kernel: [4], strides: [3], pads: [2, 1], dilations: [1], parts: 2, groups: 6 },
   ...(['winograd2', 'winograd4'] as const).flatMap((algorithm) => [
     { x: [4, 8, 8, 8], out: 16, kernel: [3, 3], ...plain, parts: 2, algorithm },
     { x: [4, 12, 9, 6], out: 20, kernel: [3, 3], ...plain, parts: 4, algorithm },
@@ -35,11 +45,11 @@ const weightGradients: readonly Case[] = [
 ];
 
 describe.each(featureSets)('partial sums of weight gradients, %s', (features) => {
-  test.each(weightGradients)('of $x to $out channels, kernel $kernel, strides $strides, dilations $dilations, $parts parts, by $algorithm', (c) => {
-    const { strides, pads, dilations, parts } = c;
+  test.each(weightGradients)('of $x to $out channels, kernel $kernel, strides $strides, dilations $dilations, $groups groups, $parts parts, by $algorithm', (c) => {
+    const { strides, pads, dilations, parts, groups = 1 } = c;
     const [batch, channels, ...size] = c.x as [number, number, ...number[]];
-    const w = [c.out, channels, ...c.kernel];
-    const y = opDef('conv').infer([tensorType('f32', c.x), tensorType('f32', w)], { strides, pads, dilations, groups: 1 }, [])[0]!.shape;
+    const w = [c.out, channels / groups, ...c.kernel];
+    const y = opDef('conv').infer([tensorType('f32', c.x), tensorType('f32', w)], { strides, pads, dilations, groups }, [])[0]!.shape;
     const next = randomNumbers(sizeOf(c.x));
     const [x, dy] = [randomArray(sizeOf(c.x), next), randomArray(sizeOf(y), next)];
     const want = new Float64Array(parts * sizeOf(w));
@@ -47,10 +57,10 @@ describe.each(featureSets)('partial sums of weight gradients, %s', (features) =>
       const read = h.map((v, d) => v * strides[d]! + t[d]! * dilations[d]! - pads[d]!);
       if (read.some((v, d) => v < 0 || v >= size[d]!)) return;
       const part = Math.floor(n! / (batch / parts));
-      want[part * sizeOf(w) + o! * sizeOf(w.slice(1)) + tap]! += x[read.reduce((s, v, d) => s * size[d]! + v, n! * channels + i!)]! * dy[at]!;
+      want[part * sizeOf(w) + o! * sizeOf(w.slice(1)) + tap]! += x[read.reduce((s, v, d) => s * size[d]! + v, n! * channels + Math.floor(o! / (c.out / groups)) * w[1]! + i!)]! * dy[at]!;
     }));
     const slots = [channelsLast(tensorType('f32', c.x), channels + 3, 2), channelsLast(tensorType('f32', y))];
-    const op = plainOp('convWeight', slots, { strides, pads, dilations, groups: 1, kernel: c.kernel, parts, algorithm: c.algorithm ?? 'direct' });
+    const op = plainOp('convWeight', slots, { strides, pads, dilations, groups, kernel: c.kernel, parts, algorithm: c.algorithm ?? 'direct' });
     expectKernel(features, op, slots, [x, dy], rows(tensorType('f32', [parts, ...w])), want, c.algorithm ? 2e-5 : 4e-6);
   });
 });

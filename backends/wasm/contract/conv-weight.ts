@@ -22,7 +22,7 @@ const pixelsAtOnce = 600;
 const fewestChunks = 8;
 
 /** One axis of an image: where taps find their inputs once positions of equal phase (position mod stride) lie side by side. */
-interface Line {
+export interface Line {
   readonly input: number;
   readonly result: number;
   readonly kernel: number;
@@ -33,16 +33,18 @@ interface Line {
   readonly positions: number;
 }
 
-/** Whether a `convWeight` is one for this kernel: f32, one group, partial sums, at most two spatial axes. */
+/** Whether a `convWeight` is one for this kernel: f32, partial sums, at most two spatial axes. */
 export const isPixelProduct = (op: Op): boolean =>
-  op.name === 'convWeight' && num(op.attrs, 'parts') > 0 && num(op.attrs, 'groups') === 1 && op.operands[0]!.type.dtype === 'f32' && op.operands[0]!.type.shape.length <= 4;
+  op.name === 'convWeight' && num(op.attrs, 'parts') > 0 && op.operands[0]!.type.dtype === 'f32' && op.operands[0]!.type.shape.length <= 4;
 
-/** Emits a `convWeight` of f32, one group and `parts` partial sums. */
+/** Emits a `convWeight` of f32 and `parts` partial sums; each group is a product of its own. */
 export function pixelProduct(asm: Asm, k: Contraction, operands: readonly Placed[], result: Placed): KernelCode {
   const { attrs } = k.root;
   const [x, dy] = [operands[k.roots[0]!]!, operands[k.roots[1]!]!];
-  const [channels, outputs] = [x.type.shape[1]!, dy.type.shape[1]!];
-  invariant((channels === 1 || x.strides[1] === 1) && (outputs === 1 || dy.strides[1] === 1), 'a weight gradient reads channels that lie side by side');
+  const groups = num(attrs, 'groups');
+  // Of one group.
+  const [channels, outputs] = [x.type.shape[1]! / groups, dy.type.shape[1]! / groups];
+  invariant((x.type.shape[1] === 1 || x.strides[1] === 1) && (dy.type.shape[1] === 1 || dy.strides[1] === 1), 'a weight gradient reads channels that lie side by side');
   const parts = num(attrs, 'parts');
   const samples = x.type.shape[0]! / parts;
   const [ly, lx] = linesOf(k.root, x, dy);
@@ -60,7 +62,7 @@ export function pixelProduct(asm: Asm, k: Contraction, operands: readonly Placed
   let channelBlock = channels;
   let panelBlock = Math.max(1, wholePanels);
   const sums = (): number => 4 * taps * channelBlock * panelBlock * panelColumns;
-  const chunks = (): number => parts * (channels / channelBlock) * Math.ceil(Math.max(1, wholePanels) / panelBlock);
+  const chunks = (): number => parts * groups * (channels / channelBlock) * Math.ceil(Math.max(1, wholePanels) / panelBlock);
   while (channelBlock % 8 === 0 && (sums() > mostSums || chunks() < fewestChunks)) channelBlock /= 2;
   while (panelBlock > 1 && (sums() > mostSums || chunks() < fewestChunks)) panelBlock = Math.ceil(panelBlock / 2);
   const panelBlocks = Math.ceil(Math.max(1, wholePanels) / panelBlock);
@@ -89,11 +91,11 @@ export function pixelProduct(asm: Asm, k: Contraction, operands: readonly Placed
   const fn = asm.fn(`convWeight ${kernelKey(k.op, operands, [result])}`, new Array<Ty>(operands.length + 3).fill('i32'), undefined, (f, [chunk, scratch, ...pointers]) => {
     const { m } = asm;
     const local = (): Local => f.local('i32');
-    const [panelIndex, channelIndex, part, from, to, sample, image, y, row, source, target, at, end, panel, i, o, tap, b] = Array.from({ length: 18 }, local) as [Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local];
+    const [panelIndex, channelIndex, part, group, from, to, sample, image, y, row, source, target, at, end, panel, i, o, tap, b] = Array.from({ length: 19 }, local) as [Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local];
     const area = (offset: number): E => asm.plus(f.get(scratch!), offset);
     const least = (e: () => E, most: number): E => m.select(m.i32.lt_s(e(), asm.i32(most)), e(), asm.i32(most));
     const hasLast = (): E => m.i32.eq(f.get(panelIndex), asm.i32(panelBlocks - 1));
-    const firstChannel = (): E => asm.times(f.get(channelIndex), 4 * channelBlock);
+    const firstChannel = (): E => asm.add(asm.times(f.get(channelIndex), 4 * channelBlock), asm.times(f.get(group), 4 * channels));
 
     /** Where tap (ky, kx) starts in a channel's planes. */
     const tapOffset = (ky: number, kx: number): number => {
@@ -166,7 +168,7 @@ export function pixelProduct(asm: Asm, k: Contraction, operands: readonly Placed
         f.set(source, asm.add(asm.add(f.get(pointers[k.roots[0]!]!), asm.times(asm.add(f.get(sample), f.get(image)), xImage)), firstChannel())),
         f.set(target, asm.add(area(planesAt), asm.times(f.get(image), imageBytes))),
         ...transposeInput(count),
-        f.set(o, asm.add(f.get(pointers[k.roots[1]!]!), asm.times(asm.add(f.get(sample), f.get(image)), dyImage))),
+        f.set(o, asm.add(asm.add(f.get(pointers[k.roots[1]!]!), asm.times(f.get(group), 4 * outputs)), asm.times(asm.add(f.get(sample), f.get(image)), dyImage))),
         ...packCotangent(count),
       ]),
       ...tileLoops(f, {
@@ -191,7 +193,7 @@ export function pixelProduct(asm: Asm, k: Contraction, operands: readonly Placed
     const storeSums: E[] = [
       f.set(end, hasLast()),
       f.set(end, asm.add(asm.times(asm.sub(f.get(to), f.get(from)), panelColumns), m.select(f.get(end), asm.i32(rest), asm.i32(0)))),
-      f.set(target, asm.add(asm.add(f.get(pointers[operands.length]!), asm.mul(f.get(part), asm.i32(partStride))), asm.add(asm.mul(f.get(from), asm.i32(panelColumns * outStride)), asm.mul(f.get(channelIndex), asm.i32(channelBlock * inStride))))),
+      f.set(target, asm.add(asm.add(f.get(pointers[operands.length]!), asm.add(asm.mul(f.get(part), asm.i32(partStride)), asm.mul(f.get(group), asm.i32(outputs * outStride)))), asm.add(asm.mul(f.get(from), asm.i32(panelColumns * outStride)), asm.mul(f.get(channelIndex), asm.i32(channelBlock * inStride))))),
       f.loop(o, asm.i32(0), () => f.get(end), 1, [
         f.set(source, asm.add(area(sumsAt), asm.times(f.get(o), 4))),
         f.set(at, f.get(target)),
@@ -214,6 +216,8 @@ export function pixelProduct(asm: Asm, k: Contraction, operands: readonly Placed
       f.set(part, m.i32.div_u(f.get(chunk!), asm.i32(panelBlocks))),
       f.set(channelIndex, m.i32.rem_u(f.get(part), asm.i32(channels / channelBlock))),
       f.set(part, m.i32.div_u(f.get(part), asm.i32(channels / channelBlock))),
+      f.set(group, m.i32.rem_u(f.get(part), asm.i32(groups))),
+      f.set(part, m.i32.div_u(f.get(part), asm.i32(groups))),
       f.set(from, asm.times(f.get(panelIndex), panelBlock)),
       f.set(to, least(() => asm.plus(f.get(from), panelBlock), wholePanels)),
       f.set(b, area(panelsAt)),
@@ -227,7 +231,7 @@ export function pixelProduct(asm: Asm, k: Contraction, operands: readonly Placed
 }
 
 /** The two axes of an image; a convolution over one axis has one row. */
-function linesOf(root: Op, x: Placed, dy: Placed): [Line, Line] {
+export function linesOf(root: Op, x: Placed, dy: Placed): [Line, Line] {
   const [strides, pads, dilations, kernel] = [nums(root.attrs, 'strides'), nums(root.attrs, 'pads'), nums(root.attrs, 'dilations'), nums(root.attrs, 'kernel')];
   const lines = kernel.map((size, i): Line => {
     const [stride, dilation, result] = [strides[i]!, dilations[i]!, dy.type.shape[2 + i]!];

@@ -17,9 +17,9 @@ const leastWork = 30_000;
 const mostChunks = 32;
 
 /** A row of results that is computed at once: how many, and which columns of the input they read that exist. */
-interface PixelTile { readonly pixels: number; readonly from: number; readonly to: number }
+export interface PixelTile { readonly pixels: number; readonly from: number; readonly to: number }
 /** Neighbouring tiles of one kind. */
-interface TileRun extends PixelTile { readonly first: number; readonly count: number }
+export interface TileRun extends PixelTile { readonly first: number; readonly count: number }
 
 /** Emits a `convPacked` of algorithm `depthwise`, plain or as the root of a fused op. */
 export function depthwiseConv(asm: Asm, k: Contraction, operands: readonly Placed[], result: Placed): KernelCode {
@@ -89,7 +89,7 @@ function pixelsOf(ax: Axis): number {
 }
 
 /** Cuts a row of results into tiles, neighbours of one kind together. */
-function tileRuns(ax: Axis, pixels: number): TileRun[] {
+export function tileRuns(ax: Omit<Axis, 'bytes'>, pixels: number): TileRun[] {
   const runs: TileRun[] = [];
   for (let first = 0; first < ax.result; first += pixels) {
     const count = Math.min(pixels, ax.result - first);

@@ -6,6 +6,7 @@ import type { Emitter, KernelCode } from '../kernel.ts';
 import { directConv } from './conv-direct.ts';
 import { isPixelProduct, pixelProduct } from './conv-weight.ts';
 import { depthwiseConv } from './depthwise.ts';
+import { depthwiseWeight, isDepthwiseWeight } from './depthwise-weight.ts';
 import { contractionOf, type Contraction } from './fused.ts';
 import { packedGemm } from './gemm.ts';
 import { genericContraction } from './generic.ts';
@@ -26,6 +27,7 @@ export const contraction: Emitter = (asm, op, operands, results) => {
     case 'contract': return matmul(asm, k, operands, result) ?? genericContraction(asm, k, operands, result);
     case 'convWeight':
       if (isWinogradWeight(k.op)) return winogradWeight(asm, k, operands, result);
+      if (isDepthwiseWeight(k.op)) return depthwiseWeight(asm, k, operands, result);
       return isPixelProduct(k.op) ? pixelProduct(asm, k, operands, result) : genericContraction(asm, k, operands, result);
     default: return genericContraction(asm, k, operands, result);
   }
