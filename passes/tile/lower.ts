@@ -94,6 +94,8 @@ class Lowering {
 
   #even(v: Value): Spread {
     const n = sizeOf(v.type.shape);
+    // One tile holds all of it, as every op reads it.
+    if (this.#t.constants.tiles === 1) return { base: 0, dims: [], axes: v.type.shape.map((d): Cut => ({ by: [], combs: [run(0, d)] })) };
     const parts = Math.max(1, Math.min(this.#t.constants.tiles, Math.ceil((n * dtypes[v.type.dtype].bytes) / this.#t.constants.grain)));
     return { base: 0, dims: [{ name: 'flat', parts, stride: 1 }], axes: [{ by: [0], combs: equalParts(n, parts) }], flat: true };
   }

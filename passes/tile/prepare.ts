@@ -7,7 +7,7 @@ import { fuse } from '../fuse.ts';
 import { growMapBothWays, growth } from '../fuse/grow.ts';
 import { eliminateDeadCode } from '../eliminate-dead-code.ts';
 import { passes, runPipeline } from '../pipeline.ts';
-import { splitStep, type Recompute } from './recompute.ts';
+import { lateOutputs, splitStep, type Recompute } from './recompute.ts';
 import { castsIntoReductions, storeHalf } from './store-half.ts';
 
 export interface PrepareOptions {
@@ -31,12 +31,13 @@ export function simplified(graph: Graph, target: Target, options: PrepareOptions
 /** The ops that tiles run, in order, of a graph that has been simplified. */
 export function prepare(graph: Graph, target: Target, options: PrepareOptions): Graph {
   const split = splitStep(graph, options.recompute ?? 'none');
+  const late = lateOutputs(graph);
   const constants = graph.ops.filter((op) => op.name === 'constant');
   const plain = (ops: readonly Op[]): Op[] => ops.filter((op) => op.name !== 'constant');
-  const forward = fuse({ ...graph, ops: [...constants, ...plain(split.forward)], outputs: [...graph.outputs, ...split.saved.map((value) => ({ name: '', value }))], updates: [] }, target, kinds);
+  const forward = fuse({ ...graph, ops: [...constants, ...plain(split.forward)], outputs: [...graph.outputs.filter((o) => !late.includes(o)), ...split.saved.map((value) => ({ name: '', value }))], updates: [] }, target, kinds);
   const made = new Set(forward.ops.flatMap((op) => op.results));
-  const late = graph.updates.filter((u) => !made.has(u.value));
-  const backward = fuse({ ...graph, inputs: [...graph.inputs, ...split.saved], ops: [...constants, ...plain(split.backward)], outputs: [], updates: late }, target, kinds);
+  const updates = graph.updates.filter((u) => !made.has(u.value));
+  const backward = fuse({ ...graph, inputs: [...graph.inputs, ...split.saved], ops: [...constants, ...plain(split.backward)], outputs: late, updates }, target, kinds);
   const ops = [...new Set([...constants, ...plain(forward.ops), ...inOrder(plain(backward.ops), split.copies, graph)])];
   return eliminateDeadCode({ ...graph, ops }, target);
 }

@@ -3,6 +3,7 @@ import { isMap } from '../../ir/fused.ts';
 import { definitions, type Graph, type Op, type Value } from '../../ir/graph.ts';
 import { opDef } from '../../ir/ops/index.ts';
 import { bytesOf } from '../../ir/type.ts';
+import { gradientName } from '../train/extend.ts';
 
 /**
  * `none`: what contractions, pools and other heavy ops give and read is kept; elementwise values between them are computed again where they are read, since that costs no more than reading them.
@@ -28,7 +29,8 @@ const smallShare = 1 / 64;
 /** Splits a graph into what its outputs need and the rest, and makes the rest compute again what it does not keep. */
 export function splitStep(graph: Graph, level: Recompute): SplitStep {
   const defs = definitions(graph);
-  const inForward = ancestors(graph.outputs.map((o) => o.value), defs);
+  const late = new Set(lateOutputs(graph));
+  const inForward = ancestors(graph.outputs.flatMap((o) => (late.has(o) ? [] : [o.value])), defs);
   const forward = graph.ops.filter((op) => inForward.has(op));
   const rest = graph.ops.filter((op) => !inForward.has(op));
   const largest = Math.max(0, ...forward.filter((op) => op.name !== 'constant').flatMap((op) => op.results.map((r) => bytesOf(r.type))));
@@ -63,6 +65,12 @@ export function splitStep(graph: Graph, level: Recompute): SplitStep {
   }
   for (const u of graph.updates) if (defs.has(u.value) && inForward.has(defs.get(u.value)!)) saved.add(u.value);
   return { forward, backward, copies, saved: [...saved] };
+}
+
+/** Outputs that the backward part makes: gradients. */
+export function lateOutputs(graph: Graph): Graph['outputs'] {
+  const names = new Set(graph.state.map((s) => gradientName(s.name)));
+  return graph.outputs.filter((o) => names.has(o.name));
 }
 
 function ancestors(values: readonly Value[], defs: ReadonlyMap<Value, Op>): Set<Op> {
