@@ -30,6 +30,7 @@ interface Options extends StepOptions, NormOptions {
   readonly dim?: Record<string, number>;
   readonly value?: Record<string, string>;
   readonly backend: Backend;
+  readonly fallback: boolean;
   readonly features?: Features[];
   readonly profile?: boolean;
   readonly dumpIr?: string;
@@ -50,6 +51,7 @@ export function compileCommand(program: Command): void {
     .option('--dim <symbol=size>', 'size of a symbolic dimension; may be repeated', dims)
     .option('--value <input=file>', 'value (.npy, .pb) of an input that decides shapes; may be repeated', pairs)
     .addOption(backendOption())
+    .option('--no-fallback', 'with --backend wgsl: leave out the same model for WebAssembly, which load() takes where there is no GPU')
     .option('--features <list>', 'feature sets to emit modules for, best first: wide, relaxed, simd, plain', featureSets)
     .option('--profile', 'note the time of every step when the artifact runs')
     .option('--dump-ir <folder>', 'write the IR after the import and after each pass that changed it, one numbered file each')
@@ -77,6 +79,7 @@ async function run(model: string, options: Options, command: Command): Promise<v
   refuseOption(!options.train && options.memory !== undefined, '--memory', 'goes with --train');
   refuseOption(options.train === true && options.stopAfter !== undefined, '--stop-after', 'does not go with --train; inspect --train --ir prints the step');
   refuseOption(options.backend !== 'wasm' && options.features !== undefined, '--features', 'names modules of WebAssembly; it does not go with --backend wgsl');
+  refuseOption(options.backend === 'wasm' && !options.fallback, '--no-fallback', 'goes with --backend wgsl');
   const norm = normOf(options);
   if (options.onnx !== undefined) {
     refuseOption(!norm, '--onnx', 'writes a model whose normalizations are rewritten: it needs --norm or --weight-norm');
@@ -91,6 +94,7 @@ async function run(model: string, options: Options, command: Command): Promise<v
     ...(options.dim && { dims: options.dim }),
     ...(options.value && { values: Object.fromEntries(Object.entries(options.value).map(([name, file]) => [name, readTensor(file)])) }),
     backend: options.backend,
+    fallback: options.fallback,
     ...(options.features && { features: options.features }),
     ...(options.profile && { profile: true }),
     ...(norm && { norm }),
@@ -119,7 +123,7 @@ async function run(model: string, options: Options, command: Command): Promise<v
     sayJson({ folder, ...(artifact.fit && { fit: artifact.fit }), ms: time, inputs: manifest.inputs, outputs: manifest.outputs, dims: manifest.dims, modules, weights, memory: { ...manifest.memory, scheduleBytes: artifact.program.memory.scheduleBytes, ...(step && { step }) }, steps: manifest.steps.length, warnings: artifact.warnings });
     return;
   }
-  const code = manifest.gpu ? [`${manifest.gpu.shaders.length} shaders`] : modules.map((m) => `${m.file} ${bytes(m.bytes)}`);
+  const code = manifest.gpu ? [`${manifest.gpu.shaders.length} shaders${artifact.fallback ? ' and WebAssembly' : ''}`] : modules.map((m) => `${m.file} ${bytes(m.bytes)}`);
   say(`${folder}: ${code.join(', ')}, weights ${bytes(weights)}, ${manifest.steps.length} steps, in ${ms(time)}`);
   if (artifact.fit) say(showFit(artifact.fit));
   if (step) say(showMemory(step));

@@ -26,6 +26,8 @@ export interface ArtifactObject {
   readonly shaders?: Readonly<Record<string, string>>;
   /** The bytes of weights.safetensors, in pieces that follow each other, or a source to read them from. */
   readonly weights: Uint8Array | ByteSource;
+  /** The same model for WebAssembly, where this artifact is for WebGPU and was compiled with one. */
+  readonly fallback?: ArtifactObject;
   /** Compiles another specialisation of the same model; absent where the compiler is not at hand. */
   readonly recompile?: Recompile;
   /** Finds out where a loss that is not finite comes from; absent where the compiler is not at hand. */
@@ -38,6 +40,8 @@ export interface OpenArtifact {
   /** Texts of shaders by file name. */
   shaders(): Promise<Readonly<Record<string, string>>>;
   weights(): Promise<ByteSource>;
+  /** The artifact for WebAssembly that this one, for WebGPU, brings along; undefined where there is none. */
+  fallback(): Promise<OpenArtifact | undefined>;
 }
 
 export async function openArtifact(source: string | URL | ArtifactObject): Promise<OpenArtifact> {
@@ -51,19 +55,22 @@ export async function openArtifact(source: string | URL | ArtifactObject): Promi
       },
       shaders: async () => source.shaders ?? {},
       weights: async () => (source.weights instanceof Uint8Array ? memorySource(source.weights, 'weights.safetensors') : source.weights),
+      fallback: async () => source.fallback && openArtifact(source.fallback),
     };
   }
   const at = locate(source);
   const text = new TextDecoder().decode(await readAll(at('manifest.json')));
   const where = String(at('manifest.json'));
+  const manifest = checkManifest(parse<Manifest>(text, where), where);
   return {
-    manifest: checkManifest(parse<Manifest>(text, where), where),
+    manifest,
     module: (file) => readAll(at(plainName(file, where))),
     shaders: async () => parse<Record<string, string>>(new TextDecoder().decode(await readAll(at('shaders.json'))), String(at('shaders.json'))),
     async weights() {
       const place = at('weights.safetensors');
       return typeof place === 'string' ? fileSource(place) : urlSource(place);
     },
+    fallback: async () => (manifest.fallback === undefined ? undefined : openArtifact(at(plainName(manifest.fallback, where)))),
   };
 }
 
@@ -87,7 +94,7 @@ function parse<T>(text: string, where: string): T {
 }
 
 function plainName(file: string, where: string): string {
-  if (!/^[A-Za-z0-9_-][A-Za-z0-9_.-]*$/.test(file)) throw new InputError(`${where} names the module ${JSON.stringify(file)}, which is not a plain file name`);
+  if (!/^[A-Za-z0-9_-][A-Za-z0-9_.-]*$/.test(file)) throw new InputError(`${where} names ${JSON.stringify(file)}, which is not a plain file name`);
   return file;
 }
 

@@ -42,6 +42,8 @@ export interface Manifest {
   readonly backend: 'wasm' | 'wgsl';
   /** What a GPU runs, where the backend is wgsl; `modules` is empty then. */
   readonly gpu?: GpuProgram;
+  /** Of an artifact for WebGPU: the folder beside this file that holds the same model for WebAssembly, an artifact of its own. */
+  readonly fallback?: string;
   /** Inputs and outputs of the first entry. */
   readonly inputs: readonly IoEntry[];
   readonly outputs: readonly IoEntry[];

@@ -14,6 +14,11 @@ import type { Patch } from './worker.ts';
 export interface LoadOptions {
   /** Worker threads; the cores of the machine unless given, and at most what the artifact was compiled for. Results do not depend on it. */
   readonly threads?: number;
+  /**
+   * What runs an artifact that holds both (`compile --backend wgsl`): WebGPU, or WebAssembly where there is no GPU that fits, with the reason among the notices. Naming one leaves no
+   * choice: what is missing is then an InputError.
+   */
+  readonly backend?: 'webgpu' | 'wasm';
   /** Takes the module of this feature set instead of the best that the engine runs. */
   readonly features?: Features;
   /** V8 alone: uses the module shaped for 256-bit vectors where the artifact has one, after comparing it with the ordinary one. Experimental. */
@@ -47,7 +52,7 @@ export interface Session {
   /** The module that runs, or `webgpu`. */
   readonly features: Features | 'webgpu';
   readonly memory: MemoryReport;
-  /** What the caller should know: threads that could not be had or that the artifact does not allow, a wide module that was not used. */
+  /** What the caller should know: which GPU runs or why none does, threads that could not be had or that the artifact does not allow, a wide module that was not used. */
   readonly notices: readonly string[];
   /** Runs the model. Calls made at once run one after another. Rejects with InputError (the session stays usable) or RunError (it is closed). */
   run(inputs: Readonly<Record<string, InputValue>>): Promise<Record<string, Tensor>>;
@@ -72,7 +77,7 @@ export async function load(source: string | URL | ArtifactObject, options: LoadO
   // The hook of this artifact makes its specialisations; one of them that does not fit says so instead of compiling for ever.
   const { recompile: _, ...others } = options;
   const specialise = recompile && specialisations(recompile, (other) => load(other, others));
-  return new LoadedSession(artifact.manifest, started.executor, started.features, memoryReport(artifact.manifest, started.executor.threads), notices, specialise);
+  return new LoadedSession(started.manifest, started.executor, started.features, memoryReport(started.manifest, started.executor.threads), notices, specialise);
 }
 
 function memoryReport(manifest: Manifest, threads: number): MemoryReport {

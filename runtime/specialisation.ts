@@ -24,7 +24,7 @@ export function specialisations(recompile: Recompile, open: (artifact: ArtifactO
       const held = Object.fromEntries(Object.entries(inputs).map(([name, value]) => [name, copied(value)]));
       const known = sessions.get(key);
       // What is opened has no hook of its own: a specialisation that does not fit says so instead of compiling for ever.
-      const session = known ?? recompile(wanted).then(({ manifest, modules, weights }) => open({ manifest, modules, weights }));
+      const session = known ?? recompile(wanted).then(({ recompile: _, ...artifact }) => open(artifact));
       sessions.delete(key);
       sessions.set(key, session);
       session.catch(() => {

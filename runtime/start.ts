@@ -11,18 +11,47 @@ import { readHeader } from './safetensors.ts';
 import { sampleTensors, worstDifference } from './selfcheck.ts';
 import type { LoadOptions } from './session.ts';
 import { byteLength, bytesOf, tensorOver, type Tensor } from './tensor.ts';
+import { NoGpu } from './webgpu/error.ts';
 
 const pageSize = 65536;
 
-/** Picks the module, starts the threads and fills the memory. Adds to `notices` what the caller should know. */
-export async function start(artifact: OpenArtifact, options: LoadOptions, notices: string[]): Promise<{ executor: Executor; features: Features | 'webgpu' }> {
+/** What runs, and the manifest of it: that of the artifact, or of the one for WebAssembly that it brings along. */
+export interface Started {
+  readonly manifest: Manifest;
+  readonly executor: Executor;
+  readonly features: Features | 'webgpu';
+}
+
+/** Picks the backend and the module, starts GPU or threads, and fills the memory. Adds to `notices` what the caller should know. */
+export async function start(artifact: OpenArtifact, options: LoadOptions, notices: string[]): Promise<Started> {
   const { manifest } = artifact;
-  if (manifest.backend === 'wgsl') {
-    const { startGpu } = await import('./webgpu/start.ts');
-    const executor = await startGpu(artifact, options.gpu, notices);
-    await readWeights(artifact, executor);
-    return { executor, features: 'webgpu' };
+  const { backend } = options;
+  if (manifest.backend !== 'wgsl') {
+    if (backend === 'webgpu') throw new InputError('backend: this artifact was compiled for WebAssembly alone; compile the model with --backend wgsl');
+    return startWasm(artifact, options, notices);
   }
+  if (backend === 'wasm') {
+    const other = await artifact.fallback();
+    if (!other) throw new InputError('backend: this artifact was compiled for WebGPU alone; compile the model without --no-fallback, or for wasm');
+    return startWasm(other, options, notices);
+  }
+  const { startGpu } = await import('./webgpu/start.ts');
+  let executor: Executor;
+  try {
+    executor = await startGpu(artifact, options.gpu, notices);
+  } catch (error) {
+    // A GPU that is missing or fails is no reason to stop; an artifact that is damaged is.
+    const other = backend === undefined && (error instanceof NoGpu || error instanceof RunError) ? await artifact.fallback() : undefined;
+    if (!other) throw error;
+    notices.push(`WebAssembly in place of WebGPU: ${error instanceof NoGpu ? error.reason : (error as Error).message}`);
+    return startWasm(other, options, notices);
+  }
+  await readWeights(artifact, executor);
+  return { manifest, executor, features: 'webgpu' };
+}
+
+async function startWasm(artifact: OpenArtifact, options: LoadOptions, notices: string[]): Promise<Started> {
+  const { manifest } = artifact;
   if (options.sync && !canBlock()) throw new InputError('sync: this thread may not wait for others (the main thread of a page never may, and no thread without shared memory); leave it out and use run()');
   const wide = (options.wide ?? false) && manifest.modules.some((m) => m.features === 'wide') && enableRevectorizer();
   if (options.wide && !wide) notices.push('wide vectors: not available here or not compiled into this artifact; the ordinary module is used');
@@ -40,7 +69,7 @@ export async function start(artifact: OpenArtifact, options: LoadOptions, notice
     console.warn(`tilewright: ${notices.at(-1)}`);
     const executor = await startOwned(await compileModule(unsharedModule(binary, chosen.memoryFlag), chosen.file), pagesFor(1), failure);
     await readWeights(artifact, executor);
-    return { executor, features: chosen.features };
+    return { manifest, executor, features: chosen.features };
   }
 
   const memory = sharedMemory(pagesFor(threads));
@@ -48,7 +77,7 @@ export async function start(artifact: OpenArtifact, options: LoadOptions, notice
   if (chosen.features !== 'wide') {
     const executor = await pool(chosen.file, binary);
     await readWeights(artifact, executor);
-    return { executor, features: chosen.features };
+    return { manifest, executor, features: chosen.features };
   }
   // Pools over one memory wake together, so one ends before the next starts.
   const ordinary = chooseModule(manifest.modules, { wide: false });
@@ -60,10 +89,10 @@ export async function start(artifact: OpenArtifact, options: LoadOptions, notice
   await resetState(artifact, executor);
   const difference = await runSample(manifest, executor).then((got) => worstDifference(expected, got), () => Infinity);
   await resetState(artifact, executor);
-  if (difference <= wideTolerance) return { executor, features: 'wide' };
+  if (difference <= wideTolerance) return { manifest, executor, features: 'wide' };
   notices.push(`wide vectors: results differ from the ordinary module by ${difference.toPrecision(2)} of their magnitude; the ordinary module is used`);
   await executor.close();
-  return { executor: await pool(ordinary.file, ordinaryBinary), features: ordinary.features };
+  return { manifest, executor: await pool(ordinary.file, ordinaryBinary), features: ordinary.features };
 }
 
 /** Both modules add in nearly the same order; a wrong one is off by far more. */

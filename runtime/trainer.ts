@@ -24,7 +24,7 @@ export interface TrainerOptions {
   readonly explain?: Explain;
 }
 
-export type LoadTrainerOptions = TrainerOptions & Pick<LoadOptions, 'threads' | 'features' | 'gpu'>;
+export type LoadTrainerOptions = TrainerOptions & Pick<LoadOptions, 'threads' | 'features' | 'gpu' | 'backend'>;
 
 export interface StepResult {
   readonly loss: number;

@@ -12,18 +12,22 @@ import { byteLength, bytesOf, tensorOver, type Tensor } from './tensor.ts';
 import type { Range } from './worker.ts';
 
 /** Loads a training artifact. One that was compiled for inference alone is an InputError. */
-export async function wasmEngine(source: string | URL | ArtifactObject, options: Pick<LoadOptions, 'threads' | 'features' | 'gpu'>): Promise<Engine> {
+export async function wasmEngine(source: string | URL | ArtifactObject, options: Pick<LoadOptions, 'threads' | 'features' | 'gpu' | 'backend'>): Promise<Engine> {
   const artifact = await openArtifact(source);
-  const { manifest } = artifact;
+  // What cannot be trained is refused before anything starts.
+  entriesOf(artifact.manifest);
+  const notices: string[] = [];
+  const { manifest, executor } = await start(artifact, options, notices);
+  return new WasmEngine(manifest, entriesOf(manifest), executor, notices);
+}
+
+function entriesOf(manifest: Manifest): Entries {
   const entry = (name: EntryPoint['name']): { readonly index: number; readonly at: EntryPoint } => {
     const index = manifest.entries?.findIndex((e) => e.name === name) ?? -1;
     if (index < 0) throw new InputError(`this artifact of ${manifest.model} cannot be trained: it was compiled for inference; compile the model with --train`);
     return { index, at: manifest.entries![index]! };
   };
-  const entries = { step: entry('step'), eval: entry('eval') };
-  const notices: string[] = [];
-  const { executor } = await start(artifact, options, notices);
-  return new WasmEngine(manifest, entries, executor, notices);
+  return { step: entry('step'), eval: entry('eval') };
 }
 
 const rangeOf = (io: IoEntry): Range => ({ address: io.address, bytes: byteLength(io) });

@@ -24,6 +24,7 @@ import type { Manifest, StateEntry } from '../../runtime/manifest.ts';
 import { safetensorsChunks } from '../../runtime/safetensors.ts';
 import { bindings } from './bindings.ts';
 import { explainOver } from './explain.ts';
+import { manifestBytes, withFallback } from './fallback.ts';
 import { fitMemory, type MemoryFit } from './fit-memory.ts';
 import { fileWatch } from './file-watch.ts';
 import { rewrittenOnnx } from './export.ts';
@@ -45,6 +46,8 @@ export interface CompileOptions {
   readonly shapes?: Readonly<Record<string, readonly number[]>>;
   /** What the artifact runs on: WebAssembly (the default), or a GPU through WebGPU. */
   readonly backend?: Backend;
+  /** With the backend wgsl: compiles the model for WebAssembly as well, which `load` takes where there is no GPU. The folder `wasm` of the artifact's holds it, weights included. */
+  readonly fallback?: boolean;
   /** A module is emitted for each feature set, best first; the runtime takes the first that runs. */
   readonly features?: readonly Features[];
   /** Most threads that the artifact may use. */
@@ -80,6 +83,9 @@ export interface Artifact extends ArtifactObject {
   readonly rewritten?: Uint8Array;
   /** How the step was kept under a limit of memory, if one was given. */
   readonly fit?: MemoryFit;
+  readonly fallback?: Artifact;
+  /** What `save` writes: files by name, in pieces. */
+  files(): Promise<Files>;
   /** Writes model.wasm (one file per feature set), manifest.json, weights.safetensors, model.js and model.d.ts; all or nothing. */
   save(folder: string): Promise<void>;
 }
@@ -113,6 +119,14 @@ export function compileGraph(model: string | Uint8Array, options: CompileOptions
  * the model's file stays as it is; that a model does not fit the inputs is then an InputError of run().
  */
 export async function compile(model: string | Uint8Array, options: CompileOptions = {}): Promise<Artifact> {
+  const artifact = await compileOne(model, options);
+  if (options.backend !== 'wgsl' || !options.fallback) return artifact;
+  const { onGraph: _, ...rest } = options;
+  return withFallback(artifact, await compileOne(model, { ...rest, backend: 'wasm' }));
+}
+
+/** Compiles a model for the one backend that is named. */
+async function compileOne(model: string | Uint8Array, options: CompileOptions): Promise<Artifact> {
   if (options.train) return compileTraining(model, options, options.train);
   const unchanged = typeof model === 'string' ? fileWatch(model) : () => {};
   return artifactOf(compileGraph(model, options), options, (manifest, wanted) => asInputError(() => {
@@ -198,7 +212,7 @@ async function emitArtifact(
       ...(recompile && { recompile: (wanted: SpecialisationRequest) => recompile(gpu.manifest, wanted) }),
       program,
       warnings: imported.warnings,
-      save: (folder) => save(folder, gpu.manifest, {}, chunks, { ...files, ...gpu.files }),
+      ...savedAs(() => filesOf(gpu.manifest, {}, chunks, { ...files, ...gpu.files })),
     };
   }
   // Binaryen takes a while to start; a model that is refused should not wait for it.
@@ -234,7 +248,7 @@ async function emitArtifact(
     ...(recompile && { recompile: (wanted) => recompile(manifest, wanted) }),
     program,
     warnings: imported.warnings,
-    save: (folder) => save(folder, manifest, modules, chunks, files),
+    ...savedAs(() => filesOf(manifest, modules, chunks, files)),
   };
 }
 
@@ -266,17 +280,20 @@ function specialised(options: CompileOptions, manifest: Manifest, wanted: Specia
   return { ...rest, shapes: wanted.shapes, values: { ...options.values, ...Object.fromEntries(Object.entries(wanted.bound).map(([k, v]) => [k, value(k, v)])) } };
 }
 
-async function save(folder: string, manifest: Manifest, modules: Readonly<Record<string, Uint8Array>>, weights: readonly Uint8Array[], files: Files): Promise<void> {
+/** How an artifact with these files is saved. */
+const savedAs = (files: Artifact['files']): Pick<Artifact, 'files' | 'save'> => ({ files, save: async (folder) => writeFolder(folder, await files()) });
+
+async function filesOf(manifest: Manifest, modules: Readonly<Record<string, Uint8Array>>, weights: readonly Uint8Array[], files: Files): Promise<Files> {
   const { js, declarations } = await bindings(manifest);
   const text = (s: string): Uint8Array[] => [new TextEncoder().encode(s)];
-  await writeFolder(folder, {
+  return {
     ...Object.fromEntries(Object.entries(modules).map(([file, binary]) => [file, [binary]])),
-    'manifest.json': text(`${JSON.stringify(manifest, null, 1)}\n`),
+    'manifest.json': [manifestBytes(manifest)],
     'weights.safetensors': weights,
     'model.js': text(js),
     'model.d.ts': text(declarations),
     ...files,
-  });
+  };
 }
 
 let known: string | undefined;

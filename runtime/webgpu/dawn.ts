@@ -13,7 +13,7 @@ const driverFolders = ['/usr/share/vulkan/icd.d', '/etc/vulkan/icd.d', '/usr/loc
 export async function dawnGpu(): Promise<Gpu> {
   const name = 'webgpu';
   const dawn = await (import(/* @vite-ignore */ name) as Promise<{ create(flags: readonly string[]): Gpu }>).catch((e: unknown) => {
-    throw new NoGpu(`Node has no WebGPU of its own, and the package "webgpu" (Dawn) cannot be loaded: ${e instanceof Error ? e.message.split('\n')[0]! : String(e)}. Install it (npm install webgpu), or use an artifact of the model that was compiled for wasm`);
+    throw new NoGpu(`Node has no WebGPU of its own, and the package "webgpu" (Dawn) cannot be loaded: ${e instanceof Error ? e.message.split('\n')[0]! : String(e)}. Install it with npm install webgpu`);
   });
   findDriver();
   // Kernels write workgroup memory before they read it. Clearing it first costs software drivers seconds of compilation for every shader.

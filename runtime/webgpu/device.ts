@@ -29,7 +29,7 @@ export async function openDevice(program: GpuProgram, wanted: { readonly timesta
   const missing = Object.entries(program.limits).find(([name, least]) => (adapter.limits[name] ?? 0) < least);
   if (missing) {
     release();
-    throw new NoGpu(`the GPU adapter ${nameOf(adapter)} offers ${missing[0]} = ${adapter.limits[missing[0]]}, but this artifact needs ${missing[1]}; use an artifact of the model that was compiled for wasm`);
+    throw new NoGpu(`the GPU adapter ${nameOf(adapter)} offers ${missing[0]} = ${adapter.limits[missing[0]]}, but this artifact needs ${missing[1]}`);
   }
   const limits = Object.fromEntries(Object.entries(program.limits).map(([name, least]) => [name, Math.max(least, defaults[name] ?? 0)]));
   const features = wanted.timestamps && adapter.features.has('timestamp-query') ? ['timestamp-query'] : [];
@@ -67,7 +67,7 @@ async function findAdapter(): Promise<{ readonly adapter: GpuAdapter; release():
   if (adapter) return { adapter, release: found.release };
   found.release();
   const inNode = globalThis.process?.versions?.node !== undefined;
-  throw new NoGpu(`there is no GPU adapter here${inNode ? ': in Node, WebGPU needs a Vulkan loader and driver on Linux; Debian\'s package chromium has both; on a Node without node:ffi set LD_LIBRARY_PATH=/usr/lib/chromium to use them' : ''}; use an artifact of the model that was compiled for wasm`);
+  throw new NoGpu(`there is no GPU adapter here${inNode ? ': in Node, WebGPU needs a Vulkan loader and driver on Linux; Debian\'s package chromium has both; on a Node without node:ffi set LD_LIBRARY_PATH=/usr/lib/chromium to use them' : ''}`);
 }
 
 /** The browser's WebGPU, or Dawn in Node. */

@@ -1,8 +1,14 @@
 /** Errors of WebGPU. */
 import { InputError, RunError } from '../error.ts';
 
-/** WebGPU is missing, no adapter was found, or the one that was lacks something. */
-export class NoGpu extends InputError {}
+/** WebGPU is missing, no adapter was found, or the one that was lacks something: `reason`. */
+export class NoGpu extends InputError {
+  readonly reason: string;
+  constructor(reason: string) {
+    super(`${reason}; use an artifact of the model that was compiled for wasm`);
+    this.reason = reason;
+  }
+}
 
 /** A driver rejected a shader. `shader` is its text. */
 export class ShaderError extends RunError {
