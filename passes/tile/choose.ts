@@ -82,9 +82,9 @@ export class Chooser {
     const held = needs.map((need, k) => largestSlice(need) * model.operandBytes[k]!);
     const received = held.reduce((n, b, k) => n + (local[k] ? 0 : b), 0);
     const sent = Math.max(0, ...op.operands.map((_, k) => (local[k] ? 0 : largestSlice(homes[k]!) * model.operandBytes[k]!)));
-    const steps = (local.every((l) => l) ? 1 : 2) + (contributors > 1 ? 2 : 0);
+    const steps = contributors > 1 ? 2 : 1;
     const cycles = e.compute + e.merge + (Math.max(received, sent) + e.partial) / t.constants.exchange + steps * (t.constants.sync + t.constants.control);
-    const temporary = received + 2 * e.partial;
+    const temporary = Math.max(received + e.partial, 2 * e.partial);
     return { walk, division, estimate: e, needs, local, contributors, cycles, temporary };
   }
 }

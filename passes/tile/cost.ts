@@ -26,15 +26,15 @@ export function productCycles(t: TileTarget, dtype: DType, s: ProductSize): { re
   if (s.groups * s.rows * s.cols * s.depth * s.taps === 0) return { cycles: t.constants['matrix.vertex'], vertex: 'matrix' };
   const options = [
     { vertex: 'matrix', cycles: matrixCycles(t, dtype, packed(t, dtype, s)) },
-    { vertex: 'matrix swapped', cycles: matrixCycles(t, dtype, packed(t, dtype, { ...s, rows: s.cols, cols: s.rows })) },
+    { vertex: 'matrix', cycles: matrixCycles(t, dtype, packed(t, dtype, { ...s, rows: s.cols, cols: s.rows })) },
     { vertex: 'vector', cycles: vectorCycles(t, dtype, s) },
   ];
   if (s.taps > 1) {
     const flat = { ...s, depth: s.depth * s.taps, taps: 1 };
     const copied = s.window ? s.groups * s.rows * s.depth * s.taps : s.groups * (s.rows + s.cols) * s.depth * s.taps;
     const unroll = (copied * dtypes[dtype].bytes) / t.constants.copy;
-    options.push({ vertex: 'matrix unrolled', cycles: unroll + matrixCycles(t, dtype, packed(t, dtype, flat)) });
-    options.push({ vertex: 'matrix unrolled swapped', cycles: unroll + matrixCycles(t, dtype, packed(t, dtype, { ...flat, rows: s.cols, cols: s.rows })) });
+    options.push({ vertex: 'matrix', cycles: unroll + matrixCycles(t, dtype, packed(t, dtype, flat)) });
+    options.push({ vertex: 'matrix', cycles: unroll + matrixCycles(t, dtype, packed(t, dtype, { ...flat, rows: s.cols, cols: s.rows })) });
   }
   return options.reduce((a, b) => (b.cycles < a.cycles ? b : a));
 }

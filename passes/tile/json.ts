@@ -35,8 +35,8 @@ export function planToJson(plan: TilePlan): Json {
   };
   const buffers = plan.buffers.map((b): Json => ({ ...b, source: [...b.source], shape: [...b.shape], spread: spread(b.spread) }));
   const steps = plan.steps.map(step);
-  const { version, model, graph, target, tiles, bytesPerTile, grain, samples } = plan;
-  return { version, model, graph, target, tiles, bytesPerTile, grain, samples, cuts, buffers, steps, memory: { ...plan.memory }, notes: [...plan.notes] };
+  const { version, model, graph, target, tiles, bytesPerTile, grain, samples, vertexTypeBytes, onnx } = plan;
+  return { version, model, ...(onnx !== undefined && { onnx }), graph, target, tiles, bytesPerTile, grain, samples, vertexTypeBytes, cuts, buffers, steps, memory: { ...plan.memory }, notes: [...plan.notes] };
 }
 
 interface FileDims { readonly base: number; readonly dims: Spread['dims']; readonly flat?: true }
@@ -45,7 +45,7 @@ type FileDivision = FileDims & { readonly ranges: Readonly<Record<string, number
 
 /** The plan that `planToJson` wrote; data that is none is a UserError. `file` is how messages call it. */
 export function planFromJson(data: unknown, file: string): TilePlan {
-  const fields = ['model', 'graph', 'target', 'tiles', 'bytesPerTile', 'grain', 'samples', 'cuts', 'buffers', 'steps', 'memory', 'notes'];
+  const fields = ['model', 'graph', 'target', 'tiles', 'bytesPerTile', 'grain', 'samples', 'vertexTypeBytes', 'cuts', 'buffers', 'steps', 'memory', 'notes'];
   const given = data as Record<string, unknown> | null;
   if (typeof given !== 'object' || given === null || given['version'] !== 1) throw new UserError(`${file} is no tile plan of version 1; write one with \`tilewright plan … --json ${file}\``);
   const missing = fields.find((f) => !(f in given));

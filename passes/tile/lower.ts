@@ -200,7 +200,7 @@ class Lowering {
     this.#exchange(copies, bytes, totalElements(spread) * depth * width * dtypes[dtype].bytes);
     const dims = mergeDivision(spread);
     const writes = op.results.map((r) => this.#result(r, op, spread, undefined));
-    this.#compute(op, index, 'merge', `merge ${walk.combine} ${dtype}`, dims, [{ buffer: receive, slice: spread }, ...more], writes, choice.estimate.merge, 0);
+    this.#compute(op, index, 'merge', `${mergeVertex[walk.combine] ?? walk.combine} ${dtype}`, dims, [{ buffer: receive, slice: spread }, ...more], writes, choice.estimate.merge, 0);
   }
 
   /** Whether an operand is read by elementwise ops before the root. */
@@ -261,8 +261,8 @@ class Lowering {
     const c = this.#t.constants;
     const key = copies.map((x) => `${signature(this.#buffers[x.from]!.spread)}>${signature(this.#buffers[x.to]!.spread)}`).join();
     const senders = (): number => copies.reduce((n, x) => n + (x.merge ? this.#buffers[x.to]!.width / this.#buffers[x.from]!.width : sendersOf(this.#buffers[x.to]!.spread, this.#buffers[x.from]!.spread)), 0);
-    const code = c['code.control'] + this.#once(key, () => c['code.exchange'] + c['code.fragment'] * senders());
-    this.#steps.push({ kind: 'exchange', index: this.#now, copies, bytes, largest, cycles: { compute: 0, exchange: Math.max(received, sent) / exchange, sync: c.sync }, code });
+    const code = this.#once(key, () => c['code.exchange'] + c['code.fragment'] * senders());
+    this.#steps.push({ kind: 'exchange', index: this.#now, copies, bytes, largest, cycles: { compute: 0, exchange: Math.max(received, sent) / exchange, sync: 0 }, code });
   }
 
   #compute(op: Op, index: number, part: 'whole' | 'contribute' | 'merge', vertex: string, division: Division, reads: readonly { buffer: LoweredBuffer; slice: Spread }[], writes: readonly LoweredBuffer[], compute: number, macs: number): void {
@@ -368,6 +368,9 @@ const rootName = (op: Op): string => {
   const { kind, root } = walkOf(op);
   return kind === 'map' ? 'map' : root.name;
 };
+
+/** Contributions are merged by the vertex that reduces within a tile, moments by one of their own. */
+const mergeVertex: Readonly<Record<string, string>> = { sum: 'reduceSum', prod: 'reduceProd', max: 'reduceMax', min: 'reduceMin', moments: 'merge moments' };
 
 const nameOf = (v: Value, op: Op): string => v.name ?? op.results[0]?.name ?? op.name;
 

@@ -48,7 +48,7 @@ function codeBytes(lowered: Lowered, t: TileTarget): number {
 
 function assemble(graph: Graph, t: TileTarget, options: PlanOptions, lowered: Lowered, memory: TileMemory, notes: readonly string[]): TilePlan {
   return {
-    version: 1, model: graph.name, graph: digest(graph), target: t.name, tiles: t.constants.tiles, bytesPerTile: t.constants.bytesPerTile, grain: t.constants.grain, samples: options.samples,
+    version: 1, model: graph.name, graph: digest(graph), target: t.name, tiles: t.constants.tiles, bytesPerTile: t.constants.bytesPerTile, grain: t.constants.grain, samples: options.samples, vertexTypeBytes: t.constants['code.vertexType'],
     buffers: lowered.buffers, steps: lowered.steps, memory, notes,
   };
 }

@@ -154,7 +154,9 @@ function checkpoints(forward: readonly Op[], defs: ReadonlyMap<Value, Op>, isSma
     found.push(only);
     heavy = false;
   }
-  if (!sparse) return new Set(found);
-  const every = Math.max(1, Math.round(Math.sqrt(found.length)));
-  return new Set(found.filter((_, i) => i % every === every - 1));
+  // What a pool makes much smaller at once is cheaper to compute again than to keep.
+  const kept = found.filter((v, i) => i === found.length - 1 || bytesOf(v.type) <= 2 * bytesOf(found[i + 1]!.type));
+  if (!sparse) return new Set(kept);
+  const every = Math.max(1, Math.round(Math.sqrt(kept.length)));
+  return new Set(kept.filter((_, i) => i % every === every - 1));
 }

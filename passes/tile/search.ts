@@ -15,9 +15,10 @@ export interface Split {
 
 /** Options of one var at most. */
 const mostOptions = 10;
+const moreOptions = 24;
 
 /** Numbers of parts that give distinct largest parts, thinned evenly. */
-export function partOptions(size: number, grain: number, most: number): number[] {
+export function partOptions(size: number, grain: number, most: number, atMost = mostOptions): number[] {
   const units = Math.ceil(size / grain);
   const options: number[] = [];
   let last = Infinity;
@@ -37,10 +38,10 @@ export function partOptions(size: number, grain: number, most: number): number[]
       break;
     }
   }
-  if (options.length <= mostOptions) return options;
-  const ratio = (options.at(-1)! / options[0]!) ** (1 / (mostOptions - 1));
+  if (options.length <= atMost) return options;
+  const ratio = (options.at(-1)! / options[0]!) ** (1 / (atMost - 1));
   const thin = new Set<number>();
-  for (let i = 0, want = options[0]!; i < mostOptions; i++, want *= ratio) thin.add(options.reduce((a, b) => (Math.abs(Math.log(b / want)) < Math.abs(Math.log(a / want)) ? b : a)));
+  for (let i = 0, want = options[0]!; i < atMost; i++, want *= ratio) thin.add(options.reduce((a, b) => (Math.abs(Math.log(b / want)) < Math.abs(Math.log(a / want)) ? b : a)));
   return [...thin].sort((a, b) => a - b);
 }
 
@@ -53,11 +54,11 @@ export function searchSplits(m: Model, t: TileTarget, bound: number, keep: numbe
   const heavy = walk.kind === 'contract' || walk.kind === 'window';
   // A light op has a vector for each worker of a tile: with less it would not be faster, and what comes after would collect it from more tiles.
   const tiles = heavy ? t.constants.tiles : Math.min(t.constants.tiles, Math.max(1, Math.ceil(elements / (t.constants.workers * vectorOf(t, dtype)))));
-  const options = vars.map((v, i) => partOptions(v.size, grainOf(m, t, i, dtype), tiles));
+  let options = vars.map((v, i) => partOptions(v.size, grainOf(m, t, i, dtype), tiles));
   const best: Split[] = [];
   let smallest: Split | undefined;
   const parts = vars.map(() => 1);
-  const reach = options.map((o) => o.at(-1)!).reduceRight<number[]>((acc, n) => [Math.min(tiles, n * acc[0]!), ...acc], [1]);
+  let reach = reachOf(options, tiles);
   let wanted = heavy ? Math.min(tiles, reach[0]!) / 3 : 1;
   const visit = (i: number, used: number): void => {
     if (i === vars.length) {
@@ -83,11 +84,17 @@ export function searchSplits(m: Model, t: TileTarget, bound: number, keep: numbe
   };
   visit(0, 1);
   if (best.length === 0 && wanted > 1) {
+    // Nothing fits under the bound: all sizes of parts are looked at, not some of them.
     wanted = 1;
+    options = vars.map((v, i) => partOptions(v.size, grainOf(m, t, i, dtype), tiles, moreOptions));
+    reach = reachOf(options, tiles);
     visit(0, 1);
   }
   return best.length > 0 ? best : smallest ? [smallest] : [judge(m, t, vars.map(() => 1))];
 }
+
+/** The most tiles that vars from each position on can take. */
+const reachOf = (options: readonly (readonly number[])[], tiles: number): number[] => options.map((o) => o.at(-1)!).reduceRight<number[]>((acc, n) => [Math.min(tiles, n * acc[0]!), ...acc], [1]);
 
 /** By cycles; among equals the one with fewer parts. */
 const faster = (a: Split, b: Split): boolean => a.cycles < b.cycles || (a.cycles === b.cycles && product(a.parts) < product(b.parts));
@@ -127,7 +134,7 @@ export function judge(m: Model, t: TileTarget, parts: readonly number[]): Split 
   const shared = sharing(m, parts, t);
   const received = e.operands.reduce((n, b, k) => n + b / (shared === k ? t.constants.pairFactor : 1), 0) + e.partial;
   const cycles = e.compute + e.merge + received / t.constants.exchange + (contributors > 1 ? 2 : 1) * (t.constants.sync + t.constants.control);
-  return { parts: [...parts], sizes, estimate: e, cycles, temporary: e.operands.reduce((n, b) => n + b, 0) + 2 * e.partial };
+  return { parts: [...parts], sizes, estimate: e, cycles, temporary: Math.max(e.operands.reduce((n, b) => n + b, 0) + e.partial, 2 * e.partial) };
 }
 
 /** The operand that neighbouring tiles share: the streamed one of a product, where its columns are cut in an even number of parts. */
