@@ -81,6 +81,18 @@ describe.skipIf(!gpu)(onGpu('rows'), { timeout: 60_000 }, () => {
     await agrees(b.finish([{ name: 'softmax', value: b.div(e, b.reduce('reduceSum', e, [1], true)) }, { name: 'norm', value: norm }]), { x: numbers([6, 200]) }, 8);
   });
 
+  test('more than one line of workgroups holds', async () => {
+    const [rows, length] = [131200, 33];
+    const x: Tensor = { dtype: 'f32', shape: [rows, length], data: Float32Array.from({ length: rows * length }, (_, i) => (i * 31) % 17) };
+    const { graph } = opOf('reduceSum', [[rows, length]], { axes: [1] });
+    const got = (await runOnGpu(graph, { x0: x })).get('y0')!.data as Float32Array;
+    for (let i = 0; i < rows; i++) {
+      let sum = 0;
+      for (let k = 0; k < length; k++) sum += x.data[i * length + k]! as number;
+      if (got[i] !== sum) throw new Error(`row ${i} is ${got[i]}, expected ${sum}`);
+    }
+  });
+
   test('hold NaN and infinities', async () => {
     const x: Tensor = { dtype: 'f32', shape: [3, 100], data: numbers([3, 100]).data };
     x.data[20] = NaN;

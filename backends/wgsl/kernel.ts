@@ -103,7 +103,7 @@ export class Kernel {
   /** The shader. `workgroups` along one line: the body finds its own as `group`, and its invocation within it as `lane`. */
   finish(workgroups: number, workgroupSize: number): KernelCode {
     const bindings = this.#bindings.map((b, i) => `@group(0) @binding(${i}) var<storage, ${b.writable ? 'read_write' : 'read'}> ${b.name}: array<${b.word}>;`);
-    const [row] = dispatchSize(workgroups);
+    const [row, rows] = dispatchSize(workgroups);
     const folded = workgroups > row;
     const body = this.w.text();
     const code = [
@@ -113,6 +113,8 @@ export class Kernel {
       `@compute @workgroup_size(${workgroupSize})`,
       'fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {',
       `  let group = i32(${folded ? `workgroup.y * ${row}u + workgroup.x` : 'workgroup.x'});`,
+      // Folding rounds up; what is left over does nothing.
+      ...(row * rows > workgroups ? [`  if (group >= ${workgroups}) { return; }`] : []),
       ...(/\blane\b/.test(body) ? ['  let lane = i32(local);'] : []),
       body,
       '}',
