@@ -1,7 +1,7 @@
 /** Which way of cutting an op is taken, given where its operands lie. */
 import type { Op } from '../../ir/graph.ts';
 import { countOf, elementsOf, lastOf, type Cut, type Division, type Spread, type TileDim } from '../../ir/tiles.ts';
-import { combAt, divisionFrom, equalParts, isLocal, largestSlice, operandSpread, resultSpread } from './divide.ts';
+import { combAt, divisionFrom, equalParts, isLocal, isShare, largestSlice, operandSpread, resultSpread } from './divide.ts';
 import { estimate, modelOf, type Estimate, type Model } from './estimate.ts';
 import { judge, searchSplits, type Split } from './search.ts';
 import type { TileTarget } from './target.ts';
@@ -35,8 +35,8 @@ export class Chooser {
     this.#bound = bound;
   }
 
-  /** `homes`: where the operands lie. */
-  choose(op: Op, homes: readonly Spread[]): Choice {
+  /** `homes`: where the operands lie. `free`: operands that can still be moved to where this op reads them, if their parts are shares of the tiles. */
+  choose(op: Op, homes: readonly Spread[], free: readonly boolean[]): Choice {
     const walk = walkOf(op);
     const key = keyOf(op);
     const searched = this.#models.get(key) ?? this.#search(walk, key);
@@ -50,7 +50,7 @@ export class Chooser {
     }
     const light = walk.kind === 'map' || walk.kind === 'move';
     const own = searched.splits.slice(0, light ? 1 : 4).map((s) => divisionOf(walk, s));
-    const options = [...candidates, ...own].map((d) => this.#judge(model, d, homes));
+    const options = [...candidates, ...own].map((d) => this.#judge(model, d, homes, free));
     const fitting = options.filter((o) => o.temporary <= this.#bound);
     const best = (fitting.length > 0 ? fitting : options).reduce((a, b) => ((fitting.length > 0 ? b.cycles < a.cycles : b.temporary < a.temporary) ? b : a));
     if (fitting.length === 0) this.relaxed.push({ op, bytes: best.temporary });
@@ -65,7 +65,7 @@ export class Chooser {
     return found;
   }
 
-  #judge(model: Model, division: Division, homes: readonly Spread[]): Choice {
+  #judge(model: Model, division: Division, homes: readonly Spread[], free: readonly boolean[]): Choice {
     const { walk } = model;
     const { op } = walk;
     const t = this.#target;
@@ -75,7 +75,7 @@ export class Chooser {
     });
     const flat = division.flat ? Math.max(...division.ranges['flat']!.combs.map(countOf)) : undefined;
     const needs = op.operands.map((v, k) => operandSpread(walk, division, k, v.type.shape));
-    const local = needs.map((need, k) => isLocal(need, homes[k]!));
+    const local = needs.map((need, k) => isLocal(need, homes[k]!) || (free[k]! && isShare(need, op.operands[k]!.type.shape, t.constants.tiles)));
     const made = resultSpread(walk, division, op.results[0]!.type.shape);
     const contributors = contributorsOf(made, division);
     const e = flat === undefined ? estimate(model, t, sizes, contributors) : flatEstimate(model, t, flat);

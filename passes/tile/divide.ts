@@ -268,3 +268,18 @@ export function isLocal(need: Spread, home: Spread): boolean {
     return cut.by.length === other.by.length && cut.by.every((d, i) => d === other.by[i]) && cut.combs.every((c, i) => sameComb(c, other.combs[i]!));
   });
 }
+
+/** Most elements of a share, in parts of what each tile would hold if all held as many. */
+const mostOfShare = 1.25;
+
+/** Whether the parts hold each element of a tensor once, and about as many on every tile. */
+export function isShare(s: Spread, shape: readonly number[], tiles: number): boolean {
+  const total = shape.reduce((n, d) => n * d, 1);
+  if (s.flat || largestSlice(s) > mostOfShare * Math.ceil(total / tiles)) return false;
+  const named = s.axes.flatMap((c) => c.by);
+  if (new Set(named).size !== named.length || s.dims.some((d, i) => d.time || (d.parts > 1 && !named.includes(i)))) return false;
+  return s.axes.every((cut, axis) => {
+    const elements = cut.combs.flatMap(elementsOf);
+    return elements.length === shape[axis] && new Set(elements).size === elements.length;
+  });
+}

@@ -40,6 +40,8 @@ class Lowering {
   readonly #left = new Map<Value, number>();
   readonly #aliases = new Map<number, Value[]>();
   readonly #updates = new Map<Value, Value[]>();
+  /** Constants and inputs that nothing has read yet: they can lie where their first reader wants them. */
+  readonly #free = new Set<Value>();
   /** Steps whose code is there already: repeated blocks share it. */
   readonly #coded = new Set<string>();
 
@@ -90,6 +92,19 @@ class Lowering {
     const b = this.#buffer(v, name, kind, spread, []);
     b.birth = 0;
     this.#homes.set(v, b.id);
+    if (kind !== 'state') this.#free.add(v);
+  }
+
+  /** Moves operands of an op that nothing has read yet to where it reads them, if its division gives each tile a share of them. */
+  #settle(op: Op, { walk, needs, local, contributors }: Choice): void {
+    op.operands.forEach((v, k) => {
+      if (!this.#free.delete(v) || !local[k]) return;
+      const home = this.#home(v);
+      const read = contributors === 1 || this.#contributes(op, walk.root, k);
+      if (!read || isLocal(needs[k]!, home.spread)) return;
+      home.spread = needs[k]!;
+      home.bytes = toGrain(this.#t, largestSlice(home.spread) * dtypes[v.type.dtype].bytes);
+    });
   }
 
   #even(v: Value): Spread {
@@ -124,7 +139,9 @@ class Lowering {
     }
     if (op.name === 'reshape' && this.#view(op)) return;
     const homes = op.operands.map((v) => this.#home(v).spread);
-    const choice = this.#chooser.choose(op, homes);
+    const free = op.operands.map((v) => this.#free.has(v) && op.operands.indexOf(v) === op.operands.lastIndexOf(v));
+    const choice = this.#chooser.choose(op, homes, free);
+    this.#settle(op, choice);
     if (choice.contributors > 1) this.#merged(op, index, choice);
     else this.#whole(op, index, choice);
     for (const v of op.operands) this.#read(v);
@@ -133,6 +150,7 @@ class Lowering {
   /** A reshape that leaves every tile's elements where they are. */
   #view(op: Op): boolean {
     const v = op.operands[0]!;
+    this.#free.delete(v);
     const home = this.#home(v);
     const result = op.results[0]!;
     const walk = walkOf(op);
@@ -201,6 +219,11 @@ class Lowering {
     const dims = mergeDivision(spread);
     const writes = op.results.map((r) => this.#result(r, op, spread, undefined));
     this.#compute(op, index, 'merge', `${mergeVertex[walk.combine] ?? walk.combine} ${dtype}`, dims, [{ buffer: receive, slice: spread }, ...more], writes, choice.estimate.merge, 0);
+  }
+
+  /** Whether contributions need an operand. */
+  #contributes(op: Op, root: Op, k: number): boolean {
+    return this.#isBefore(op, root, k) || root.operands.includes(op.regions[0]!.inputs[k]!);
   }
 
   /** Whether an operand is read by elementwise ops before the root. */
