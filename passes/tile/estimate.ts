@@ -44,6 +44,7 @@ export interface Estimate {
   readonly vertex: string;
 }
 
+/** What all estimates of one walk share. */
 export function modelOf(walk: Walk): Model {
   const { op, root } = walk;
   const region = op.regions[0];

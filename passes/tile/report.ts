@@ -85,6 +85,7 @@ function addSlices(sums: Float64Array, plan: TilePlan, b: TileBuffer): void {
       rest = Math.floor(rest / d.parts);
       tile += at[i]! * d.stride;
     }
-    sums[tile % plan.tiles] = (sums[tile % plan.tiles] ?? 0) + size * axes.reduce((n, cut) => n * countOf(combAt(cut, dims, at)), 1);
+    const held = tile % plan.tiles;
+    sums[held] = (sums[held] ?? 0) + size * axes.reduce((n, cut) => n * countOf(combAt(cut, dims, at)), 1);
   }
 }
