@@ -51,12 +51,23 @@ describe('gradients-as-convolutions', () => {
     { x: [2, 2, 13], w: [2, 1, 5], strides: [2], pads: [0, 3], dilations: [1], groups: 2 },
     { x: [1, 2, 4, 5, 6], w: [3, 2, 2, 3, 2], strides: [1, 2, 2], pads: [1, 1, 0, 0, 1, 1], dilations: [1, 1, 1], groups: 1 },
     { x: [1, 2, 8, 8], w: [2, 2, 2, 2], strides: [3, 3], pads: [-1, 0, 0, -1], dilations: [1, 1], groups: 1 },
+    { x: [2, 3, 9, 8], w: [3, 1, 3, 3], strides: [2, 2], pads: [1, 1, 1, 1], dilations: [1, 1], groups: 3 },
+    { x: [1, 4, 8, 8], w: [4, 1, 4, 2], strides: [2, 2], pads: [2, 0, 2, 1], dilations: [1, 1], groups: 4 },
+    { x: [1, 3, 9, 9], w: [4, 3, 3, 3], strides: [2, 2], pads: [2, 2, 2, 2], dilations: [1, 1], groups: 1 },
   ])('x $x, w $w, strides $strides, pads $pads, dilations $dilations, groups $groups', ({ x, w, ...attrs }) => {
     const y = opDef('conv').infer([tensorType('f32', x), tensorType('f32', w)], attrs, [])[0]!.shape;
     const inputs = { dy: random(y, 1), w: random(w, 2) };
     const graph = graphOf(inputs, (b, [dy, weight]) => [b.one('convData', [dy!, weight!], { ...attrs, size: x.slice(2) })]);
     const after = expectSame(graph, gradientsAsConvolutions, inputs, 1e-6);
     expect(after.ops.map((o) => o.name)).not.toContain('convData');
+  });
+
+  test('taps that other phases have are not computed', () => {
+    const inputs = { dy: random([2, 4, 4, 4], 1), w: random([4, 3, 3, 3], 2) };
+    const graph = graphOf(inputs, (b, [dy, w]) => [b.one('convData', [dy!, w!], { strides: [2, 2], pads: [1, 1, 1, 1], dilations: [1, 1], groups: 1, size: [8, 8] })]);
+    const after = expectSame(graph, gradientsAsConvolutions, inputs, 1e-6);
+    const taps = after.ops.filter((op) => op.name === 'conv').map((op) => sizeOf(op.operands[1]!.type.shape.slice(2)));
+    expect(taps.reduce((n, t) => n + t, 0)).toBe(9);
   });
 });
 

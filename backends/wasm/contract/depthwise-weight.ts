@@ -125,7 +125,7 @@ function rowSums(asm: Asm, s: RowShape): string {
         const uses = Array.from({ length: lx.kernel }, (_, tap) => ({ tap, at: column - tap * lx.dilation })).filter((u) => u.at % lx.stride === 0 && u.at >= 0 && u.at / lx.stride < r.pixels);
         if (uses.length === 0) continue;
         acc.forEach((sum, i) => {
-          out.push(f.vset(value, asm.vload(rowPointers[i]!, column * xPixel)));
+          out.push(f.vset(value, asm.vload(rowPointers[i]!, (column - r.from) * xPixel)));
           for (const u of uses) out.push(f.vset(sum[u.tap]!, asm.vmadd(f.vget(pixels[u.at / lx.stride]!), f.vget(value), f.vget(sum[u.tap]!))));
         });
       }
@@ -134,9 +134,12 @@ function rowSums(asm: Asm, s: RowShape): string {
     const top = f.label('vector');
     return [m.loop(top, m.block(null, [
       ...acc.flat().map((l) => f.vset(l, asm.vsplat(0))),
-      f.set(x, asm.plus(f.get(input!), -lx.before * xPixel)),
       f.set(dy, f.get(cotangent!)),
-      ...runs.flatMap((r) => (r.count === 1 ? tile(r) : [f.repeat(run, 0, r.count, 1, tile(r))])),
+      ...runs.flatMap((r) => [
+        // At the first column that exists: addresses are not negative.
+        f.set(x, asm.plus(f.get(input!), (r.first * lx.stride - lx.before + r.from) * xPixel)),
+        ...(r.count === 1 ? tile(r) : [f.repeat(run, 0, r.count, 1, tile(r))]),
+      ]),
       ...acc.flat().map((l, t) => asm.vstore(sums!, 16 * t, asm.vadd(asm.vload(sums!, 16 * t), f.vget(l)))),
       f.inc(input!, 16), f.inc(cotangent!, 16), f.inc(sums!, 16 * s.taps),
       m.br(top, f.tee(vectors!, asm.sub(f.get(vectors!), asm.i32(1)))),

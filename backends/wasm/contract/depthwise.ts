@@ -48,10 +48,10 @@ export function depthwiseConv(asm: Asm, k: Contraction, operands: readonly Place
       return asm.add(asm.add(f.get(pointer), asm.times(f.get(n), t.n)), asm.add(asm.times(f.get(y), t.h), asm.times(f.get(pixel), t.w)));
     };
     const call = (run: TileRun): E => asm.call(pixelRow(asm, { tile: run, ax, channels, kernelRows: ay.kernel, resultStride: tensors[0]!.w }, epilogue), [
-      // The input's row of the first kernel row that is kept, at the tile's first column (which may lie outside, and is then not read).
+      // The input's row of the first kernel row that is kept, at the first column of the tile that exists: addresses are not negative.
       asm.add(
         asm.add(f.get(pointers[k.roots[0]!]!), asm.times(f.get(n), 4 * input.strides[0]!)),
-        asm.add(asm.times(asm.add(f.get(top), asm.times(f.get(skipped), ay.dilation)), ay.bytes), asm.times(asm.plus(asm.times(f.get(pixel), ax.stride), -ax.before), ax.bytes)),
+        asm.add(asm.times(asm.add(f.get(top), asm.times(f.get(skipped), ay.dilation)), ay.bytes), asm.times(asm.plus(asm.times(f.get(pixel), ax.stride), run.from - ax.before), ax.bytes)),
       ),
       asm.i32(ay.dilation * ay.bytes),
       asm.add(f.get(pointers[k.roots[1]!]!), asm.times(f.get(skipped), 16 * ax.kernel)),
@@ -151,7 +151,7 @@ function sums(f: Fn, s: RowShape, acc: readonly VLocal[], start: Vec, input: Loc
       return rest % ax.stride === 0 && acc[rest / ax.stride] ? [{ tap, sum: acc[rest / ax.stride]! }] : [];
     });
     if (uses.length === 0) continue;
-    body.push(f.vset(value, asm.vload(x, column * ax.bytes)));
+    body.push(f.vset(value, asm.vload(x, (column - tile.from) * ax.bytes)));
     for (const { tap, sum } of uses) body.push(f.vset(sum, asm.vmadd(f.vget(tap), f.vget(value), f.vget(sum))));
   }
   const top = f.label('kernel');
