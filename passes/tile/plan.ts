@@ -32,13 +32,20 @@ export function planTiles(graph: Graph, target: TileTarget, options: PlanOptions
   const memory: TileMemory = {
     always: placed.always, code, peak: placed.peak, peakStep: placed.peakStep, gaps: placed.end - placed.always - placed.peak, total, limit: usableBytes(target),
   };
-  const notes = lowered.relaxed.length === 0 ? [] : [relaxation(lowered, share * target.constants.bytesPerTile)];
+  const notes = lowered.relaxed.length === 0 ? [] : [relaxation(lowered, share * target.constants.bytesPerTile), ...tooLarge(lowered, target)];
   return { plan: assemble(graph, target, options, lowered, memory, notes), fits: total <= memory.limit, live: placed.live };
 }
 
 function relaxation(lowered: Lowered, bound: number): string {
   const worst = lowered.relaxed.reduce((a, b) => (b.bytes > a.bytes ? b : a));
   return `the bound of ${Math.floor(bound)} bytes of temporaries was relaxed for ${lowered.relaxed.length} ops, at most to ${Math.ceil(worst.bytes)} bytes (${worst.op.source[0] ?? worst.op.results[0]?.name ?? worst.op.name})`;
+}
+
+/** The op whose smallest vertex does not fit a tile by itself, if there is one. */
+function tooLarge(lowered: Lowered, t: TileTarget): string[] {
+  const worst = lowered.relaxed.reduce((a, b) => (b.bytes > a.bytes ? b : a));
+  if (worst.bytes <= usableBytes(t)) return [];
+  return [`the tile memory is too small for ${worst.op.source[0] ?? worst.op.results[0]?.name ?? worst.op.name} (${worst.op.name}): its smallest slices take ${Math.ceil(worst.bytes)} bytes at once, a tile has ${usableBytes(t)}`];
 }
 
 function codeBytes(lowered: Lowered, t: TileTarget): number {

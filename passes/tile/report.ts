@@ -81,9 +81,10 @@ function addSlices(sums: Float64Array, plan: TilePlan, b: TileBuffer): void {
     let tile = base;
     for (let j = moving.length - 1; j >= 0; j--) {
       const { d, i } = moving[j]!;
-      at[i] = rest % d.parts;
+      const part = rest % d.parts;
+      at[i] = part;
       rest = Math.floor(rest / d.parts);
-      tile += at[i]! * d.stride;
+      tile += part * d.stride;
     }
     const held = tile % plan.tiles;
     sums[held] = (sums[held] ?? 0) + size * axes.reduce((n, cut) => n * countOf(combAt(cut, dims, at)), 1);
