@@ -30,27 +30,25 @@ export function walkStage(axes: Axes, stage: Stage, ranges: Ranges, operands: re
 function walkPiece(piece: Piece, stage: Stage, sizes: ReadonlyMap<string, number>, ranges: Ranges, operands: readonly Held[], dtype: DType, made: Slice, out: Made, what: string): void {
   const placed = new Set(piece.writes.flatMap((w) => w.terms.map(([name]) => name)));
   const range = (name: string): Int32Array => ranges(piece, name);
-  const outer = space(piece.dims.filter((d) => placed.has(d)), range);
   const inner = space(piece.dims.filter((d) => !placed.has(d)), range);
+  const readers = piece.reads.map((indices, k) => indices?.map((index, axis) => readerOf(index, indices, axis, sizes, operands[k]!.shape)));
+  // Dims that share an axis with inner ones change slowest, so that addresses of a window serve all channels that read it.
+  const mixed = new Set(readers.flatMap((list) => list ?? []).filter((r) => r.terms.some(([d]) => !placed.has(d))).flatMap((r) => r.terms.map(([d]) => d)));
+  const outer = space(piece.dims.filter((d) => placed.has(d)).sort((a, b) => Number(mixed.has(b)) - Number(mixed.has(a))), range);
   if (outer.count === 0) return;
-  const target = address(piece.writes.map((w) => axisOf({ terms: w.terms, plus: w.plus, to: (raw) => raw })), made.lists, outer, undefined);
-  const reads = piece.reads.flatMap((indices, k) => {
-    if (indices === null) return [];
-    const held = operands[k]!;
-    return [{ held, fill: fillOf(indices), address: address(indices.map((index, axis) => axisOf(readerOf(index, indices, axis, sizes, held.shape))), held.lists, outer, inner) }];
-  });
-  const places = new Float64Array(1);
+  const target = addressOf(piece.writes.map((w): Reader => ({ terms: w.terms, plus: w.plus, to: (raw) => raw })), made.lists, outer, { names: [], lists: [], count: 1 });
+  const reads = piece.reads.flatMap((indices, k) => (indices === null ? [] : [{ data: operands[k]!.data, fill: fillOf(indices), address: addressOf(readers[k]!, operands[k]!.lists, outer, inner) }]));
   const combine = combiner(stage, dtype, inner.count);
   const big = isBig(dtype);
-  const [a, b] = reads;
-  const at = [new Float64Array(inner.count), new Float64Array(inner.count)];
   for (let o = 0; o < outer.count; o++) {
-    const to = target(o, places)[0]!;
-    if (!(to >= 0)) throw new NotHeld(`${what} writes an element that is not of its slice`);
-    const first = a?.address(o, at[0]!);
-    const second = b?.address(o, at[1]!);
-    if (big) walkBig(stage, reads, [first, second], out, to, inner.count, what);
-    else combine(a && first && { data: a.held.data as Float64Array, at: first, fill: a.fill }, b && second && { data: b.held.data as Float64Array, at: second, fill: b.fill }, out, to, what);
+    const place = target(o);
+    if (!(place.base >= 0) || place.at[0] !== 0) throw new NotHeld(`${what} writes an element that is not of its slice`);
+    const seen = reads.map(({ data, fill, address }): Operand => {
+      const { base, at } = address(o);
+      return { data: data as Float64Array, base, at, fill };
+    });
+    if (big) walkBig(stage, seen, out, place.base, inner.count, what);
+    else combine(seen[0], seen[1], out, place.base, what);
   }
 }
 
@@ -78,13 +76,16 @@ function sums(reader: Reader, points: Points): Int32Array | undefined {
   return list;
 }
 
-const axisOf = (reader: Reader): Reader => reader;
+/** Addresses in a dense slice: `base` (outside or missing, if it is no address) plus, for each inner point, `at` (`out` for a point outside the tensor, `lost` for one that the tile does not hold). */
+interface Address { readonly base: number; readonly at: Int32Array }
+const out = -1;
+const lost = -2;
 
-/** Addresses, in a dense slice, of the points of `inner` at a point of `outer`. The array that comes back is `into`, or one that is the same for every call. */
-function address(readers: readonly Reader[], lists: readonly Int32Array[], outer: Points, inner: Points | undefined): (o: number, into: Float64Array) => Float64Array {
+/** The addresses of the points of `inner` at each point of `outer`. What is returned holds until the next call. */
+function addressOf(readers: readonly Reader[], lists: readonly Int32Array[], outer: Points, inner: Points): (o: number) => Address {
   const strides = slices(lists);
   const ofOuter = new Float64Array(outer.count);
-  const ofInner = new Float64Array(inner?.count ?? 1);
+  const ofInner = new Float64Array(inner.count);
   const mixed: { readonly outer: Int32Array; readonly inner: Int32Array; readonly table: Float64Array; readonly from: number }[] = [];
   readers.forEach((reader, axis) => {
     const places = placesIn(lists[axis]!);
@@ -95,7 +96,7 @@ function address(readers: readonly Reader[], lists: readonly Int32Array[], outer
       const place = element < 0 ? -1 : places[element] ?? -1;
       return place < 0 ? missing : place * stride;
     };
-    const [o, i] = [sums(reader, outer), inner && sums(reader, inner)];
+    const [o, i] = [sums(reader, outer), sums(reader, inner)];
     if (o && i) {
       const [low, high] = [least(o) + least(i), most(o) + most(i)];
       const table = new Float64Array(Math.max(0, high - low + 1));
@@ -108,18 +109,19 @@ function address(readers: readonly Reader[], lists: readonly Int32Array[], outer
       for (let p = 0; p < ofOuter.length; p++) ofOuter[p]! += addend;
     }
   });
-  return (o, into) => {
-    const base = ofOuter[o]!;
-    if (!inner) {
-      into[0] = base;
-      return into;
+  const at = new Int32Array(inner.count);
+  const fill = (o: number): void => {
+    for (let i = 0; i < at.length; i++) {
+      let sum = ofInner[i]!;
+      for (const m of mixed) sum += m.table[m.inner[i]! + m.outer[o]! - m.from]!;
+      at[i] = sum >= 0 ? sum : sum === outside ? out : lost;
     }
-    for (let i = 0; i < inner.count; i++) into[i] = base + ofInner[i]!;
-    for (const m of mixed) {
-      const shift = m.outer[o]! - m.from;
-      for (let i = 0; i < inner.count; i++) into[i]! += m.table[m.inner[i]! + shift]!;
-    }
-    return into;
+  };
+  let before = -1;
+  return (o) => {
+    if (before < 0 || mixed.some((m) => m.outer[o] !== m.outer[before])) fill(o);
+    before = o;
+    return { base: ofOuter[o]!, at };
   };
 }
 
@@ -183,86 +185,90 @@ export function elementsRead(indices: readonly Index[], axis: number, sizes: Rea
   return Int32Array.from(found).sort();
 }
 
-interface Operand { readonly data: Float64Array; readonly at: Float64Array; readonly fill: number }
+interface Operand extends Address { readonly data: Float64Array; readonly fill: number }
 type Combiner = (a: Operand | undefined, b: Operand | undefined, out: Made, to: number, what: string) => void;
+
+/** The address of a point: outside the tensor, or in the slice. Throws NotHeld where it is neither. */
+function placeOf({ base, at }: Address, i: number, what: string): number {
+  const place = base + at[i]!;
+  if (base >= 0 && at[i]! >= 0) return place;
+  if (base === outside || at[i] === out) return outside;
+  throw new NotHeld(`${what} reads an element that the tile does not hold`);
+}
 
 /** An element, or what stands for it outside the tensor. */
 function elementOf(x: Operand, i: number, what: string): number {
-  const at = x.at[i]!;
-  if (at >= 0) return x.data[at]!;
-  if (at === outside) return x.fill;
-  throw new NotHeld(`${what} reads an element that the tile does not hold`);
+  const place = placeOf(x, i, what);
+  return place === outside ? x.fill : x.data[place]!;
 }
 
 /** How the points of one result meet, in float64. */
 function combiner(stage: Stage, dtype: DType, n: number): Combiner {
-  const set = (out: Made, k: number, to: number, x: number): void => void ((out[k] as Float64Array)[to] = x);
+  const set = (made: Made, k: number, to: number, x: number): void => void ((made[k] as Float64Array)[to] = x);
   const each = (a: Operand | undefined, b: Operand | undefined, i: number, what: string): number => {
     const x = elementOf(a!, i, what);
     return b ? x * elementOf(b, i, what) : x;
   };
-  const folded = (start: number, add: (sum: number, x: number) => number): Combiner => (a, b, out, to, what) => {
+  const folded = (start: number, add: (sum: number, x: number) => number): Combiner => (a, b, made, to, what) => {
     let sum = start;
     for (let i = 0; i < n; i++) sum = add(sum, each(a, b, i, what));
-    set(out, 0, to, sum);
+    set(made, 0, to, sum);
   };
   switch (stage.combine) {
-    case 'none': return (a, b, out, to, what) => {
+    case 'none': return (a, b, made, to, what) => {
       if (n !== 1) throw new InternalError(`${what} walks ${n} points for one result`);
-      set(out, 0, to, each(a, b, 0, what));
+      set(made, 0, to, each(a, b, 0, what));
     };
-    case 'sum': return (a, b, out, to, what) => {
+    case 'sum': return (a, b, made, to, what) => {
       let sum = 0;
-      if (a && b) {
-        const [x, y, p, q] = [a.data, b.data, a.at, b.at];
+      if (a && b && a.base >= 0 && b.base >= 0) {
+        const [x, y, p, q, s, t] = [a.data, b.data, a.at, b.at, a.base, b.base];
         for (let i = 0; i < n; i++) {
-          const [s, t] = [p[i]!, q[i]!];
-          if (s >= 0 && t >= 0) sum += x[s]! * y[t]!;
-          else if (s !== outside && t !== outside) throw new NotHeld(`${what} reads an element that the tile does not hold`);
+          if (p[i]! >= 0 && q[i]! >= 0) sum += x[s + p[i]!]! * y[t + q[i]!]!;
+          else if (p[i] !== out && q[i] !== out) throw new NotHeld(`${what} reads an element that the tile does not hold`);
         }
       } else for (let i = 0; i < n; i++) sum += each(a, b, i, what);
       if (!isFloat(dtype) && Math.abs(sum) > Number.MAX_SAFE_INTEGER) throw new InternalError(`${what}: a sum of integers leaves the exact range of float64`);
-      set(out, 0, to, sum);
+      set(made, 0, to, sum);
     };
     case 'prod': return folded(1, (p, x) => p * x);
     case 'max': return folded(lowest(dtype), Math.max);
     case 'min': return folded(highest(dtype), Math.min);
-    case 'moments': return (a, _b, out, to, what) => {
+    case 'moments': return (a, _b, made, to, what) => {
       let sum = 0;
       for (let i = 0; i < n; i++) sum += elementOf(a!, i, what);
       const mean = n === 0 ? 0 : sum / n;
       let m2 = 0;
       for (let i = 0; i < n; i++) m2 += (elementOf(a!, i, what) - mean) ** 2;
-      set(out, 0, to, n);
-      set(out, 1, to, mean);
-      set(out, 2, to, m2);
+      set(made, 0, to, n);
+      set(made, 1, to, mean);
+      set(made, 2, to, m2);
     };
-    case 'argmax': return (a, _b, out, to, what) => {
+    case 'argmax': return (a, _b, made, to, what) => {
       let [best, where] = [lowest(dtype), -1];
       for (let i = 0; i < n; i++) {
-        if (a!.at[i] === outside) continue;
+        if (placeOf(a!, i, what) === outside) continue;
         const x = elementOf(a!, i, what);
         if (where < 0 || x > best || (Number.isNaN(x) && !Number.isNaN(best))) [best, where] = [x, i];
       }
-      set(out, 0, to, best);
-      set(out, 1, to, Math.max(0, where));
+      set(made, 0, to, best);
+      set(made, 1, to, Math.max(0, where));
     };
     default: throw new InternalError(`no walk combines by ${stage.combine}`);
   }
 }
 
 /** 64-bit integers: moves, sums and products. */
-function walkBig(stage: Stage, reads: readonly { readonly held: Held; readonly fill: number }[], at: readonly (Float64Array | undefined)[], out: Made, to: number, n: number, what: string): void {
+function walkBig(stage: Stage, seen: readonly Operand[], made: Made, to: number, n: number, what: string): void {
   if (stage.combine !== 'none' && stage.combine !== 'sum') throw new InternalError(`${what}: no walk combines 64-bit integers by ${stage.combine}`);
   let sum = 0n;
   for (let i = 0; i < n; i++) {
     let product = 1n;
-    reads.forEach(({ held }, k) => {
-      const p = at[k]![i]!;
-      if (!(p >= 0) && p !== outside) throw new NotHeld(`${what} reads an element that the tile does not hold`);
-      product *= p >= 0 ? (held.data[p] as bigint) : 0n;
-    });
+    for (const x of seen) {
+      const place = placeOf(x, i, what);
+      product *= place === outside ? 0n : (x.data as unknown as BigInt64Array)[place]!;
+    }
     sum += product;
   }
-  out[0]![to] = sum;
+  made[0]![to] = sum;
 }
