@@ -119,6 +119,10 @@ export interface TilePlan {
   readonly bytesPerTile: number;
   readonly grain: number;
   readonly samples: number;
+  /** Bytes of code that each distinct vertex of the program takes on a tile. */
+  readonly vertexTypeBytes: number;
+  /** SHA-256 of the ONNX file that was planned, in hex; absent where the graph came from elsewhere. */
+  readonly onnx?: string;
   readonly buffers: readonly TileBuffer[];
   readonly steps: readonly TileStep[];
   readonly memory: TileMemory;
