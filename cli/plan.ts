@@ -1,4 +1,5 @@
 /** tilewright plan: whether a model, or a step of its training, fits a machine of tiles, and how fast it is there. */
+import { createHash } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { UserError } from '../ir/diagnostic.ts';
@@ -15,6 +16,8 @@ import { readTensor } from './inputs.ts';
 import { normOf, normOptions, type NormOptions } from './norm.ts';
 import { dims, number, pairs, positive } from './options.ts';
 import { buildGraph, prepared, readTarget, type Wanted } from './plan/build.ts';
+import { comparePlans, requireSameModel } from './plan/compare.ts';
+import { planHtml } from './plan/html.ts';
 import { showDifference, showPeak, showPlan, showTrials, showVertices } from './plan/show.ts';
 import { say } from './print.ts';
 import { boundBatch } from './train/model.ts';
@@ -31,7 +34,9 @@ interface Options extends StepOptions, NormOptions {
   readonly fit?: boolean;
   readonly explain?: boolean;
   readonly json?: string;
+  readonly html?: string;
   readonly against?: string;
+  readonly difference?: string;
   readonly dim?: Record<string, number>;
   readonly value?: Record<string, string>;
 }
@@ -58,7 +63,9 @@ export function planCommand(program: Command): void {
     .option('--fit', 'choose micro-batch and recomputation: the fastest plan that fits')
     .option('--explain', 'list what was tried, and cycles by kind of vertex')
     .option('--json <file>', 'write the plan (docs/plan.schema.json)')
-    .option('--against <file>', 'compare with another plan')
+    .option('--html <file>', 'write a page: memory by tile and category, tensors at any step, cycles by op, tile map')
+    .option('--against <file>', 'compare with another plan of the model, here and on the page')
+    .option('--difference <file>', 'write the comparison as JSON')
     .option('--dim <symbol=size>', 'size of a symbolic dimension; may be repeated', dims)
     .option('--value <input=file>', 'value (.npy, .pb) of an input that decides shapes; may be repeated', pairs);
   normOptions(withStepOptions(command)).action(run);
@@ -67,7 +74,10 @@ export function planCommand(program: Command): void {
 function run(model: string, options: Options, command: Command): void {
   if (!options.train) refuseStepOptionsButBatch(command);
   const target = targetOf(options);
+  if (options.difference !== undefined && options.against === undefined) throw new UserError('--difference goes with --against, which names the plan to compare with');
   const other = options.against === undefined ? undefined : readPlan(options.against);
+  const onnx = createHash('sha256').update(readFileSync(model)).digest('hex');
+  if (other) requireSameModel(other, options.against!, model, onnx);
   const spec = normOf(options);
   const dtype = options.dtype ?? (/^(mk\d|bow)$/.test(target.name) ? 'f16' : 'f32');
   const values = options.value && Object.fromEntries(Object.entries(options.value).map(([name, file]) => [name, readTensor(file)]));
@@ -92,8 +102,11 @@ function run(model: string, options: Options, command: Command): void {
   const fit = fitPlan(planAt, { batches: options.fit ? consideredBatches : [batch], recompute: levels, temporary: options.temporary === undefined ? narrower.map((f) => f * share) : [share] });
   const chosen = fit.best ?? fit.trials.reduce((a, b) => (b.planned.plan.memory.total < a.planned.plan.memory.total ? b : a));
   report(chosen, fit.trials, target, options);
-  if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(planToJson(chosen.planned.plan))}\n`);
-  if (other) showDifference(chosen.planned.plan, other, options.against!);
+  const plan = { ...chosen.planned.plan, onnx };
+  if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(planToJson(plan))}\n`);
+  if (options.html !== undefined) writeFileSync(options.html, planHtml(plan, target, chosen.recompute, other && { plan: other, file: options.against! }));
+  if (options.difference !== undefined) writeFileSync(options.difference, `${JSON.stringify(comparePlans(plan, other!))}\n`);
+  if (other) showDifference(comparePlans(plan, other), options.against!);
   process.exitCode = fit.best ? 0 : exitDoesNotFit;
 }
 

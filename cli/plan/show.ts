@@ -4,6 +4,7 @@ import type { Trial } from '../../passes/tile/fit.ts';
 import { aliveAt, bytesByKind, bytesByTile, cyclesByVertex, cyclesOf } from '../../passes/tile/report.ts';
 import type { TileTarget } from '../../passes/tile/target.ts';
 import { bytes, say, table } from '../print.ts';
+import type { Compared } from './compare.ts';
 
 const whole = (n: number): string => Math.round(n).toLocaleString('en-US');
 const percent = (part: number, of: number): string => `${of === 0 ? 0 : Math.round((100 * part) / of)} %`;
@@ -52,16 +53,8 @@ export function showTrials(trials: readonly Trial[]): void {
 }
 
 /** Two plans side by side. */
-export function showDifference(a: TilePlan, b: TilePlan, nameB: string): void {
-  const facts = (p: TilePlan): [string, number][] => {
-    const c = cyclesOf(p.steps);
-    return [
-      ['samples a run', p.samples], ['bytes a tile', p.memory.total], ['always live', p.memory.always], ['code', p.memory.code], ['not always live', p.memory.peak], ['gaps', p.memory.gaps],
-      ['steps', p.steps.length], ['cycles a sample', (c.compute + c.exchange + c.sync) / p.samples], ['compute', c.compute / p.samples], ['exchange', c.exchange / p.samples], ['sync', c.sync / p.samples],
-    ];
-  };
-  const other = facts(b);
-  const rows = facts(a).map(([name, n], i) => [name, whole(n), whole(other[i]![1]), `${n >= other[i]![1] ? '+' : ''}${whole(n - other[i]![1])}`]);
+export function showDifference(compared: readonly Compared[], nameB: string): void {
+  const rows = compared.filter((r) => r.group === 'plan').map((r) => [r.what, whole(r.own), whole(r.other), `${r.own >= r.other ? '+' : ''}${whole(r.own - r.other)}`]);
   say('');
   for (const line of table(['', 'this plan', nameB, 'difference'], rows, [1, 2, 3])) say(line);
 }
