@@ -33,8 +33,10 @@ export function joinAffine(graph: Graph): Graph {
       return carried && [carried];
     }
     if (chain.steps.length < fewestSteps) {
-      chains.set(op.results[0]!, chain);
-      return undefined;
+      const carried = beforeReshape(op, b, facts, moved);
+      if (carried) moved.add(carried);
+      chains.set(carried ?? op.results[0]!, chain);
+      return carried && [carried];
     }
     const joined = spelledOut(chain, b, facts);
     chains.set(joined, chain);

@@ -44,6 +44,8 @@ export const passes: readonly Pass[] = [
   pass('select-algorithms', selectAlgorithms),
   pass('fold-constants', foldConstants),
   pass('rebuild-cheap-values', rebuildCheapValues),
+  // Values that nobody reads any more would become results of fused ops.
+  pass('eliminate-dead-code', eliminateDeadCode),
   pass('fuse', fuse),
   pass('fuse-bands', fuseBands),
   pass('eliminate-dead-code', eliminateDeadCode),

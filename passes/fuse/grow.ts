@@ -107,7 +107,7 @@ export const growth: readonly Growth[] = [
   { kind: 'row', isRoot: isRowReduction, grow: growRow },
   { kind: 'row', isRoot: isRowReduction, grow: (op, c) => growSiblings(op, c, operandCount, maxOperands) },
   { kind: 'reduce', isRoot: isReduceRoot, grow: growReduce },
-  { kind: 'map', isRoot: isMap, grow: growMap },
+  { kind: 'map', isRoot: isMap, grow: growMapBothWays },
 ];
 
 /** Adds readers in graph order as long as they are accepted; the largest set on the way that was `good` counts (at least the start). */
