@@ -18,10 +18,11 @@ const root = join(import.meta.dirname, '..');
 /** The installed browser; CHROMIUM names another. */
 export const chromiumPath = [process.env['CHROMIUM'], '/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find((path) => path !== undefined && existsSync(path));
 
-/** Starts the browser with a profile of its own that is deleted with it. It reaches nothing but this machine. */
-export function launch(): Promise<Browser> {
-  const args = ['--no-sandbox', '--disable-gpu', '--disable-background-networking', '--disable-component-update', '--disable-quic', '--no-first-run', '--disable-sync'];
-  return chromium.launch({ executablePath: chromiumPath!, headless: true, args });
+/** Starts the browser with a profile of its own that is deleted with it. It reaches nothing but this machine. `webgpu`: with an adapter that computes on the CPU. */
+export function launch({ webgpu = false } = {}): Promise<Browser> {
+  const gpu = webgpu ? ['--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader'] : ['--disable-gpu'];
+  const args = ['--no-sandbox', ...gpu, '--disable-background-networking', '--disable-component-update', '--disable-quic', '--no-first-run', '--disable-sync'];
+  return chromium.launch({ executablePath: chromiumPath!, headless: true, timeout: 30_000, args });
 }
 
 /** The runtime as one minified file for a page. */

@@ -1,0 +1,163 @@
+/** The demo page: a digit that is drawn and read, a network that learns to, and where its training step lies on a machine of tiles. */
+import { load, type Samples, type Session } from '../../../runtime/index.ts';
+import { drawCurve } from './curve.ts';
+import { showTiles, type TileMap } from './floor-plan.ts';
+import { drawingPad, side } from './pad.ts';
+import { best, readDigits, startTraining, type Training } from './training.ts';
+
+type Backend = 'webgpu' | 'wasm';
+
+const at = <T extends HTMLElement>(id: string): T => document.getElementById(id) as T;
+const file = (name: string): URL => new URL(name, document.baseURI);
+const radios = [...document.querySelectorAll<HTMLInputElement>('input[name=backend]')];
+
+let session: Session | undefined;
+let training: Training | undefined;
+let samples: Samples | undefined;
+/** What was chosen; undefined until somebody chooses: WebGPU where there is a GPU. */
+let backend: Backend | undefined;
+let running = false;
+/** Ends when all that was begun has ended: one thing at a time works on sessions. */
+let queue: Promise<unknown> = Promise.resolve();
+
+const pad = drawingPad(at('pad'), () => void next(classify));
+
+void next(async () => {
+  const loaded = open();
+  const [picture] = await Promise.all([sample(), loaded]);
+  pad.show(picture);
+  await classify();
+  const { transferSize, encodedBodySize } = performance.getEntriesByType('navigation')[0] as PerformanceNavigationTiming;
+  at('first').textContent = `First classification ${performance.now().toFixed(0)} ms after the page was opened${transferSize < encodedBodySize ? ' (cached)' : ''}.`;
+  const map = await (await fetch(file('tiles.json'))).json() as TileMap;
+  showTiles(map, { canvas: at('tiles'), slider: at('step'), name: at('step-name'), note: at('tiles-note') });
+  drawCurve(at('curve'), []);
+  document.body.dataset['ready'] = 'true';
+});
+
+for (const radio of radios) {
+  radio.addEventListener('change', () => {
+    running = false;
+    void next(async () => {
+      backend = radio.value as Backend;
+      await open();
+      await classify();
+    });
+  });
+}
+at('clear').addEventListener('click', () => {
+  pad.clear();
+  at('answer').textContent = at('learnt').textContent = '';
+});
+at('ten').addEventListener('click', () => void next(() => train(10)));
+at('train').addEventListener('click', () => {
+  if (running) running = false;
+  else void next(() => train(Infinity));
+});
+at('restart').addEventListener('click', () => {
+  running = false;
+  void next(endTraining);
+});
+at<HTMLInputElement>('files').addEventListener('change', ({ target }) => {
+  running = false;
+  void next(async () => {
+    const files = [...(target as HTMLInputElement).files!];
+    const chosen = await readDigits(await Promise.all(files.map(async (f) => ({ name: f.name, bytes: new Uint8Array(await f.arrayBuffer()) }))));
+    samples = chosen;
+    await endTraining();
+    sayData(chosen);
+  });
+});
+
+/** Does some work after what was begun before; what goes wrong is shown. */
+function next(work: () => Promise<void>): Promise<void> {
+  const result = queue.then(work).then(
+    () => void (at('error').textContent = ''),
+    (e: unknown) => void (at('error').textContent = e instanceof Error ? e.message : String(e)),
+  );
+  queue = result;
+  return result;
+}
+
+/** Loads the classifier on what was chosen, and says on what it runs. */
+async function open(): Promise<void> {
+  await endTraining();
+  await session?.close();
+  session = await load(file('classifier/'), { ...(backend && { backend }) });
+  const webgpu = session.features === 'webgpu';
+  for (const r of radios) r.checked = (r.value === 'webgpu') === webgpu;
+  // Without a choice, WebAssembly runs where WebGPU cannot; the notice says why.
+  if (backend === undefined && !webgpu) radios.find((r) => r.value === 'webgpu')!.disabled = true;
+  at('place').textContent = webgpu ? '' : `${session.threads} ${session.threads === 1 ? 'thread' : 'threads'}, module ${session.features}`;
+  showNotices(session.notices);
+}
+
+function showNotices(notices: readonly string[]): void {
+  at('notices').replaceChildren(...[...new Set(notices)].map((n) => Object.assign(document.createElement('li'), { textContent: n })));
+}
+
+/** Reads what is drawn, with the classifier and with the network that is being trained. */
+async function classify(): Promise<void> {
+  const picture = pad.picture();
+  if (!picture || !session) return;
+  const begun = performance.now();
+  const [scores] = Object.values(await session.run({ [session.inputs[0]!.name]: picture }));
+  const took = performance.now() - begun;
+  at('answer').textContent = `This is a ${best(scores!.data as Float32Array)}. (${took.toFixed(1)} ms)`;
+  at('learnt').textContent = training ? `The network trained here reads ${best(await training.scores(picture))}.` : '';
+}
+
+/** Trains for some steps, or until it is stopped. */
+async function train(steps: number): Promise<void> {
+  running = true;
+  at('train').textContent = 'Stop';
+  try {
+    samples ??= await ownSamples();
+    training ??= await startTraining(file('trainer/'), samples, backend);
+    showNotices([...session!.notices, ...training.notices]);
+    const { losses } = training;
+    const from = losses.length;
+    const begun = performance.now();
+    for (let i = 0; i < steps && running; i++) {
+      const loss = await training.step();
+      drawCurve(at('curve'), losses);
+      const rate = ((losses.length - from) * 1000) / (performance.now() - begun);
+      at('progress').textContent = `Step ${losses.length}: loss ${loss.toFixed(4)}, ${rate.toFixed(1)} steps a second.`;
+      // Events get their turn, also in a page that is not shown.
+      await new Promise((resolve) => setTimeout(resolve));
+    }
+    const { share, count } = await training.accuracy();
+    at('progress').textContent += ` Of ${count} digits held out, ${(100 * share).toFixed(1)} % are read right.`;
+    await classify();
+  } finally {
+    running = false;
+    at('train').textContent = 'Train';
+  }
+}
+
+async function endTraining(): Promise<void> {
+  await training?.close();
+  training = undefined;
+  drawCurve(at('curve'), []);
+  at('progress').textContent = at('learnt').textContent = '';
+}
+
+async function ownSamples(): Promise<Samples> {
+  const names = ['images.idx3-ubyte.gz', 'labels.idx1-ubyte.gz'];
+  const read = await readDigits(await Promise.all(names.map(async (name) => ({ name, bytes: new Uint8Array(await (await fetch(file(name))).arrayBuffer()) }))));
+  sayData(read);
+  return read;
+}
+
+function sayData({ x, name }: Samples): void {
+  at('data').textContent = `${x.shape[0]} digits from ${name}, a tenth of them held out.`;
+}
+
+/** The picture that the page starts with. */
+async function sample(): Promise<Float32Array> {
+  const image = await createImageBitmap(await (await fetch(file('digit.png'))).blob());
+  const canvas = new OffscreenCanvas(side, side).getContext('2d')!;
+  canvas.drawImage(image, 0, 0);
+  const { data } = canvas.getImageData(0, 0, side, side);
+  return Float32Array.from({ length: side * side }, (_, i) => data[4 * i]!);
+}
