@@ -9,17 +9,21 @@ import { foldDense } from './fold-dense.ts';
 
 /** Results up to this size fold whatever they grow from; above it a result must not be larger than its operands. */
 const growthLimit = 256 * 1024;
+/** Bytes up to which a quantised weight is widened while compiling, whatever the budget. */
+const smallWeight = 4 * 1024;
 /** Larger results of weights become state, which has a name in the artifact; smaller ones constants, which emitters embed. */
 const constantElements = 16;
 
 /**
  * Evaluates ops whose operands are all constants, or state that is never updated. A result that comes from a weight is state named after it (`conv1.weight~1`);
- * packed weights fold too, and so does whatever a convolution or contraction reads as its weight. What else would turn little data into much (a broadcast, a mask made from an iota) stays an op, and so does control flow.
+ * packed weights fold too, and so does whatever a convolution or contraction reads as its weight; but a quantised weight that its floats would outgrow stays as the model stores it, and each
+ * run widens and packs it. What else would turn little data into much (a broadcast, a mask made from an iota) stays an op, and so does control flow.
  */
 export function foldConstants(graph: Graph, target: Target): Graph {
   const weights = valuesOfWeights(graph);
   const weightNames = new Map<Value, string>(graph.state.map((s) => [s.value, s.name]));
   const folded = rewriteOps(graph, (op, b, facts) => {
+    if (op.results.some((r) => weights.has(r)) && outgrowsBudget(op, target)) return undefined;
     const operands = constantOperands(op, facts);
     if (!operands || !(worthFolding(op, operands) || op.results.some((r) => weights.has(r)))) return undefined;
     const tensors = evaluate(op, operands);
@@ -61,6 +65,13 @@ function valuesOfWeights(graph: Graph): Set<Value> {
 function worthFolding(op: Op, operands: readonly Tensor[]): boolean {
   const after = op.results.reduce((n, v) => n + bytesOf(v.type), 0);
   return after <= growthLimit || after <= operands.reduce((n, t) => n + bytesOf(t), 0);
+}
+
+/** Whether a cast widens a weight beyond the budget of packed bytes. Small ones do not matter, nor do any where elements take the same bytes whatever their dtype. */
+function outgrowsBudget(op: Op, target: Target): boolean {
+  if (op.name !== 'cast' || target.storage) return false;
+  const [before, after] = [bytesOf(op.operands[0]!.type), bytesOf(op.results[0]!.type)];
+  return after > smallWeight && after > target.packBudget * before;
 }
 
 function evaluate(op: Op, operands: readonly Tensor[]): readonly Tensor[] {

@@ -3,6 +3,7 @@ import type { Builder } from '../ir/builder.ts';
 import type { Graph, Op, Value } from '../ir/graph.ts';
 import { num, nums, str } from '../ir/op.ts';
 import { convGeometry, packedFloats, type ConvAlgorithm } from '../ir/ops/packing/geometry.ts';
+import { opDef } from '../ir/ops/index.ts';
 import { matmulShape } from '../ir/ops/packing/matmul.ts';
 import { rewriteOps, type Facts } from '../ir/rewrite.ts';
 import type { Target } from '../ir/tile.ts';
@@ -11,8 +12,8 @@ import { convTime, weightGradientTime } from './algorithm-cost.ts';
 import { winogradError } from './winograd-error.ts';
 
 /**
- * Rewrites every f32 `conv`, and every f32 `contract` with a constant weight, into its packed form over a packing op: constant folding computes that for constants, and each run does for
- * weights that a graph updates. Convolutions become Winograd where that is faster and exact enough, judged for such weights by what they start from; where not all constants fit the target's
+ * Rewrites every f32 `conv`, and every f32 `contract` with a weight made of constants, into its packed form over a packing op: constant folding computes that for constants, and each run does
+ * for weights that a graph updates and for those that stay quantised. Convolutions become Winograd where that is faster and exact enough, judged for such weights by what they start from; where not all constants fit the target's
  * budget of packed bytes, those that save most time per byte do. Weight gradients in partial sums become Winograd where that is faster. Products of two computed values and other element types are left as they are, and so is all where the target packs nothing. Runs before fusion.
  */
 export function selectAlgorithms(graph: Graph, target: Target): Graph {
@@ -56,7 +57,14 @@ function packProduct(op: Op, b: Builder, facts: Facts): readonly Value[] | undef
   return undefined;
 }
 
-const isPackable = (w: Value, facts: Facts): boolean => w.type.dtype === 'f32' && facts.constant(w) !== undefined;
+const isPackable = (w: Value, facts: Facts): boolean => w.type.dtype === 'f32' && isOfConstants(w, facts);
+
+/** Whether a value is a constant, or is made of constants alone by elementwise ops and moves: a quantised weight that each run widens. */
+function isOfConstants(w: Value, facts: Facts): boolean {
+  if (facts.constant(w) !== undefined) return true;
+  const op = facts.definition(w);
+  return op !== undefined && ['map', 'move'].includes(opDef(op.name).family) && op.operands.length > 0 && op.operands.every((v) => isOfConstants(v, facts));
+}
 
 interface Candidate { readonly result: Value; readonly algorithm: ConvAlgorithm; readonly saved: number; readonly bytes: number }
 
