@@ -14,15 +14,11 @@ import { importModel } from '../frontend/index.ts';
 import { runPipeline } from '../passes/pipeline.ts';
 import type { OptimizerSpec } from '../passes/train/options.ts';
 import { trainingStep } from '../passes/train/pipeline.ts';
-import { shuffled } from '../runtime/data/shuffle.ts';
-import { load, type Session, type StepTime } from '../runtime/index.ts';
+import { interleaved, medianInterval, profiled } from './pairs.ts';
 import { numbers, resnet20 } from './train-networks.ts';
 
 const { values } = parseArgs({ options: { threads: { type: 'string', default: '2' }, pairs: { type: 'string', default: '30' }, norm: { type: 'string', default: 'batch' }, kernels: { type: 'boolean', default: false } } });
 const [threads, pairs] = [Number(values.threads), Number(values.pairs)];
-const warmUp = 6;
-/** Pairs between two openings of the sessions. */
-const pairsOfSession = 5;
 const network = resnet20(values.norm === 'group' ? 'group' : 'batch');
 const sgd = { kind: 'sgd', momentum: 0.9 } as const;
 const variants: Readonly<Record<string, { readonly optimizer: OptimizerSpec; readonly figure: number }>> = {
@@ -40,48 +36,17 @@ async function compiled(optimizer: OptimizerSpec, profile: boolean): Promise<Art
   return artifactOf({ imported, graph: runPipeline(step.graph, wasmTarget) }, { features: [bestFeatures()], profile });
 }
 
-/** Milliseconds of each kind of kernel: kernels of one name, size and source count together. */
-async function profiled(optimizer: OptimizerSpec): Promise<Map<string, number>> {
-  const session = await load(await compiled(optimizer, true), { threads });
-  const samples: (readonly StepTime[])[] = [];
-  for (let i = 0; i < warmUp + 10; i++) {
-    await session.run(inputs);
-    if (i >= warmUp) samples.push([...session.profile()!]);
-  }
-  await session.close();
-  const kinds = new Map<string, number>();
-  samples[0]!.forEach((s, i) => {
-    const key = `${s.name} ${s.flops} ${s.bytes} ${s.source.join()}`;
-    kinds.set(key, (kinds.get(key) ?? 0) + median(samples.map((t) => t[i]!.end - t[i]!.start)));
-  });
-  return kinds;
-}
-
-const profiles = new Map<string, Map<string, number>>();
-for (const [name, { optimizer }] of Object.entries(variants)) profiles.set(name, await profiled(optimizer));
+const compileAll = async (profile: boolean): Promise<Map<string, Artifact>> => {
+  const artifacts = new Map<string, Artifact>();
+  for (const [name, { optimizer }] of Object.entries(variants)) artifacts.set(name, await compiled(optimizer, profile));
+  return artifacts;
+};
+const profiles = await profiled(await compileAll(true), inputs, threads);
 const plain = profiles.get('plain')!;
-
-const names = Object.keys(variants);
-const artifacts = new Map<string, Artifact>();
-for (const name of names) artifacts.set(name, await compiled(variants[name]!.optimizer, false));
-const times = new Map(names.map((name) => [name, [] as number[]]));
-for (let done = 0; done < pairs; done += pairsOfSession) {
-  // By chance, so that no variant always follows the same.
-  const mixed = (by: number): string[] => Array.from(shuffled(names.length, done, by), (i) => names[i]!);
-  const sessions = new Map<string, Session>();
-  for (const name of mixed(0)) sessions.set(name, await load(artifacts.get(name)!, { threads }));
-  for (let round = 0; round < warmUp + Math.min(pairsOfSession, pairs - done); round++) {
-    for (const name of mixed(1 + round)) {
-      const start = performance.now();
-      await sessions.get(name)!.run(inputs);
-      if (round >= warmUp) times.get(name)!.push(performance.now() - start);
-    }
-  }
-  for (const session of sessions.values()) await session.close();
-}
+const times = await interleaved(await compileAll(false), inputs, { threads, pairs });
 
 console.log(`${network.name}, ${threads} threads, Node ${process.version}; plain step ${median(times.get('plain')!).toFixed(1)} ms, median of ${pairs}`);
-const rows = names.slice(1).map((name) => {
+const rows = Object.keys(variants).slice(1).map((name) => {
   const own = profiles.get(name)!;
   const added = [...own].filter(([k]) => !plain.has(k));
   const gone = [...plain].filter(([k]) => !own.has(k));
@@ -95,19 +60,3 @@ const rows = names.slice(1).map((name) => {
   return [name, percent(share), `${sum(added).toFixed(2)} - ${sum(gone).toFixed(2)} ms`, percent(median(ratios)), `${percent(low)} to ${percent(high)}`, name === 'again' ? '' : `under ${percent(variants[name]!.figure)}`];
 });
 for (const line of table(['', 'kernels added', 'less those replaced', 'median of pairs', '95 % interval', 'wanted'], rows, [1, 2, 3, 4, 5])) console.log(line);
-
-/** The narrowest interval between order statistics, alike on both sides, that holds the median with a probability of at least 95 %. */
-function medianInterval(sorted: readonly number[]): [low: number, high: number] {
-  const n = sorted.length;
-  let choose = 1;
-  let outside = 0;
-  let k = 0;
-  // outside: the probability that fewer than k + 1 of n values lie below the median.
-  for (; k < n / 2; k++) {
-    const next = outside + choose * 0.5 ** n;
-    if (2 * next > 0.05) break;
-    outside = next;
-    choose = (choose * (n - k)) / (k + 1);
-  }
-  return [sorted[Math.max(0, k - 1)]!, sorted[Math.min(n - 1, n - k)]!];
-}

@@ -5,8 +5,8 @@ export interface Executor {
   readonly threads: number;
   /** Fills memory at an address; `read` is called for consecutive parts, in order, and writes into memory itself where it is shared. */
   fill(address: number, bytes: number, read: (at: number, into: Uint8Array) => Promise<void>): Promise<void>;
-  /** Copies ranges of memory without running anything; fills the arrays of `into`, where given, in place of new ones. */
-  read(ranges: readonly Range[], into?: readonly Uint8Array<ArrayBuffer>[]): Promise<readonly Uint8Array<ArrayBuffer>[]>;
+  /** Copies ranges of memory without running anything. */
+  read(ranges: readonly Range[]): Promise<readonly Uint8Array<ArrayBuffer>[]>;
   /** Writes inputs, runs all threads, returns copies of the ranges to read. One at a time. */
   run(writes: readonly Patch[], reads: readonly Range[]): Promise<Uint8Array<ArrayBuffer>[]>;
   /** The same on the calling thread, which works as thread 0. */

@@ -37,11 +37,9 @@ export async function startOwned(module: WebAssembly.Module, pages: number, fail
         await ask({ kind: 'write', patch: { address: address + at, bytes } }, [bytes.buffer]);
       }
     },
-    async read(ranges, into) {
+    async read(ranges) {
       const message = await ask({ kind: 'read', reads: ranges });
-      const copies = message.kind === 'result' ? message.reads : [];
-      into?.forEach((array, i) => array.set(copies[i]!));
-      return into ?? copies;
+      return message.kind === 'result' ? message.reads : [];
     },
     async run(writes, reads) {
       // A view would be cloned with all of the buffer behind it.

@@ -102,11 +102,7 @@ export async function startPool(options: PoolOptions): Promise<Executor> {
   const executor: Executor = {
     threads,
     fill: (address, size, read) => read(0, bytes.subarray(address, address + size)),
-    async read(ranges, into) {
-      if (!into) return collect(ranges);
-      ranges.forEach((r, i) => into[i]!.set(bytes.subarray(r.address, r.address + r.bytes)));
-      return into;
-    },
+    read: async (ranges) => collect(ranges),
     async run(writes, reads) {
       if (firstFailure) throw firstFailure;
       // One worker that is held keeps the process alive until the run has ended.
