@@ -3,7 +3,7 @@ import { runTiled, type TiledGraph } from '../cli/driver/simulate.ts';
 import { readTarget } from '../cli/plan/build.ts';
 import type { Graph } from '../ir/graph.ts';
 import { dtypes, sizeOf, type Tensor, type TensorType } from '../ir/type.ts';
-import type { TilePlan, TileStep } from '../ir/tiles.ts';
+import type { TileBuffer, TilePlan, TileStep } from '../ir/tiles.ts';
 import { planTiles } from '../passes/tile/plan.ts';
 import { withConstants } from '../passes/tile/target.ts';
 
@@ -24,12 +24,12 @@ export function tensorOf(type: TensorType, at: (i: number) => number): Tensor {
 }
 
 /** The plan without one copy of its exchanges, for each of them. */
-export function* withoutOneCopy(plan: TilePlan): Generator<{ readonly plan: TilePlan; readonly what: string }> {
+export function* withoutOneCopy(plan: TilePlan): Generator<{ readonly plan: TilePlan; readonly what: string; readonly to: TileBuffer; readonly merge: boolean }> {
   for (const [at, step] of plan.steps.entries()) {
     if (step.kind !== 'exchange') continue;
     for (const [i, copy] of step.copies.entries()) {
       const cut: TileStep = { ...step, copies: step.copies.filter((_, j) => j !== i) };
-      yield { plan: { ...plan, steps: plan.steps.with(at, cut) }, what: `step ${step.index}: ${plan.buffers[copy.from]!.value} to ${plan.buffers[copy.to]!.value}` };
+      yield { plan: { ...plan, steps: plan.steps.with(at, cut) }, what: `step ${step.index}: ${plan.buffers[copy.from]!.value} to ${plan.buffers[copy.to]!.value}`, to: plan.buffers[copy.to]!, merge: copy.merge === true };
     }
   }
 }

@@ -83,7 +83,7 @@ describe('a serial split', () => {
   const buffer = (id: number, value: string, kind: TileBuffer['kind'], shape: number[], spread: Spread, offset: number, bytes: number, birth: number, death: number): TileBuffer => ({ id, value, source: [], kind, dtype: 'f32', shape, spread, width: 1, bytes, offset, birth, death });
   const cycles = { compute: 0, exchange: 0, sync: 0 };
   const plan: TilePlan = {
-    version: 1, model: 'g', graph: '', target: 'test', tiles: 2, bytesPerTile: 128, grain: 8, samples: 1, notes: [],
+    version: 1, model: 'g', graph: '', target: 'test', tiles: 2, bytesPerTile: 128, grain: 8, vertexTypeBytes: 0, samples: 1, notes: [],
     memory: { always: 0, code: 0, peak: 128, peakStep: 0, gaps: 0, total: 128, limit: 128 },
     buffers: [
       buffer(0, 'x', 'input', [2, 3], on(0, 2, 3), 0, 24, 0, 2),
@@ -132,18 +132,27 @@ describe('a plan that is wrong', () => {
     const t = planned(graph, tiles);
     const right = runPlan(t, t.planned.plan, inputs).outputs;
     let mutants = 0;
-    for (const { plan, what } of withoutOneCopy(t.planned.plan)) {
+    for (const { plan, what, to, merge } of withoutOneCopy(t.planned.plan)) {
       mutants++;
       let caught = false;
+      let message = '';
       try {
         caught = differs(runPlan(t, plan, inputs).outputs, right);
       } catch (e) {
         expect(e, what).toBeInstanceOf(PlanFault);
         caught = true;
+        message = (e as Error).message;
       }
       expect(caught, what).toBe(true);
+      // Not even what another buffer has left in the same place can be read.
+      if (!merge && to.dtype === 'f32') expect(message, what).toContain('poisoned');
     }
     expect(mutants).toBeGreaterThan(3);
+  });
+
+  it('finds memory that is used again', () => {
+    const { buffers } = planned(graph, 16).planned.plan;
+    expect(buffers.some((a) => a.viewOf === undefined && buffers.some((b) => b.kind === 'gather' && b.dtype === 'f32' && b.birth > a.death && a.offset < b.offset + b.bytes && b.offset < a.offset + a.bytes))).toBe(true);
   });
 
   it.skipIf(absent)('fails without any one copy of a training step', async () => {

@@ -66,7 +66,7 @@ class Simulation {
 
   run(inputs: Readonly<Record<string, Tensor>>, options: TileRunOptions): TileRun {
     this.#load(inputs, options);
-    for (const step of this.#plan.steps) this.#step(step, 0);
+    for (const step of this.#plan.steps) this.#step(step, 0, -1);
     const home = (v: Value): TileBuffer => this.#homeOf(v);
     return {
       outputs: new Map(this.#graph.outputs.map((o) => [o.name, this.#whole(home(o.value), o.value)])),
@@ -119,7 +119,8 @@ class Simulation {
 
   // Steps
 
-  #step(step: TileStep, iteration: number): void {
+  /** `lasting`: buffers born up to this step outlive it, as an iteration is still to come. */
+  #step(step: TileStep, iteration: number, lasting: number): void {
     try {
       switch (step.kind) {
         case 'exchange':
@@ -129,15 +130,14 @@ class Simulation {
           this.#compute(step, iteration);
           break;
         case 'repeat':
-          for (let i = 0; i < step.times; i++) for (const s of step.body) this.#step(s, i);
+          for (let i = 0; i < step.times; i++) for (const s of step.body) this.#step(s, i, i < step.times - 1 ? step.index : -1);
           return;
       }
     } catch (e) {
       if (e instanceof PlanFault && !e.message.startsWith('step ')) throw new PlanFault(`step ${step.index} (${nameOf(step)}): ${e.message}`);
       throw e;
     }
-    // A buffer of a repeat's body dies in each iteration.
-    for (const b of this.#dying.get(step.index) ?? []) if (step.index < this.#last) this.#memories.poison(b.offset, b.bytes);
+    for (const b of this.#dying.get(step.index) ?? []) if (b.birth > lasting && !(step.index === this.#last && isHosts(b))) this.#memories.poison(b.offset, b.bytes);
   }
 
   /** All messages are read before the first is delivered. */
@@ -267,3 +267,6 @@ const nameOf = (s: TileStep): string => (s.kind === 'compute' ? `${s.part === 'w
 
 /** The number of the last step. */
 const lastOf = (steps: readonly TileStep[]): number => steps.reduce((n, s) => Math.max(n, s.kind === 'repeat' ? lastOf(s.body) : s.index), 0);
+
+/** What the host reads after the last step: results, and inputs that are results. */
+const isHosts = (b: TileBuffer): boolean => b.kind === 'state' || b.kind === 'constant' || b.kind === 'input' || b.kind === 'output';
