@@ -1,5 +1,4 @@
 /** tilewright plan: whether a model, or a step of its training, fits a machine of tiles, and how fast it is there. */
-import { createHash } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { UserError } from '../ir/diagnostic.ts';
@@ -16,7 +15,7 @@ import { readTensor } from './inputs.ts';
 import { normOf, normOptions, type NormOptions } from './norm.ts';
 import { dims, number, pairs, positive } from './options.ts';
 import { buildGraph, prepared, readTarget, type Wanted } from './plan/build.ts';
-import { comparePlans, requireSameModel } from './plan/compare.ts';
+import { comparePlans, onnxDigest, requireSameModel } from './plan/compare.ts';
 import { planHtml } from './plan/html.ts';
 import { showDifference, showPeak, showPlan, showTrials, showVertices } from './plan/show.ts';
 import { say } from './print.ts';
@@ -76,7 +75,7 @@ function run(model: string, options: Options, command: Command): void {
   const target = targetOf(options);
   if (options.difference !== undefined && options.against === undefined) throw new UserError('--difference goes with --against, which names the plan to compare with');
   const other = options.against === undefined ? undefined : readPlan(options.against);
-  const onnx = createHash('sha256').update(readFileSync(model)).digest('hex');
+  const onnx = onnxDigest(model);
   if (other) requireSameModel(other, options.against!, model, onnx);
   const spec = normOf(options);
   const dtype = options.dtype ?? (/^(mk\d|bow)$/.test(target.name) ? 'f16' : 'f32');

@@ -1,4 +1,6 @@
 /** Two plans of one model, number by number. */
+import { createHash } from 'node:crypto';
+import { existsSync, readFileSync } from 'node:fs';
 import { UserError } from '../../ir/diagnostic.ts';
 import type { TilePlan } from '../../ir/tiles.ts';
 import { bytesByKind, cyclesByVertex, cyclesOf } from '../../passes/tile/report.ts';
@@ -30,6 +32,12 @@ function joined(group: Compared['group'], own: readonly (readonly [string, numbe
   const [a, b] = [new Map(own), new Map(other)];
   const rows = [...new Set([...a.keys(), ...b.keys()])].map((what): Compared => ({ group, what, own: a.get(what) ?? 0, other: b.get(what) ?? 0 }));
   return rows.sort((x, y) => Math.abs(y.own - y.other) - Math.abs(x.own - x.other));
+}
+
+/** SHA-256 of an ONNX file in hex. */
+export function onnxDigest(file: string): string {
+  if (!existsSync(file)) throw new UserError(`${file} does not exist; give an ONNX model`);
+  return createHash('sha256').update(readFileSync(file)).digest('hex');
 }
 
 /** Refuses a plan of another model. `onnx`: SHA-256 of the file `model` in hex, which plans of it hold. */

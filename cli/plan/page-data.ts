@@ -133,5 +133,5 @@ export function opRows(plan: PagePlan, macsPerCycle: Readonly<Record<string, num
     }
   };
   visit(plan.steps, 1);
-  return [...rows.values(), ...(before.sync > 0 ? [before] : [])];
+  return [...rows.values(), ...(before.exchange + before.sync > 0 ? [before] : [])];
 }
