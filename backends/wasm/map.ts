@@ -5,8 +5,10 @@ import { dtypes, sizeOf } from '../../ir/type.ts';
 import type { Asm, E, Fn, Local, Vec } from './asm.ts';
 import { computeType, loadElement, storeElement } from './dtype.ts';
 import { gatherVec, isLaneType, isVectorChain, loadVec, scalarChain, scatterVec, splatElement, storeVec, vecChain, type ScalarValues, type VecValues } from './elementwise/index.ts';
+import { fetch } from './fetch.ts';
 import { kernelKey, type Emitter, type KernelCode } from './kernel.ts';
 import { chunkTarget, collapse, cutNest, emitNest, kernel, type NestDim, type Row } from './nest.ts';
+import { heavy } from './row/plan.ts';
 
 /** A chain of elementwise ops with what it reads and writes. */
 export interface Chain {
@@ -34,7 +36,23 @@ export function emitChain(asm: Asm, key: string, chain: Chain, operands: readonl
   if (dims.length === 0) dims.push({ name: 'one', size: 1, steps: tensors.map(() => 0) });
   const cut = cutNest(dims, Math.ceil(chunkTarget / Math.max(1, chain.ops.length / 4)));
   return kernel(asm, key, tensors.length, cut.chunks, 0, (f, k) =>
-    emitNest(f, dims, cut, k.chunk, k.ptrs, { row: (row) => emitRow(f, chain, tensors, dims.at(-1)!.steps, row) }));
+    emitNest(f, dims, cut, k.chunk, k.ptrs, {
+      ...(chain.ops.some((op) => heavy.has(op.name)) && { start: (ptrs, count) => fetchOperands(f, tensors.slice(0, operands.length), dims.slice(cut.at), ptrs, count) }),
+      row: (row) => emitRow(f, chain, tensors, dims.at(-1)!.steps, row),
+    }));
+}
+
+/**
+ * Brings a chunk of the operands that lie in one piece into cache. A long chain fills the processor's window with the arithmetic of a few vectors, so that loads of the next lines start late: measured on
+ * SiLU in place over 25 MB, this takes 0.6 of the time.
+ */
+function fetchOperands(f: Fn, operands: readonly Placed[], dims: readonly NestDim[], ptrs: readonly Local[], count: number | Local): E[] {
+  const { asm } = f;
+  return operands.flatMap((t, i) => {
+    const steps = dims.map((d) => d.steps[i]!);
+    const inOnePiece = steps.at(-1) === dtypes[t.type.dtype].bytes && steps.every((s, k) => k === dims.length - 1 || s === steps[k + 1]! * dims[k + 1]!.size);
+    return inOnePiece ? fetch(asm, f.get(ptrs[i]!), asm.times(typeof count === 'number' ? asm.i32(count) : f.get(count), steps[0]!)) : [];
+  });
 }
 
 /** Bytes from one index to the next along an axis counted from the last (-1); 0 where the tensor is broadcast. */

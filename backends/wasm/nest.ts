@@ -54,6 +54,8 @@ export interface Row {
 }
 
 export interface NestHooks {
+  /** Statements before the loops of a chunk, of `count` iterations of the dim that is cut; the pointers stand at its first element. */
+  start?(ptrs: readonly Local[], count: number | Local): E[];
   /** Statements at the start of each iteration of a dim (not of the last). `indices` has this dim and those around it. */
   enter?(dim: NestDim, indices: ReadonlyMap<string, Local>): E[];
   /** The innermost loop. */
@@ -99,7 +101,7 @@ export function emitNest(f: Fn, dims: readonly NestDim[], cut: Cut, chunk: Local
     }
     for (let k = 0; k < cut.at; k++) code.push(...(hooks.enter?.(dims[k]!, indices) ?? []));
   }
-  code.push(...level(cut.at, ptrs, count, first));
+  code.push(...(hooks.start?.(ptrs, count) ?? []), ...level(cut.at, ptrs, count, first));
   return code;
 
   function level(k: number, at: readonly Local[], n: number | Local, from: Local | undefined): E[] {

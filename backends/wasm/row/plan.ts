@@ -53,8 +53,8 @@ export interface RowPlan {
 
 const reductionNames: ReadonlySet<string> = new Set(['reduceSum', 'reduceProd', 'reduceMax', 'reduceMin']);
 const isReduction = (op: Op): boolean => reductionNames.has(op.name);
-/** Ops that are worth a load from scratch instead of a second evaluation. */
-const heavy: ReadonlySet<string> = new Set(['exp', 'expm1', 'log', 'log1p', 'sin', 'cos', 'tan', 'asin', 'acos', 'atan', 'sinh', 'cosh', 'tanh', 'asinh', 'acosh', 'atanh', 'erf', 'sigmoid', 'pow', 'mod', 'fmod', 'atan2']);
+/** Ops of some twenty instructions and more: worth a load from scratch instead of a second evaluation. */
+export const heavy: ReadonlySet<string> = new Set(['exp', 'expm1', 'log', 'log1p', 'sin', 'cos', 'tan', 'asin', 'acos', 'atan', 'sinh', 'cosh', 'tanh', 'asinh', 'acosh', 'atanh', 'erf', 'sigmoid', 'pow', 'mod', 'fmod', 'atan2']);
 /** Longer rows are computed again rather than kept. */
 const savedLimit = 65536;
 
