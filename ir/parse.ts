@@ -1,99 +1,33 @@
 /** Parses the text form of graphs, as `text.ts` prints it. */
-import { UserError } from './diagnostic.ts';
+import { cursor, graphName, list, number, string, toNumber, type, type Cursor, type TensorSource } from './cursor.ts';
 import type { Attr, Attrs, Graph, Op, State, Value } from './graph.ts';
-import { lex, type Token } from './lex.ts';
+import type { Token } from './lex.ts';
 import { encodeFloat } from './number.ts';
 import type { AttrSpec } from './op.ts';
 import { ops as opTable } from './ops/index.ts';
-import { dtypes, isFloat, sizeOf, type DType, type Tensor, type TensorType } from './type.ts';
+import { dtypes, isFloat, sizeOf, type Tensor, type TensorType } from './type.ts';
 
-/** Text that is not a graph: the message names the line, what was found and what was expected. */
-export class ParseError extends UserError {
-  readonly line: number;
-  constructor(line: number, message: string) {
-    super(`line ${line}: ${message}`);
-    this.line = line;
-  }
-}
-
-/** Where the tensors that a text refers to by name come from: a table, or a function that makes one of the type declared. */
-export type TensorSource = ReadonlyMap<string, Tensor> | ((name: string, type: TensorType) => Tensor | undefined);
+export { ParseError, type TensorSource } from './cursor.ts';
 
 /** The graph that a text describes. Types are taken as written: `verify` checks them. Missing attributes get their defaults. */
 export function parseGraph(text: string, tensors: TensorSource = new Map()): Graph {
   const p = cursor(text, tensors);
+  const graph = graphAt(p);
+  if (p.peek().text !== '') p.fail('the end of the text');
+  return graph;
+}
+
+/** The graph that starts here; what follows it is left. */
+export function graphAt(p: Cursor): Graph {
   p.expect('graph');
   const name = graphName(p);
   const scope: Scope = new Map();
   const inputs = declarations(p, scope);
   const state = p.accept('state') ? stateDeclarations(p, scope) : [];
-  const rest = body(p, scope);
-  if (p.peek().text !== '') p.fail('the end of the text');
-  return { name, inputs, state, ...rest };
+  return { name, inputs, state, ...body(p, scope) };
 }
 
 type Scope = Map<string, Value>;
-
-interface Cursor {
-  peek(): Token;
-  next(): Token;
-  accept(text: string): boolean;
-  expect(text: string): Token;
-  fail(expected: string, at?: Token): never;
-  error(message: string, at: Token): never;
-  tensor(name: string, type: TensorType): Tensor | undefined;
-}
-
-function cursor(text: string, tensors: TensorSource): Cursor {
-  const tokens = lex(text, (line, found) => { throw new ParseError(line, `unexpected ${JSON.stringify(found)}`); });
-  let at = 0;
-  const peek = (): Token => tokens[at]!;
-  const error = (message: string, t: Token): never => { throw new ParseError(t.line, message); };
-  const fail = (expected: string, t = peek()): never => error(`expected ${expected}, found ${t.text === '' ? 'the end of the text' : t.text}`, t);
-  const next = (): Token => (peek().kind === 'end' ? peek() : tokens[at++]!);
-  const accept = (s: string): boolean => peek().text === s && peek().kind !== 'string' && (at++, true);
-  const expect = (s: string): Token => (peek().text === s && peek().kind !== 'string' ? next() : fail(`'${s}'`));
-  const tensor = (name: string, type: TensorType): Tensor | undefined => (typeof tensors === 'function' ? tensors(name, type) : tensors.get(name));
-  return { peek, next, accept, expect, fail, error, tensor };
-}
-
-function list<T>(p: Cursor, open: string, close: string, item: () => T): T[] {
-  p.expect(open);
-  const items: T[] = [];
-  if (p.accept(close)) return items;
-  do items.push(item());
-  while (p.accept(','));
-  p.expect(close);
-  return items;
-}
-
-function graphName(p: Cursor): string {
-  const t = p.next();
-  if (t.kind !== 'graph') p.fail('a name that starts with @', t);
-  return t.value;
-}
-
-function string(p: Cursor): string {
-  const t = p.next();
-  if (t.kind !== 'string') p.fail('a string', t);
-  return t.value;
-}
-
-/** `f32[8,64]` */
-function type(p: Cursor): TensorType {
-  const t = p.next();
-  if (t.kind !== 'word' || !(t.text in dtypes)) p.fail('a type', t);
-  const shape = list(p, '[', ']', () => number(p));
-  return { dtype: t.text as DType, shape };
-}
-
-function number(p: Cursor): number {
-  const t = p.next();
-  if (t.kind !== 'number') p.fail('a number', t);
-  return toNumber(t.text);
-}
-
-const toNumber = (s: string): number => (s === 'inf' ? Infinity : s === '-inf' ? -Infinity : s === 'nan' ? NaN : Number(s));
 
 function define(p: Cursor, scope: Scope, t: Token, of: TensorType): Value {
   if (scope.has(t.text)) p.error(`${t.text} is defined twice`, t);
