@@ -63,7 +63,7 @@ const body = `
 <h1 id="title"></h1>
 <p id="lead"></p>
 <table id="facts"></table>
-<section id="comparison-section"><h2>Compared with <span id="comparison-name"></span></h2><table id="comparison"></table></section>
+<section id="comparison-section"><h2>Compared with <span id="comparison-name"></span></h2><p class="legend">Bytes of one tile, cycles of one sample.</p><div class="list"><table id="comparison"></table></div></section>
 <h2>Memory by tile</h2>
 <svg id="tiles" viewBox="0 0 1000 200" preserveAspectRatio="none"></svg><p class="legend" id="tiles-legend"></p>
 <h2>Liveness</h2>

@@ -56,8 +56,9 @@ export function drawPage(data: PageData): void {
   choose();
 
   const sorted = [...rows].sort((a, b) => b.compute + b.exchange + b.sync - a.compute - a.exchange - a.sync);
+  const most = sorted[0] ? sorted[0].compute + sorted[0].exchange + sorted[0].sync : 1;
   fillTable('ops', ['op', 'vertex', 'first step', 'tiles', 'compute', 'exchange', 'sync', 'of all', 'utilisation', ''], sorted.map((r) => [
-    r.name, r.vertex, String(r.first), whole(r.tiles), whole(r.compute), whole(r.exchange), whole(r.sync), percent(r.compute + r.exchange + r.sync, total), r.macs === 0 ? '' : percent(r.macs, r.available), [r.compute / total, r.exchange / total, r.sync / total],
+    r.name, r.vertex, String(r.first), whole(r.tiles), whole(r.compute), whole(r.exchange), whole(r.sync), percent(r.compute + r.exchange + r.sync, total), r.macs === 0 ? '' : percent(r.macs, r.available), [r.compute / most, r.exchange / most, r.sync / most],
   ]), [2, 3, 4, 5, 6, 7, 8]);
 
   const largest = plan.buffers.filter((b) => b.viewOf === undefined).sort((a, b) => b.bytes - a.bytes).slice(0, 50);
