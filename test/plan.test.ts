@@ -178,6 +178,57 @@ describe('a plan of a graph', () => {
   });
 });
 
+/** State of which a fused op computes the new value; `next` is the same by plain arithmetic. */
+const reduced: readonly { readonly name: string; readonly text: string; readonly kind: string; readonly inPlace: boolean; readonly next: (s: Numbers, x: Numbers) => number[] }[] = [
+  {
+    name: 'each row less its sum',
+    text: `graph @g(%x: f32[3,3]) state(%s: f32[3,3] = "s" (1, 2, 3, 4, 5, 6, 7, 8, 9)) {
+      %z = neg %s : f32[3,3] %a = add %s, %x : f32[3,3] %t = reduceSum %a {axes=[1]} : f32[3] %r = reshape %t {shape=[3,1]} : f32[3,1] %y = sub %s, %r : f32[3,3] return "negative" = %z, state(%s = %y) }`,
+    kind: 'row', inPlace: true,
+    next: (s, x) => s.map((v, at) => v - [0, 1, 2].reduce((sum, j) => sum + s[3 * Math.floor(at / 3) + j]! + x[3 * Math.floor(at / 3) + j]!, 0)),
+  },
+  {
+    name: 'sums of rows that are added to it',
+    text: `graph @g(%x: f32[3,3]) state(%s: f32[3] = "s" (1, 2, 3)) {
+      %z = neg %s : f32[3] %a = mul %x, %x : f32[3,3] %t = reduceSum %a {axes=[1]} : f32[3] %y = add %t, %s : f32[3] return "negative" = %z, state(%s = %y) }`,
+    kind: 'reduce', inPlace: true,
+    next: (s, x) => s.map((v, i) => [0, 1, 2].reduce((sum, j) => sum + x[3 * i + j]! ** 2, v)),
+  },
+  {
+    name: 'sums of rows that all of it is a factor of',
+    text: `graph @g(%x: f32[3,3]) state(%s: f32[3] = "s" (1, 2, 3)) {
+      %z = neg %s : f32[3] %a = sub %x, %s : f32[3,3] %q = mul %a, %a : f32[3,3] %y = reduceSum %q {axes=[1]} : f32[3] return "negative" = %z, state(%s = %y) }`,
+    kind: 'reduce', inPlace: false,
+    next: (s, x) => s.map((_, i) => [0, 1, 2].reduce((sum, j) => sum + (x[3 * i + j]! - s[j]!) ** 2, 0)),
+  },
+  {
+    name: 'its product with the input, less the input',
+    text: `graph @g(%x: f32[3,3]) state(%s: f32[3,3] = "s" (1, 2, 3, 4, 5, 6, 7, 8, 9)) {
+      %z = neg %s : f32[3,3] %p = contract %x, %s {spec="mk,kn->mn"} : f32[3,3] %y = sub %p, %x : f32[3,3] return "negative" = %z, state(%s = %y) }`,
+    kind: 'contract', inPlace: false,
+    next: (s, x) => s.map((_, at) => [0, 1, 2].reduce((sum, k) => sum + x[3 * Math.floor(at / 3) + k]! * s[3 * k + (at % 3)]!, -x[at]!)),
+  },
+];
+
+describe('state that a fused op replaces', () => {
+  it.each(reduced)('$name', async ({ text, kind, inPlace, next }) => {
+    const x = [0.5, -1, 2, 1, 0.25, -0.5, 1, 1, -2];
+    const graph = runPipeline(parseGraph(text), testTarget);
+    const fusions = graph.ops.filter((op) => op.attrs['kind'] === kind);
+    expect(fusions.map((op) => op.results.length)).toEqual([1]);
+    const { placements } = plan(graph, testTarget);
+    expect(placements.get(fusions[0]!.results[0]!)!.buffer === placements.get(graph.state[0]!.value)!.buffer).toBe(inPlace);
+    const artifact = await artifactOf({ graph, imported: { bound: {}, dims: {}, warnings: [] } });
+    await using session = await load(artifact, { threads: 2 });
+    let s: Numbers = numbersOf(graph.state[0]!.init as Tensor);
+    for (let run = 0; run < 3; run++) {
+      const { negative } = await session.run({ x: Float32Array.from(x) });
+      expect(numbersOf(negative as Tensor)).toEqual(s.map((v) => -v));
+      s = next(s, x);
+    }
+  });
+});
+
 const shared = join(import.meta.dirname, '../../shared/models');
 const models = existsSync(shared) ? readdirSync(shared).filter((f) => f.endsWith('.onnx')) : [];
 

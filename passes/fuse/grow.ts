@@ -39,7 +39,9 @@ export function growReduce(root: Op, c: Clusters): ReadonlySet<Op> {
   const producer = c.definition(operand);
   // What the root reads second (if anything) must not come from inside; an epilogue must not read what stands before the root.
   if (!producer || !before(producer)) return after;
-  return growBackward(after, c, overlapping ? after.size + 2 : maxOps, (op, set) => before(op) && op.results.every((r) => !c.returned(r) && c.readers(r).every((reader) => set.has(reader) && (reader === root || before(reader)) && !isAfter(reader, root, c))));
+  const readAfter = new Set([...after].flatMap((op) => (op === root ? [] : op.operands)));
+  const apart = (op: Op): boolean => overlapping || !op.operands.some((v) => !isSingle(v) && readAfter.has(v));
+  return growBackward(after, c, overlapping ? after.size + 2 : maxOps, (op, set) => before(op) && apart(op) && op.results.every((r) => !c.returned(r) && c.readers(r).every((reader) => set.has(reader) && (reader === root || before(reader)) && !isAfter(reader, root, c))));
 }
 const isAfter = (op: Op, root: Op, c: Clusters): boolean => c.index(op) > c.index(root);
 
@@ -61,9 +63,17 @@ export function growRow(first: Op, c: Clusters): ReadonlySet<Op> | undefined {
   };
   const results = (set: ReadonlySet<Op>): Value[] => escaping(set, c).filter((v) => sameShape(v.type.shape, full));
   const rejoined = (set: ReadonlySet<Op>): boolean => [...set].some((op) => isMap(op) && hasShape(op, full));
-  const rows = growForward(new Set([first]), c, accept, (set) => rejoined(set) && results(set).length <= 1 && escaping(set, c).length <= maxMapResults);
+  const rows = growForward(new Set([first]), c, accept, (set) => rejoined(set) && !meets(set, full, dropped) && results(set).length <= 1 && escaping(set, c).length <= maxMapResults);
   if (!rejoined(rows)) return undefined;
-  return growBackward(rows, c, maxOps, (op, set) => (isRowReduction(op) || (isMap(op) && hasShape(op, full))) && accept(op) && results(new Set([...set, op])).length <= 2);
+  return growBackward(rows, c, maxOps, (op, set) => (isRowReduction(op) || (isMap(op) && hasShape(op, full))) && accept(op) && !meets(new Set([...set, op]), full, dropped) && results(new Set([...set, op])).length <= 2);
+}
+
+/** Whether ops of the rows and ops of what rows are reduced to read one value from outside: a kernel walks it in one of these ways alone. */
+function meets(set: ReadonlySet<Op>, full: readonly number[], dropped: readonly number[]): boolean {
+  const inside = new Set([...set].flatMap((op) => op.results));
+  const readAt = (shape: readonly number[]): Value[] => [...set].flatMap((op) => (isMap(op) && hasShape(op, shape) ? op.operands.filter((v) => !inside.has(v) && !isSingle(v)) : []));
+  const ofRows = new Set(readAt(full));
+  return readAt(dropped).some((v) => ofRows.has(v));
 }
 
 /** A value of the reduced shape may meet the rows only where broadcasting puts it at its own axes. */
@@ -149,6 +159,7 @@ function growBackward(start: ReadonlySet<Op>, c: Clusters, limit: number, accept
   return set;
 }
 
+const isSingle = (v: Value): boolean => sizeOf(v.type.shape) === 1;
 const hasShape = (op: Op, shape: readonly number[]): boolean => sameShape(op.results[0]!.type.shape, shape);
 
 /** Tensors that a set reads from outside. */

@@ -133,8 +133,8 @@ function frames(ops: readonly Op[], full: readonly number[], axes: readonly numb
     const frame = known.get(p);
     if (frame) known.set(q, frame);
   };
-  // A single element fits both frames, and a constant may be read in both.
-  const free = (v: Value): boolean => sizeOf(v.type.shape) === 1 && v.type.shape.length === 0;
+  // A single element fits both frames and may be read in both.
+  const free = (v: Value): boolean => sizeOf(v.type.shape) === 1;
   for (const op of ops) {
     if (isReduction(op)) {
       mark(op.operands[0]!, 'full');
