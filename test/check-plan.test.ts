@@ -5,6 +5,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Buffer, Compute, Exchange, Plan, Problem } from '../bench/check-plan/plan.ts';
+import { planFromJson } from '../passes/tile/json.ts';
+import { bytesByTile } from '../passes/tile/report.ts';
 import { example, root, tilewright } from './cli-harness.ts';
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] extends readonly (infer E)[] ? Mutable<E>[] : T[K] extends object ? Mutable<T[K]> : T[K] };
@@ -54,6 +56,16 @@ describe('a plan of a training step', { timeout: 60_000 }, () => {
     const { code, stdout } = await check(file, '--model', example);
     expect(code).toBe(0);
     expect(stdout.trim().split('\n').at(-1)).toMatch(/^plan ok: \d+ steps, \d+ buffers, 4 tiles; /);
+  });
+
+  test('takes as many bytes of its fullest tile, at every step, as the planner counts', async () => {
+    const { steps } = JSON.parse((await check(file, '--json')).stdout) as { steps: { step: number; most: number; tile: number }[] };
+    expect(steps).toHaveLength(plan().steps.length);
+    const counted = planFromJson(plan(), file);
+    for (const { step, most, tile } of steps) {
+      const used = bytesByTile(counted, step);
+      expect({ step, most, atTile: used[tile] }).toEqual({ step, most: used.reduce((a, x) => Math.max(a, x), 0), atTile: most });
+    }
   });
 
   test('two tensors that overlap are named, with step and bytes', async () => {

@@ -105,14 +105,7 @@ export function checkMemory(plan: Plan): Problem[] {
   return problems;
 }
 
-/** Bytes that each tile uses of the slots held at a step: the sum of its own slices. */
-export function usedAt(plan: Plan, slices: Slices, step: number): Float64Array {
-  const used = new Float64Array(plan.tiles);
-  for (const b of plan.buffers) if (b.viewOf === undefined && b.birth <= step && step <= b.death) add(used, slices, b, 1);
-  return used;
-}
-
-/** For every step the tile that uses the most. */
+/** For every step the tile that uses the most: on each tile the sum of its own slices of the buffers held. */
 export function useBySteps(plan: Plan, slices: Slices): StepUse[] {
   const steps = Math.max(1, flatSteps(plan.steps).length);
   const own = plan.buffers.filter((b) => b.viewOf === undefined);

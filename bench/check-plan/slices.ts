@@ -9,7 +9,7 @@ export function count(c: Comb): number {
 }
 
 /** The elements of a comb in ascending order. */
-export function elements(c: Comb): Int32Array {
+function elements(c: Comb): Int32Array {
   let list = [c[0]!];
   for (let i = 1; i < c.length; i += 2) list = list.flatMap((from) => Array.from({ length: c[i]! }, (_, k) => from + k * c[i + 1]!));
   return Int32Array.from(list);
