@@ -2,23 +2,23 @@
 import type { Command } from 'commander';
 import { readFileSync } from 'node:fs';
 import { Option } from 'commander';
-import { OverLimit, UserError } from '../ir/diagnostic.ts';
+import { UserError } from '../ir/diagnostic.ts';
 import { evaluate } from '../ir/evaluate.ts';
 import type { Graph } from '../ir/graph.ts';
 import { showType, type Tensor } from '../ir/type.ts';
 import { levelsOf } from '../passes/tile/fit.ts';
 import { planFromJson } from '../passes/tile/json.ts';
-import { digest, planTiles, type Planned } from '../passes/tile/plan.ts';
+import { digest } from '../passes/tile/plan.ts';
 import type { Recompute } from '../passes/tile/recompute.ts';
-import type { TilePlan } from '../ir/tiles.ts';
-import { withConstants } from '../passes/tile/target.ts';
 import { runTiled } from './driver/simulate.ts';
 import type { ImageOptions } from './image.ts';
 import { readInputs, readTensor } from './inputs.ts';
 import { modelInputs, readModelGraph } from './model.ts';
 import { normOf, normOptions, type NormOptions } from './norm.ts';
 import { byteCount, dims, inputPairs, pairs, positive, refuseOption, wholeNumber } from './options.ts';
-import { buildGraph, prepared, readTarget } from './plan/build.ts';
+import { buildGraph, prepared } from './plan/build.ts';
+import { leastRecomputation, type Chosen } from './plan/least-recomputation.ts';
+import { targetHelp, targetOf } from './plan/target.ts';
 import { ms, note, preview, say, sayJson, table, withProgress } from './print.ts';
 import { differenceOf, madeUp, type Difference } from './simulate/judge.ts';
 import { refuseStepOptions, trainOptions, withStepOptions, type StepOptions } from './train/options.ts';
@@ -44,7 +44,7 @@ export function simulateCommand(program: Command): void {
     .command('simulate')
     .description('execute the tile program of a model, or of a step of its training, on simulated tiles: outputs, how far they are from the interpreter’s, bytes of every tile; exit code 3: it does not fit')
     .argument('<model>', 'an .onnx file')
-    .option('--target <name>', 'mk1, mk2, bow, cpu, gpu, or a .json file of your own', 'mk2')
+    .option('--target <name>', targetHelp, 'mk2')
     .option('--tiles <n>', 'another number of tiles', positive)
     .option('--tile-memory <size>', 'other bytes a tile, as 638976 or 256KiB', byteCount)
     .addOption(new Option('--dtype <dtype>', 'how tensors are stored').choices(['f16', 'f32']).default('f32'))
@@ -68,8 +68,10 @@ async function run(model: string, options: Options, command: Command): Promise<v
     model, batch: options.batch ?? 1, dtype: options.dtype ?? 'f32', ...(spec && { norm: spec }), ...(options.train && { train: trainOptions(options, { gradients: true }) }),
     ...(options.dim && { dims: options.dim }), ...(values && { values }),
   });
+  const [first] = simple.inputs;
+  if (options.batch !== undefined && first && first.type.shape[0] !== options.batch) throw new UserError(`--batch ${options.batch}: the input ${first.name ?? ''} of ${model} is ${showType(first.type)}, whose batch is fixed`);
   const given = await readInputs(options.input ?? {}, modelInputs(readModelGraph(model)), images);
-  const { graph, plan, recompute } = options.plan === undefined ? planned(simple, model, options) : planOf(simple, options.plan);
+  const { graph, plan, recompute } = options.plan === undefined ? leastRecomputation(simple, { model, target: await targetOf(options), levels: options.train ? levelsOf(options.recompute) : ['none'], samples: options.batch ?? 1 }) : planOf(simple, options.plan);
   const inputs = madeUp(simple, given, options.seed);
   const missing = simple.inputs.filter((v) => given[v.name ?? ''] === undefined).map((v) => v.name ?? '?');
   const started = performance.now();
@@ -104,24 +106,6 @@ async function run(model: string, options: Options, command: Command): Promise<v
 }
 
 const images: ImageOptions = { size: undefined, layout: undefined, scale: undefined, mean: [], std: [], gray: false };
-
-interface Chosen { readonly graph: Graph; readonly plan: TilePlan; readonly recompute: string }
-
-/** Plans with the least recomputation that fits; throws OverLimit where none does. */
-function planned(simple: Graph, model: string, options: Options): Chosen {
-  const target = withConstants(readTarget(options.target), { ...(options.tiles !== undefined && { tiles: options.tiles }), ...(options.tileMemory !== undefined && { bytesPerTile: options.tileMemory }) });
-  let least: { planned: Planned; recompute: string } | undefined;
-  for (const recompute of options.train ? levelsOf(options.recompute) : (['none'] as const)) {
-    const graph = prepared(simple, recompute);
-    for (const share of [1, 1 / 2, 1 / 8, 1 / 64]) {
-      const p = planTiles(graph, target, { samples: options.batch ?? 1, temporary: share * target.constants.temporary });
-      if (p.fits) return { graph, plan: p.plan, recompute };
-      if (!least || p.plan.memory.total < least.planned.plan.memory.total) least = { planned: p, recompute };
-    }
-  }
-  const { total, limit } = least!.planned.plan.memory;
-  throw new OverLimit(`${model} does not fit ${target.constants.tiles} tiles of ${target.constants.bytesPerTile} bytes (${limit} without slack): the smallest plan found takes ${total} bytes, ${total - limit} over, with recompute ${least!.recompute}; tilewright plan with the same options says what takes them`);
-}
 
 /** A plan from a file, with the graph that it was made for. */
 function planOf(simple: Graph, file: string): Chosen {
