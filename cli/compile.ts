@@ -12,12 +12,16 @@ import type { Graph } from '../ir/graph.ts';
 import { graphText } from '../ir/text.ts';
 import type { NormSpec } from '../passes/norm/options.ts';
 import { passes } from '../passes/pipeline.ts';
+import { recomputeLevels, type Recompute } from '../passes/tile/recompute.ts';
 import { reason } from '../runtime/bytes.ts';
 import type { Features } from '../runtime/features.ts';
 import { readTensor } from './inputs.ts';
+import { modelInputs, readModelGraph } from './model.ts';
 import { normOf, normOptions, type NormOptions } from './norm.ts';
-import { byteCount, dims, featureSets, pairs, refuseOption } from './options.ts';
+import { byteCount, dims, featureSets, pairs, positive, refuseOption } from './options.ts';
+import { targetHelp } from './plan/target.ts';
 import { bytes, ms, note, say, sayJson, withProgress } from './print.ts';
+import { compileForTiles } from './tiles/compile.ts';
 import { showMemory, stepMemory } from './train/memory.ts';
 import { compileTraining, showFit } from './train/model.ts';
 import { refuseStepOptions, trainOptions, withStepOptions, type StepOptions } from './train/options.ts';
@@ -38,11 +42,19 @@ interface Options extends StepOptions, NormOptions {
   readonly stopAfter?: string;
   readonly locations?: boolean;
   readonly json?: boolean;
+  readonly target?: string;
+  readonly tiles?: number;
+  readonly tileMemory?: number;
+  readonly dtype?: 'f16' | 'f32';
+  readonly recompute?: Recompute | 'auto';
 }
+
+/** The stage that makes a tile program, in place of the passes behind it. */
+const place = 'place';
 
 /** Adds the command. */
 export function compileCommand(program: Command): void {
-  const passNames = ['import', ...new Set(passes.map((p) => p.name))];
+  const passNames = ['import', ...new Set(passes.map((p) => p.name)), place];
   const command = program
     .command('compile')
     .description('compile an ONNX model to a folder: model.wasm (or shaders), manifest.json, weights.safetensors, model.js, model.d.ts')
@@ -60,6 +72,12 @@ export function compileCommand(program: Command): void {
     .option('--locations', 'print the ONNX nodes that each op came from')
     .option('--json', 'print facts as JSON')
     .option('--train', 'make a training artifact, with the options below: entries step and eval over one state');
+  command
+    .option('--target <name>', `compile to a tile program for this machine: ${targetHelp}; the folder then holds plan.json and program.txt, and \`tilewright run\` executes them on simulated tiles`)
+    .option('--tiles <n>', 'another number of tiles than the target’s', positive)
+    .option('--tile-memory <size>', 'other bytes a tile, as 638976 or 256KiB', byteCount)
+    .addOption(new Option('--dtype <dtype>', 'how a tile program stores tensors (default: f32)').choices(['f16', 'f32']))
+    .addOption(new Option('--recompute <what>', 'what the backward pass of a tile program computes again (default: auto, the least that fits)').choices([...recomputeLevels, 'auto']));
   command.option('--memory <bytes>', 'limit of the arena of a training step, as 64MiB: as many samples are computed at a time as stay under it', byteCount);
   withStepOptions(normOptions(command).option('--onnx <file>', 'write the rewritten model as ONNX too, in inference form')).action(run);
 }
@@ -86,13 +104,16 @@ async function run(model: string, options: Options, command: Command): Promise<v
     refuseOption(options.train === true, '--onnx', 'does not go with --train: the artifact holds the rewritten model, and exportOnnx puts trained weights into it');
   }
   const folder = options.output ?? basename(model, extname(model));
+  const values = options.value && Object.fromEntries(Object.entries(options.value).map(([name, file]) => [name, readTensor(file)]));
+  if (options.target !== undefined) return forTiles(model, options.target, folder, norm, values, options, command);
+  refuseTileOptions(options, command);
   if (options.stopAfter === undefined) await checkFolder(folder);
   const started = performance.now();
   const seen = new Set<string>();
   let observed = 0;
   const base: CompileOptions = {
     ...(options.dim && { dims: options.dim }),
-    ...(options.value && { values: Object.fromEntries(Object.entries(options.value).map(([name, file]) => [name, readTensor(file)])) }),
+    ...(values && { values }),
     backend: options.backend,
     fallback: options.fallback,
     ...(options.features && { features: options.features }),
@@ -129,6 +150,33 @@ async function run(model: string, options: Options, command: Command): Promise<v
   if (step) say(showMemory(step));
   say(`memory: ${bytes(manifest.memory.weights)} weights, ${bytes(manifest.memory.activations)} activations (${bytes(artifact.program.memory.scheduleBytes)} live at once; ${bytes(manifest.memory.io)} inputs and outputs among them), ${bytes(manifest.memory.scratchPerThread)} scratch a thread`);
 }
+
+/** Compiles to a tile program; options that say how WebAssembly or shaders are made do not go with it. */
+async function forTiles(model: string, target: string, folder: string, norm: NormSpec | undefined, values: CompileOptions['values'], options: Options, command: Command): Promise<void> {
+  for (const name of ['backend', 'features', 'profile', 'memory', 'onnx', 'dumpIr']) refuseOption(command.getOptionValueSource(name) === 'cli', longOf(command, name), 'does not go with --target, which makes a tile program');
+  const asked = [...(options.printAfter ?? []), ...(options.stopAfter === undefined ? [] : [options.stopAfter])].find((name) => name !== place);
+  if (asked !== undefined) throw new UserError(`with --target only the tile program is printed, after ${place}; leave out --target to see the graph after ${asked}`);
+  const write = options.stopAfter === undefined;
+  if (write) await checkFolder(folder);
+  return compileForTiles(model, {
+    target, folder, norm, values, write, dims: options.dim, batch: options.batch ?? fixedBatch(model) ?? 1, dtype: options.dtype ?? 'f32', recompute: options.recompute ?? 'auto', json: options.json ?? false,
+    ...(options.tiles !== undefined && { tiles: options.tiles }), ...(options.tileMemory !== undefined && { tileMemory: options.tileMemory }),
+    train: options.train ? trainOptions(options) : undefined, print: options.printAfter !== undefined || options.stopAfter !== undefined,
+  });
+}
+
+/** The batch of the model's first input, where the model says it. */
+function fixedBatch(model: string): number | undefined {
+  const first = modelInputs(readModelGraph(model))[0]?.dims?.[0];
+  return typeof first === 'number' ? first : undefined;
+}
+
+function refuseTileOptions(options: Options, command: Command): void {
+  for (const name of ['tiles', 'tileMemory', 'dtype', 'recompute'] as const) refuseOption(options[name] !== undefined, longOf(command, name), 'goes with --target');
+  refuseOption(options.printAfter?.includes(place) === true || options.stopAfter === place, place, 'makes the tile program of a target: give --target');
+}
+
+const longOf = (command: Command, name: string): string => command.options.find((o) => o.attributeName() === name)!.long!;
 
 async function writeOnnx(file: string, model: string, norm: NormSpec, { dims, values }: CompileOptions): Promise<void> {
   if (resolve(file) === resolve(model)) throw new UserError(`--onnx ${file} is the model itself; give another file`);

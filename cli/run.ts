@@ -1,20 +1,18 @@
 /** tilewright run: runs an artifact or a model on files. */
-import { readFileSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
 import type { Command } from 'commander';
 import { UserError } from '../ir/diagnostic.ts';
 import { openArtifact } from '../runtime/artifact.ts';
 import { backendOption, placeOf } from './backend.ts';
 import type { Backend } from './driver/compile.ts';
-import { makeFolders } from './driver/folder.ts';
-import { reason } from '../runtime/bytes.ts';
-import { load, writeNpy, type LoadOptions, type Session, type Tensor } from '../runtime/index.ts';
-import { describe } from '../runtime/tensor.ts';
+import { isTileArtifact } from './driver/tile-artifact.ts';
+import { load, type LoadOptions, type Session, type Tensor } from '../runtime/index.ts';
 import type { ImageOptions } from './image.ts';
 import { readInputs, readTensor } from './inputs.ts';
 import { artifactInputs, bestFeatures, compileFor, isArtifact, modelInputs, readModelGraph } from './model.ts';
 import { dims, imageSize, inputPairs, layout, number, numbers, pairs, positive, refuseOption } from './options.ts';
-import { ms, note, numbersOf, preview, say, sayJson, table, withProgress } from './print.ts';
+import { ms, note, say, withProgress } from './print.ts';
+import { readLabels, showOutputs } from './run/outputs.ts';
+import { runTileArtifact } from './tiles/run.ts';
 
 interface Options {
   readonly input?: Record<string, string>;
@@ -64,22 +62,19 @@ async function run(model: string, options: Options): Promise<void> {
   const labels = options.labels === undefined ? undefined : readLabels(options.labels);
   refuseOption(labels !== undefined && options.top === undefined, '--labels', 'names the rows of --top; give --top too');
   refuseOption(options.std?.includes(0) === true, '--std', 'must not hold 0: samples are divided by it');
-  const { session, tensors, compiled, loaded } = await open(model, options);
+  const images = imagesOf(options);
+  if (isArtifact(model) && isTileArtifact(model)) {
+    for (const name of ['dim', 'value', 'threads', 'wide'] as const) refuseOption(options[name] !== undefined, `--${name}`, 'does not go with a tile program, which is executed as it was planned');
+    return runTileArtifact(model, options.input ?? {}, images, { ...options, labels });
+  }
+  const { session, tensors, compiled, loaded } = await open(model, options, images);
   try {
     for (const notice of session.notices) if (session.features !== 'webgpu') note(notice);
     const started = performance.now();
     const outputs = await session.run(tensors);
     const time = performance.now() - started;
-    if (options.output !== undefined) writeOutputs(options.output, outputs);
-    if (options.json) {
-      const facts = Object.fromEntries(Object.entries(outputs).map(([name, t]) => [name, {
-        dtype: t.dtype, shape: t.shape, data: isWide(t) ? Array.from(t.data as BigInt64Array) : numbersOf(t),
-        ...(options.top !== undefined && { top: rowsOf(t).map((row) => best(row, options.top!).map(({ x, i, chance }) => ({ class: labels?.[i] ?? i, probability: chance, score: x }))) }),
-      }]));
-      sayJson({ outputs: facts, compileMs: compiled, loadMs: loaded, runMs: time, threads: session.threads, features: session.features });
-      return;
-    }
-    printOutputs(outputs, options.top, labels);
+    showOutputs(outputs, { ...options, labels }, { compileMs: compiled, loadMs: loaded, runMs: time, threads: session.threads, features: session.features });
+    if (options.json) return;
     const times = [...(compiled === undefined ? [] : [`compiled in ${ms(compiled)}`]), `loaded in ${ms(loaded)}`, `ran in ${ms(time)} on ${placeOf(session)}`];
     say(times.join(', '));
   } finally {
@@ -87,8 +82,9 @@ async function run(model: string, options: Options): Promise<void> {
   }
 }
 
-async function open(model: string, options: Options): Promise<{ session: Session; tensors: Record<string, Tensor>; compiled: number | undefined; loaded: number }> {
-  const images: ImageOptions = { size: options.imageSize, layout: options.layout, scale: options.scale, mean: options.mean ?? [], std: options.std ?? [], gray: options.gray ?? false };
+const imagesOf = (o: Options): ImageOptions => ({ size: o.imageSize, layout: o.layout, scale: o.scale, mean: o.mean ?? [], std: o.std ?? [], gray: o.gray ?? false });
+
+async function open(model: string, options: Options, images: ImageOptions): Promise<{ session: Session; tensors: Record<string, Tensor>; compiled: number | undefined; loaded: number }> {
   const loading: LoadOptions = { ...(options.threads !== undefined && { threads: options.threads }), ...(options.wide && { wide: true }) };
   if (isArtifact(model)) {
     refuseOption(options.dim !== undefined, '--dim', 'goes with an .onnx model: an artifact has its shapes already; compile it again with --dim');
@@ -115,64 +111,4 @@ async function open(model: string, options: Options): Promise<{ session: Session
   const compiled = performance.now() - started;
   const session = await load(artifact, loading);
   return { session, tensors, compiled, loaded: performance.now() - started - compiled };
-}
-
-function writeOutputs(folder: string, outputs: Readonly<Record<string, Tensor>>): void {
-  try {
-    makeFolders(folder);
-    // A name may hold what a file name cannot; names that become equal by that are numbered.
-    const taken = new Set<string>();
-    for (const [name, t] of Object.entries(outputs)) {
-      const base = name.replace(/[^\w.-]+/g, '_');
-      let file = base;
-      for (let n = 2; taken.has(file); n++) file = `${base}.${n}`;
-      taken.add(file);
-      writeFileSync(join(folder, `${file}.npy`), writeNpy(t));
-    }
-  } catch (e) {
-    throw new UserError(`cannot write outputs to ${folder}: ${reason(e)}`);
-  }
-}
-
-const isWide = (t: Tensor): boolean => t.dtype === 'i64' || t.dtype === 'u64';
-
-function printOutputs(outputs: Readonly<Record<string, Tensor>>, top: number | undefined, labels: readonly string[] | undefined): void {
-  for (const [name, t] of Object.entries(outputs)) {
-    if (top === undefined) {
-      say(`${name} ${describe(t)}  ${preview(t)}`);
-      continue;
-    }
-    say(`${name} ${describe(t)}`);
-    const rows = rowsOf(t);
-    rows.forEach((row, n) => {
-      if (rows.length > 1) say(`  row ${n}`);
-      const cells = best(row, top).map(({ x, i, chance }) => [labels?.[i] ?? String(i), `${(100 * chance).toFixed(1)} %`, x.toPrecision(5)]);
-      for (const line of table(['class', 'probability', 'score'], cells, [1, 2])) say(`  ${line}`);
-    });
-  }
-}
-
-function readLabels(path: string): string[] {
-  try {
-    return readFileSync(path, 'utf8').split(/\r?\n/);
-  } catch (e) {
-    throw new UserError(`cannot read ${path}: ${reason(e)}`);
-  }
-}
-
-/** The elements of each row along the innermost axis: one row a sample. */
-function rowsOf(t: Tensor): number[][] {
-  const numbers = numbersOf(t);
-  const width = t.shape.at(-1) ?? 1;
-  return width === 0 ? [] : Array.from({ length: numbers.length / width }, (_, r) => numbers.slice(r * width, (r + 1) * width));
-}
-
-/** The k largest scores of a row with their probabilities: as they are where they add up to 1, else their softmax. */
-function best(scores: readonly number[], k: number): { readonly x: number; readonly i: number; readonly chance: number }[] {
-  const sum = scores.reduce((a, b) => a + b, 0);
-  const areProbabilities = scores.every((x) => x >= 0) && Math.abs(sum - 1) < 1e-3;
-  const largest = scores.reduce((a, b) => Math.max(a, b), -Infinity);
-  const total = scores.reduce((a, b) => a + Math.exp(b - largest), 0);
-  const ranked = scores.map((x, i) => ({ x, i, chance: areProbabilities ? x : Math.exp(x - largest) / total }));
-  return ranked.sort((a, b) => b.x - a.x || a.i - b.i).slice(0, k);
 }

@@ -107,6 +107,7 @@ function checkManifest(manifest: Manifest, where: string): Manifest {
   };
   if (manifest?.format !== 'tilewright') bad('it does not say "format": "tilewright"');
   if (manifest.version !== 1) bad(`its version is ${String(manifest.version)}, expected 1`);
+  if ((manifest.backend as string) === 'tiles') bad('it is one of a tile program, which `tilewright run` executes on simulated tiles');
   for (const key of ['inputs', 'outputs', 'bound', 'weights', 'modules', 'steps'] as const) if (!Array.isArray(manifest[key])) bad(`${key} is missing`);
   const { memory } = manifest;
   const counts = [memory?.scratch, memory?.scratchPerThread, memory?.maxThreads];

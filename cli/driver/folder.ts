@@ -11,8 +11,11 @@ export type Files = Readonly<Record<string, readonly Uint8Array[]>>;
 
 /** The model as ONNX, where training rewrote it. */
 export const rewrittenFile = 'rewritten.onnx';
+/** Of an artifact for tiles: the plan as JSON, and plan and graph as text. */
+export const planFile = 'plan.json';
+export const programFile = 'program.txt';
 
-const ours = (file: string): boolean => ['manifest.json', 'weights.safetensors', 'model.js', 'model.d.ts', rewrittenFile, 'shaders', 'shaders.json', 'wasm'].includes(file) || file.endsWith('.wasm');
+const ours = (file: string): boolean => ['manifest.json', 'weights.safetensors', 'model.js', 'model.d.ts', rewrittenFile, planFile, programFile, 'shaders', 'shaders.json', 'wasm'].includes(file) || file.endsWith('.wasm');
 
 /**
  * Checks that an artifact may be written to a folder: it does not exist, is empty, or holds an artifact and nothing else. Everything else is a

@@ -1,6 +1,6 @@
 /** Inputs to try a tile program on, and how far its results are from the interpreter's. */
 import { UserError } from '../../ir/diagnostic.ts';
-import type { Graph } from '../../ir/graph.ts';
+import type { Graph, Value } from '../../ir/graph.ts';
 import { encodeFloat } from '../../ir/number.ts';
 import { dtypes, isFloat, sameShape, showType, sizeOf, type Tensor, type TensorType } from '../../ir/type.ts';
 import { numbersOf } from '../print.ts';
@@ -31,11 +31,16 @@ export function madeUp(graph: Graph, given: Readonly<Record<string, Tensor>>, se
     const name = v.name ?? '';
     const tensor = given[name];
     if (!tensor) return [name, name === 'lr' && sizeOf(v.type.shape) === 1 ? filled(v.type, () => rate) : filled(v.type, () => (isFloat(v.type.dtype) ? 2 * random() - 1 : Math.floor(2 * random())))];
-    if (!sameShape(tensor.shape, v.type.shape)) throw new UserError(`input ${name} is ${showType(tensor)}, the program takes ${showType(v.type)}; give --batch or --dim for it`);
-    if (tensor.dtype === v.type.dtype) return [name, tensor];
-    const numbers = numbersOf(tensor);
-    return [name, filled(v.type, (i) => numbers[i]!)];
+    return [name, asInput(tensor, v)];
   }));
+}
+
+/** A tensor that is given for an input, in the dtype that the graph stores it in. Another shape is a UserError. */
+export function asInput(tensor: Tensor, { name = '', type }: Value): Tensor {
+  if (!sameShape(tensor.shape, type.shape)) throw new UserError(`input ${name} is ${showType(tensor)}, the program takes ${showType(type)}; give --batch or --dim for it`);
+  if (tensor.dtype === type.dtype) return tensor;
+  const numbers = numbersOf(tensor);
+  return filled(type, (i) => numbers[i]!);
 }
 
 function filled(type: TensorType, at: (i: number) => number): Tensor {
