@@ -1,5 +1,5 @@
 /**
- * The speed of whole networks beside another runtime: `npm run bench -- FOLDER [--threads 1,2] [--runs 10] [--against onnxruntime-web] [--wide]
+ * The speed of whole networks beside another runtime: `npm run bench -- FOLDER [--threads 1,2] [--runs 10] [--against onnxruntime-web] [--wide] [--sync]
  * [--only name,name]`. Prints a line a model and number of threads: medians of interleaved runs, their ratio, and what a second thread gives.
  */
 import { execFileSync } from 'node:child_process';
@@ -14,11 +14,11 @@ const { values: options, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     threads: { type: 'string', default: '1,2' }, runs: { type: 'string', default: '10' }, against: { type: 'string', default: 'onnxruntime-web' },
-    wide: { type: 'boolean', default: false }, only: { type: 'string', default: '' },
+    wide: { type: 'boolean', default: false }, sync: { type: 'boolean', default: false }, only: { type: 'string', default: '' },
   },
 });
 const [folder] = positionals;
-if (folder === undefined) throw new Error('usage: npm run bench -- FOLDER [--threads 1,2] [--runs 10] [--against onnxruntime-web] [--wide] [--only name,name]');
+if (folder === undefined) throw new Error('usage: npm run bench -- FOLDER [--threads 1,2] [--runs 10] [--against onnxruntime-web] [--wide] [--sync] [--only name,name]');
 const only = options.only.split(',').filter((name) => name !== '');
 const entry = fileURLToPath(new URL('../cli/tilewright.js', import.meta.url));
 
@@ -26,7 +26,7 @@ console.log('| model | threads | ours, ms | theirs, ms | ratio | fastest: ours, 
 for (const file of readdirSync(folder).filter((name) => name.endsWith('.onnx')).sort()) {
   const model = basename(file, '.onnx');
   if (only.length > 0 && !only.includes(model)) continue;
-  const args = [entry, 'bench', join(folder, file), '--threads', options.threads, '--against', options.against, '--runs', options.runs, '--json', ...(options.wide ? ['--wide'] : [])];
+  const args = [entry, 'bench', join(folder, file), '--threads', options.threads, '--against', options.against, '--runs', options.runs, '--json', ...(options.wide ? ['--wide'] : []), ...(options.sync ? ['--sync'] : [])];
   const { results } = JSON.parse(execFileSync(process.execPath, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] })) as { readonly results: readonly Result[] };
   const ours = results.filter((r) => r.runtime.startsWith('tilewright'));
   for (const r of ours) {

@@ -25,6 +25,7 @@ interface Options {
   readonly dim?: Record<string, number>;
   readonly value?: Record<string, string>;
   readonly wide?: boolean;
+  readonly sync?: boolean;
   readonly json?: boolean;
 }
 
@@ -58,6 +59,7 @@ export function benchCommand(program: Command): void {
     .option('--dim <symbol=size>', 'size of a symbolic dimension', dims)
     .option('--value <input=file>', 'value of an input that decides shapes', pairs)
     .option('--wide', 'use 256-bit vectors where V8 has them (experimental)')
+    .option('--sync', 'run Tilewright on the calling thread, which then waits, as it does for onnxruntime-web')
     .option('--json', 'print facts as JSON')
     .action(run);
 }
@@ -116,7 +118,7 @@ async function measure(model: string, options: Options, threads: number): Promis
     for (const peer of options.against ?? []) await start(() => openPeer(peer, model, threads));
     // Ours comes last: --wide changes a flag of V8 for modules that are compiled after it.
     await start(async () => {
-      const session = await load(join(folder, 'model'), { threads, wide: options.wide ?? false });
+      const session = await load(join(folder, 'model'), { threads, wide: options.wide ?? false, sync: options.sync ?? false });
       for (const notice of session.notices) note(notice);
       return { name: session.features === 'wide' ? 'tilewright --wide' : session.features === 'webgpu' ? 'tilewright --backend wgsl' : 'tilewright', version: version(), run: (x) => session.run(x), close: () => session.close() };
     });
