@@ -2,7 +2,8 @@
 import { describe, expect, it } from 'vitest';
 import { Builder } from '../ir/builder.ts';
 import type { Graph, Value } from '../ir/graph.ts';
-import type { TensorType } from '../ir/type.ts';
+import { num } from '../ir/op.ts';
+import { bytesOf, type TensorType } from '../ir/type.ts';
 import { trainingStep } from '../passes/train/pipeline.ts';
 import { testTarget } from './ir/target.ts';
 import { checkGradients, model, spread, tensor, train } from './train-harness.ts';
@@ -63,6 +64,33 @@ describe('gradients of control flow', () => {
       return sum(b, b.op('if', [input('cond', [], 'bool'), ...captured], {}, regions)[0]!);
     });
     checkGradients(graph, { cond: tensor([], [cond ? 1 : 0], 'bool') });
+  });
+  /** A recurrent net that reads projections of its inputs, made before the loop, one time step after the other. */
+  const projected = (steps: number, reverse: boolean, axis = 0, rows = steps): Graph => model((b, weight, input) => {
+    const [x, w, u] = [input('x', [rows, 3, 2]), weight('w', [2, 5], spread(10)), weight('u', [5, 5], spread(25, 0.5))];
+    const along = b.contract('tnk,kh->tnh', x, w);
+    const read = axis === 0 ? along : b.transpose(along, [1, 0, 2]);
+    const [last] = loop(b, steps, [b.zeros({ dtype: 'f64', shape: [3, 5] })], [read, u], (r, i, [s], [xs, uu]) =>
+      ({ next: [r.unary('tanh', r.add(r.one('gather', [xs!, reverse ? r.sub(steps - 1, i) : i], { axis }), r.contract('nh,hk->nk', s!, uu!)))] })) as [Value];
+    return b.add(sum(b, b.mul(last, last)), sum(b, b.mul(along, 0.01)));
+  });
+  it.each([
+    ['from the first', projected(4, false)], ['from the last', projected(4, true)], ['along the second axis', projected(4, false, 1)],
+    ['from the last, along the second axis', projected(4, true, 1)], ['not all of them', projected(3, false, 0, 4)], ['not all of them, from the last', projected(3, true, 1, 4)],
+  ])('a loop over rows of what is computed before it: %s', (_, graph) => checkGradients(graph, { x: tensor([4, 3, 2], spread(24)) }));
+  it('a loop that reads a row twice, or besides its rows the whole', () => {
+    const graph = (whole: boolean): Graph => model((b, weight) => sum(b, loop(b, 3, [weight('s', [2], spread(2))], [weight('w', [3, 2], spread(6))], (r, i, [s], [w]) => {
+      const row = (): Value => r.one('gather', [w!, i], { axis: 0 });
+      return { next: [r.add(r.mul(s!, row()), whole ? r.reduce('reduceSum', r.mul(w!, w!), [0]) : r.unary('sin', row()))] };
+    })[0]!));
+    checkGradients(graph(false), {});
+    checkGradients(graph(true), {});
+  });
+  it.each([false, true])('what a step writes grows with the length of such a loop, not with its square (reverse: %s)', (reverse) => {
+    const written = (graph: Graph, times: number): number => graph.ops.reduce((n, op) =>
+      n + times * op.results.reduce((m, r) => m + bytesOf(r.type), 0) + op.regions.reduce((m, region) => m + written(region, times * num(op.attrs, 'trips')), 0), 0);
+    const bytes = (steps: number): number => written(trainingStep(projected(steps, reverse), [], { loss: { kind: 'output', name: 'out' }, optimizer: { kind: 'sgd' } }, testTarget).graph, 1);
+    expect(bytes(64) - bytes(32)).toBe(2 * (bytes(32) - bytes(16)));
   });
   it('a loop whose length is not known is refused by name', () => {
     const graph = model((b, weight) => sum(b, loop(b, 3, [weight('w', [2], [1, 2])], [], (r, _i, [s]) => ({ next: [r.mul(s!, s!)] }), false)[0]!));
