@@ -4,7 +4,7 @@ export type { ArtifactObject, Explain, Recompile, SpecialisationRequest } from '
 export { memorySource, type ByteSource } from './bytes.ts';
 export { InputError, RunError } from './error.ts';
 export { openGpu, type SharedGpu } from './webgpu/device.ts';
-export { NoGpu, ShaderError } from './webgpu/error.ts';
+export { LostGpu, NoGpu, ShaderError } from './webgpu/error.ts';
 export type { InputOf, InputValue, Numbers } from './inputs.ts';
 export type { DTypeName, IoEntry, Manifest } from './manifest.ts';
 export { readNpy, writeNpy } from './npy.ts';

@@ -81,7 +81,8 @@ export interface Manifest {
 
 /** One GPU buffer: the part of the address space from `start` (counted as `address` is elsewhere, less the control block) of this many bytes. */
 export interface Segment {
-  readonly kind: 'constant' | 'state' | 'io' | 'temp';
+  /** `gate`: flags of branches and loops, and the workgroups that their dispatches have, 0 while they do not run. */
+  readonly kind: 'constant' | 'state' | 'io' | 'temp' | 'gate';
   readonly start: number;
   readonly bytes: number;
 }
@@ -92,6 +93,8 @@ export interface Dispatch {
   /** In the order of the shader's bindings: which segment, the first byte in it, and how many. */
   readonly bindings: readonly (readonly [segment: number, offset: number, bytes: number])[];
   readonly workgroups: readonly [x: number, y: number];
+  /** Where its workgroups are read instead, as three 32-bit words: which segment, and the first byte in it. In a branch or a loop of run-time length. */
+  readonly indirect?: readonly [segment: number, offset: number];
   /** Its row in the manifest's list of steps. */
   readonly step: number;
 }

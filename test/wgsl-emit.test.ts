@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { compile } from '../index.ts';
 import { Builder } from '../ir/builder.ts';
 import { Unsupported } from '../ir/diagnostic.ts';
-import type { Graph } from '../ir/graph.ts';
+import type { Graph, Value } from '../ir/graph.ts';
 import type { DType } from '../ir/type.ts';
 import { compiled } from './wgsl-harness.ts';
 
@@ -68,15 +68,22 @@ describe('refused by name', () => {
     expect(e.message).toContain('cast');
   });
 
-  test('loops whose rounds are known at run time only', async () => {
+  const loopOf = (limit: (b: Builder) => Value): Graph => {
     const body = new Builder('body');
     const index = body.input({ dtype: 'i64', shape: [] });
     const state = body.input({ dtype: 'f32', shape: [2] });
     const inner = body.finish([{ name: 'go', value: body.binary('lt', index, 5) }, { name: 's', value: body.add(state, 1) }]);
     const b = new Builder('loop');
-    const [limit, start, init] = [b.input({ dtype: 'i64', shape: [] }, 'n'), b.scalar(1, 'bool'), b.input({ dtype: 'f32', shape: [2] }, 'x')];
-    const [y] = b.op('loop', [limit, start, init], { trips: -1, carried: 1, scans: 0 }, [inner]);
-    expect((await refusal(b.finish([{ name: 'y', value: y! }]))).feature).toBe('loop on WebGPU');
+    const [y] = b.op('loop', [limit(b), b.scalar(1, 'bool'), b.input({ dtype: 'f32', shape: [2] }, 'x')], { trips: -1, carried: 1, scans: 0 }, [inner]);
+    return b.finish([{ name: 'y', value: y! }]);
+  };
+
+  test('loops that nothing bounds, or only large numbers', async () => {
+    const asked = await refusal(loopOf((b) => b.input({ dtype: 'i64', shape: [] }, 'n')));
+    expect([asked.feature, asked.message]).toEqual(['loop on WebGPU', expect.stringContaining('any number of rounds')]);
+    const endless = await refusal(loopOf((b) => b.scalar(2n ** 63n - 1n, 'i64')));
+    expect([endless.feature, endless.message]).toEqual(['loop on WebGPU', expect.stringContaining('any number of rounds')]);
+    expect((await refusal(loopOf((b) => b.scalar(5000, 'i64')))).message).toContain('5000 rounds, more than 4096');
   });
 });
 

@@ -8,6 +8,7 @@ import type { Dispatch, GpuProgram, GpuStep, Segment } from '../../runtime/manif
 import { costOf } from '../../ir/cost.ts';
 import { emitOp } from './emitters.ts';
 import { dispatchSize, Kernel, type KernelCode, type Located } from './kernel.ts';
+import { Gates, setGate } from './gates.ts';
 import { nameOf, ShaderFiles } from './shader-files.ts';
 import { inputBounds } from './ranges.ts';
 
@@ -25,15 +26,17 @@ export interface WgslModule {
 }
 
 /**
- * Emits the shaders of all entries. Everything that WebGPU cannot do (64-bit floats, integers that are not proved to fit 32 bits, loops of unknown length) is Unsupported, with the op and the
+ * Emits the shaders of all entries. Everything that WebGPU cannot do (64-bit floats, integers that are not proved to fit 32 bits, loops that nothing bounds) is Unsupported, with the op and the
  * ONNX nodes that it came from.
  */
 export function emitWgsl(program: TileProgram): WgslModule {
   const bounds = inputBounds(program.entries.map((e) => e.graph ?? program.graph));
   const segments = segmentsOf(program.buffers);
-  const emission = new Emission(program, segments);
+  const emission = new Emission(program, segments, bounds.rounds);
   const rows: StepRow[] = emission.rows;
   const entries = program.entries.map((entry) => emission.entry(entry));
+  const gates = emission.gates.segment();
+  if (gates) segments.push(gates);
   return {
     shaders: emission.files.texts(),
     gpu: {
@@ -69,6 +72,9 @@ function segmentsOf(buffers: readonly Buffer[]): Segment[] {
   return segments;
 }
 
+/** Most rounds of a loop that ends by a condition: each is recorded, whether it runs or not. */
+const mostRounds = 4096;
+
 /** What an adapter has to offer beyond what all do. */
 function limitsOf(segments: readonly Segment[], emission: Emission): GpuProgram['limits'] {
   return {
@@ -91,12 +97,19 @@ class Emission {
   mostInvocations = 0;
   readonly #program: TileProgram;
   readonly #segments: readonly Segment[];
-  readonly #buffers: ReadonlyMap<number, Buffer>;
+  readonly #buffers: Map<number, Buffer>;
+  readonly gates: Gates;
+  /** The flag of the gate that the steps being emitted are behind. */
+  #within: Located | undefined;
+  /** Most rounds of loops that end by a condition. */
+  readonly #rounds: ReadonlyMap<Op, number>;
 
-  constructor(program: TileProgram, segments: readonly Segment[]) {
+  constructor(program: TileProgram, segments: readonly Segment[], rounds: ReadonlyMap<Op, number>) {
     this.#program = program;
     this.#segments = segments;
+    this.#rounds = rounds;
     this.#buffers = new Map(program.buffers.map((b) => [b.id, b]));
+    this.gates = new Gates(segments.length, Math.max(0, ...segments.map((s) => s.start + s.bytes)), this.#buffers);
   }
 
   entry(entry: Entry): Emitted {
@@ -111,7 +124,7 @@ class Emission {
         case 'kernel': return this.#kernel(step.op);
         case 'loop': return this.#loop(step);
         case 'move': return step.from.flatMap((v, i) => this.#move(step.op, v, step.to[i]!));
-        case 'if': throw refused(step.op, 'a choice between branches at run time');
+        case 'if': return this.#if(step);
       }
     });
   }
@@ -138,7 +151,7 @@ class Emission {
         const buffers = ids.map((id) => this.#buffers.get(id)!);
         const segment = this.#segmentAt(buffers[0]!.address);
         const first = Math.min(...buffers.map((b) => b.address));
-        return [segment, first - this.#segments[segment]!.start, Math.max(...buffers.map((b) => b.address + b.bytes)) - first];
+        return [segment, first - (this.#segments[segment]?.start ?? this.gates.start), Math.max(...buffers.map((b) => b.address + b.bytes)) - first];
       });
       this.largestBinding = Math.max(this.largestBinding, ...bindings.map(([, , bytes]) => bytes));
       this.mostBindings = Math.max(this.mostBindings, bindings.length);
@@ -151,14 +164,34 @@ class Emission {
     });
   }
 
-  /** The body as often as the loop runs; its index counts on the GPU. */
+  /** Both branches, each behind a gate. */
+  #if(step: Extract<Step, { kind: 'if' }>): GpuStep[] {
+    const condition = this.#located(step.condition, new Set());
+    const branch = (steps: readonly Step[], when: (c: string) => string): GpuStep[] => this.#behind(step.op, () => this.#steps(steps), [condition], when);
+    return [...branch(step.then, (c) => c), ...branch(step.otherwise, (c) => `!${c}`)];
+  }
+
+  /** The body as often as the loop runs, or may run: then each round is behind a gate. Its index counts on the GPU. */
   #loop(step: Extract<Step, { kind: 'loop' }>): GpuStep[] {
     const trips = num(step.op.attrs, 'trips');
-    if (trips < 0) throw refused(step.op, 'a loop whose number of rounds is known at run time only');
     const start = this.#counter(step.op, step.index, false);
-    const body = this.#steps(step.body);
-    const next = this.#counter(step.op, step.index, true);
-    return [...start, { repeat: trips, body: [...body, ...next] }];
+    const round = (): GpuStep[] => [...this.#steps(step.body), ...this.#counter(step.op, step.index, true)];
+    if (trips >= 0) return [...start, { repeat: trips, body: round() }];
+    const most = this.#rounds.get(step.op) ?? Infinity;
+    if (!(most <= mostRounds)) throw refused(step.op, `a loop that may run ${most < 2 ** 31 - 1 ? `${most} rounds, more than ${mostRounds},` : 'any number of rounds'}`);
+    const [proceed, index, limit] = [step.proceed, step.index, step.limit].map((v) => this.#located(v, new Set())) as [Located, Located, Located];
+    return [...start, { repeat: Math.max(0, most), body: this.#behind(step.op, round, [proceed, index, limit], (go, i, n) => `${go} && ${i} < ${n}`) }];
+  }
+
+  /** What `emit` emits, behind a gate that is open where the condition is true. */
+  #behind(op: Op, emit: () => GpuStep[], operands: readonly Located[], when: (...values: string[]) => string): GpuStep[] {
+    const within = this.#within;
+    this.#within = this.gates.flag();
+    const { gate, steps } = this.gates.close(this.#within, emit());
+    this.#within = within;
+    if (steps.length === 0) return [];
+    const set: Op = { name: 'gate', operands: [], attrs: {}, results: [], regions: [], source: op.source };
+    return [...this.#add(set, [setGate(op, gate, within, operands, when)], { flops: 0, bytes: 4 * (1 + 3 * gate.sizes.length) }), ...steps];
   }
 
   /** Sets a loop's index to 0, or counts on. */
@@ -194,6 +227,7 @@ class Emission {
   }
 
   #segmentAt(address: number): number {
+    if (this.gates.holds(address)) return this.#segments.length;
     return this.#segments.findIndex((s) => address >= s.start && address < s.start + s.bytes);
   }
 

@@ -14,14 +14,15 @@ const assumptions = [32, 31, 24, 16, 8];
 
 /**
  * Proves that every 64-bit integer of these graphs fits 32 bits, if those that come in as inputs have at most some bits, and gives the bounds for inputs. The runtime checks inputs against
- * these. Unsupported, with the op and its nodes, where no bound is enough.
+ * these. Unsupported, with the op and its nodes, where no bound is enough. `rounds`: how often a loop runs at most whose number of rounds is known at run time only; Infinity where nothing bounds it.
  */
-export function inputBounds(graphs: readonly Graph[]): { readonly lo: number; readonly hi: number } {
+export function inputBounds(graphs: readonly Graph[]): { readonly lo: number; readonly hi: number; readonly rounds: ReadonlyMap<Op, number> } {
   const big = graphs.some((g) => [...g.inputs, ...g.updates.map((u) => u.state)].some((v) => isBig(v.type.dtype)));
   for (const [i, bits] of assumptions.entries()) {
     try {
-      for (const g of graphs) new Proof(bits).graph(g, undefined);
-      return { lo: -(2 ** (bits - 1)), hi: 2 ** (bits - 1) - 1 };
+      const proof = new Proof(bits);
+      for (const g of graphs) proof.graph(g, undefined);
+      return { lo: -(2 ** (bits - 1)), hi: 2 ** (bits - 1) - 1, rounds: proof.rounds };
     } catch (e) {
       if (!(e instanceof Unsupported) || !big || i === assumptions.length - 1) throw e;
     }
@@ -48,7 +49,10 @@ const union = (...rs: readonly Range[]): Range => of(...rs.flatMap((r) => [r.lo,
 
 class Proof {
   readonly #bits: number;
+  readonly rounds = new Map<Op, number>();
   readonly #ranges = new Map<Value, Range>();
+  /** Constants that only say how long a loop runs at most: one that is too long is refused as such. */
+  readonly #limits = new Set<Value>();
   constructor(bits: number) {
     this.#bits = bits;
   }
@@ -58,6 +62,7 @@ class Proof {
     graph.inputs.forEach((v, i) => this.#set(v, given?.[i] ?? this.#input(v.type.dtype)));
     const updated = new Set(graph.updates.map((u) => u.state));
     for (const s of graph.state) this.#set(s.value, updated.has(s.value) || s.init === 'zero' ? this.#input(s.value.type.dtype) : contents(s.init));
+    for (const op of graph.ops) if (op.name === 'loop' && num(op.attrs, 'trips') < 0) this.#limits.add(op.operands[0]!);
     for (const op of graph.ops) this.#op(op);
     return graph.outputs.map((o) => this.#of(o.value));
   }
@@ -84,7 +89,7 @@ class Proof {
       const found = (known ? results[i] : undefined) ?? whole;
       // Narrower integers wrap.
       const range = isInteger(d) && !isBig(d) && (found.lo < whole.lo || found.hi > whole.hi) ? whole : found;
-      if (isBig(d)) {
+      if (isBig(d) && !(op.name === 'constant' && this.#limits.has(r))) {
         const held = typeRange(d === 'i64' ? 'i32' : 'u32');
         if (!(range.lo >= held.lo && range.hi <= held.hi)) {
           const from = op.source.length > 0 ? ` of ${op.source.join(', ')}` : '';
@@ -156,7 +161,9 @@ class Proof {
   /** Runs a loop on ranges, round by round, as long as they change and no longer than it does. Where nobody knows how long, what is carried may be all that its type holds. */
   #loop(op: Op, args: readonly Range[]): readonly (Range | undefined)[] {
     const carried = num(op.attrs, 'carried');
-    const trips = num(op.attrs, 'trips');
+    const [limit] = args;
+    if (num(op.attrs, 'trips') < 0) this.rounds.set(op, Math.max(this.rounds.get(op) ?? 0, limit!.hi));
+    const trips = num(op.attrs, 'trips') >= 0 ? num(op.attrs, 'trips') : limit!.hi < 2 ** 24 ? Math.max(0, limit!.hi) : -1;
     const index = { lo: 0, hi: trips >= 0 ? trips : 2 ** 31 - 1 };
     const body = (state: readonly Range[]): Range[] => this.graph(op.regions[0]!, [index, ...state, ...args.slice(2 + carried)]).slice(1);
     let state: readonly Range[] = args.slice(2, 2 + carried);

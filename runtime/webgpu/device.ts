@@ -6,7 +6,7 @@ import { NoGpu } from './error.ts';
 import type { Gpu, GpuAdapter, GpuDevice } from './types.ts';
 
 /** Longest that WebGPU may take to answer, in milliseconds. Compiling shaders on a software adapter takes longest. */
-export const patience = { device: 30_000, pipelines: 300_000, run: 600_000 } as const;
+export const patience = { device: 30_000, pipelines: 300_000, run: 600_000, loss: 1000 } as const;
 
 /** A device and who it is. `own`: it ends with the session. */
 export interface OpenDevice {

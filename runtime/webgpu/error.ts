@@ -10,6 +10,9 @@ export class NoGpu extends InputError {
   }
 }
 
+/** The GPU went away during a run: load the artifact again, and restore a trainer from its last checkpoint. */
+export class LostGpu extends RunError {}
+
 /** A driver rejected a shader. `shader` is its text. */
 export class ShaderError extends RunError {
   readonly shader: string;

@@ -6,15 +6,15 @@ import type { DTypeName, GpuProgram, GpuStep, IoEntry, Manifest } from '../manif
 import { dtypeFacts } from '../tensor.ts';
 import type { Patch, Range } from '../worker.ts';
 import { bounded, patience, type OpenDevice } from './device.ts';
+import { record, walkCalls, type CallTree } from './calls.ts';
+import { LostGpu } from './error.ts';
 import type { Pipeline } from './pipelines.ts';
 import { TimeStamps } from './timestamps.ts';
-import { mapRead, usage, type GpuBindGroup, type GpuBuffer, type GpuCommandEncoder, type GpuComputePass, type GpuDevice, type GpuPipeline } from './types.ts';
+import { mapRead, usage, type GpuBindGroup, type GpuBuffer, type GpuCommandEncoder, type GpuDevice } from './types.ts';
 import { fromWords, toWords } from './words.ts';
 
 const chunkBytes = 1 << 24;
 
-interface Call { readonly pipeline: GpuPipeline; readonly group: GpuBindGroup; readonly x: number; readonly y: number; readonly step: number }
-type CallTree = Call | { readonly repeat: number; readonly body: readonly CallTree[] };
 /** A tensor that the host reads or writes. */
 interface Place { readonly name: string; readonly dtype: DTypeName; readonly buffer: GpuBuffer; readonly offset: number }
 
@@ -24,7 +24,7 @@ export async function makeExecutor(open: OpenDevice, manifest: Manifest, pipelin
   const program = manifest.gpu!;
   device.pushErrorScope('out-of-memory');
   device.pushErrorScope('validation');
-  const buffers = program.segments.map((s) => device.createBuffer({ size: Math.max(256, s.bytes), usage: usage.storage | usage.copySource | usage.copyTarget, label: s.kind }));
+  const buffers = program.segments.map((s) => device.createBuffer({ size: Math.max(256, s.bytes), usage: usage.storage | usage.copySource | usage.copyTarget | (s.kind === 'gate' ? usage.indirect : 0), label: s.kind }));
   const errors = await bounded(Promise.all([device.popErrorScope(), device.popErrorScope()]), patience.device, 'the GPU did not make its buffers');
   const error = errors.find((e) => e !== null);
   if (error) {
@@ -41,7 +41,7 @@ export async function makeExecutor(open: OpenDevice, manifest: Manifest, pipelin
       group = device.createBindGroup({ layout, entries: s.bindings.map(([segment, offset, size], binding) => ({ binding, resource: { buffer: buffers[segment]!, offset, size } })) });
       groups.set(key, group);
     }
-    return { pipeline, group, x: s.workgroups[0], y: s.workgroups[1], step: s.step };
+    return { pipeline, group, x: s.workgroups[0], y: s.workgroups[1], ...(s.indirect && { from: { buffer: buffers[s.indirect[0]]!, offset: s.indirect[1] } }), step: s.step };
   });
   device.pushErrorScope('validation');
   const entries = program.entries.map(tree);
@@ -82,7 +82,7 @@ class GpuExecutor implements Executor {
     });
     this.#failed.catch(() => {});
     void open.device.lost.then(({ reason, message }) => {
-      if (!this.#closed) this.#fail(new RunError(`the GPU device was lost (${reason || 'unknown'}): ${message}`));
+      if (!this.#closed) this.#fail(new LostGpu(`the GPU device was lost (${reason || 'unknown'}): ${message}`));
     });
     if (open.own) open.device.onuncapturederror = (event) => this.#fail(new RunError(`the GPU reports an error: ${event.error.message}`));
     const named: readonly { readonly name: string; readonly address: number; readonly dtype?: DTypeName; readonly shape?: readonly number[] }[] = [...manifest.inputs, ...manifest.outputs, ...(manifest.state ?? []), ...manifest.weights, ...(manifest.entries ?? []).flatMap((e): readonly IoEntry[] => [...e.inputs, ...e.outputs])];
@@ -121,7 +121,7 @@ class GpuExecutor implements Executor {
     const results = await this.#submit(tensors, (encoder) => {
       if (this.#times) return this.#times.record(encoder, calls);
       const pass = encoder.beginComputePass();
-      record(pass, calls);
+      walkCalls(calls, (c) => record(pass, c));
       pass.end();
     });
     const times = tensors.length < reads.length ? await this.#stepTimes() : undefined;
@@ -176,7 +176,9 @@ class GpuExecutor implements Executor {
 
   /** Waits for the GPU, no longer than a run may take, and not for one that is lost. */
   #within<T>(promise: Promise<T>): Promise<T> {
-    const failed = (e: unknown): never => {
+    const failed = async (e: unknown): Promise<never> => {
+      // Of a lost device, what was under way is told before the loss.
+      if (!this.#failure) await bounded(this.#failed, patience.loss, '').catch(() => {});
       const error: RunError = this.#failure ?? new RunError(`the GPU failed: ${e instanceof Error ? e.message : String(e)}`);
       throw error;
     };
@@ -205,15 +207,3 @@ class GpuExecutor implements Executor {
 
 /** Weights were proved when the artifact was compiled. */
 const wholeWords = (dtype: DTypeName): readonly [number, number] => (dtype === 'u64' ? [0, 2 ** 32 - 1] : [-(2 ** 31), 2 ** 31 - 1]);
-
-function record(pass: GpuComputePass, calls: readonly CallTree[]): void {
-  for (const c of calls) {
-    if ('repeat' in c) {
-      for (let i = 0; i < c.repeat; i++) record(pass, c.body);
-      continue;
-    }
-    pass.setPipeline(c.pipeline);
-    pass.setBindGroup(0, c.group);
-    pass.dispatchWorkgroups(c.x, c.y);
-  }
-}

@@ -1,11 +1,9 @@
 /** Times of dispatches, where the adapter has the feature timestamp-query: a pass for each, with a stamp before and after. */
-import { mapRead, usage, type GpuBuffer, type GpuCommandEncoder, type GpuDevice, type GpuQuerySet, type GpuBindGroup, type GpuPipeline } from './types.ts';
+import { record, walkCalls, type CallTree } from './calls.ts';
+import { mapRead, usage, type GpuBuffer, type GpuCommandEncoder, type GpuDevice, type GpuQuerySet } from './types.ts';
 
 /** Stamps of one set: WebGPU's limit. */
 const perSet = 4096;
-
-interface Stamped { readonly pipeline: GpuPipeline; readonly group: GpuBindGroup; readonly x: number; readonly y: number; readonly step: number }
-type Tree = Stamped | { readonly repeat: number; readonly body: readonly Tree[] };
 
 export class TimeStamps {
   readonly #device: GpuDevice;
@@ -22,16 +20,14 @@ export class TimeStamps {
   }
 
   /** Records the calls with stamps around each. */
-  record(encoder: GpuCommandEncoder, calls: readonly Tree[]): void {
+  record(encoder: GpuCommandEncoder, calls: readonly CallTree[]): void {
     this.#pairs = [];
-    this.#walk(calls, (c) => {
+    walkCalls(calls, (c) => {
       const at = this.#pairs.length * 2;
       const set = this.#set(Math.floor(at / perSet));
       this.#pairs.push(c.step);
       const pass = encoder.beginComputePass({ timestampWrites: { querySet: set, beginningOfPassWriteIndex: at % perSet, endOfPassWriteIndex: (at % perSet) + 1 } });
-      pass.setPipeline(c.pipeline);
-      pass.setBindGroup(0, c.group);
-      pass.dispatchWorkgroups(c.x, c.y);
+      record(pass, c);
       pass.end();
     });
     const bytes = Math.max(256, this.#pairs.length * 16);
@@ -68,13 +64,6 @@ export class TimeStamps {
     this.#resolved?.destroy();
     this.#staging?.destroy();
     for (const s of this.#sets) s.destroy();
-  }
-
-  #walk(calls: readonly Tree[], visit: (c: Stamped) => void): void {
-    for (const c of calls) {
-      if ('repeat' in c) for (let i = 0; i < c.repeat; i++) this.#walk(c.body, visit);
-      else visit(c);
-    }
   }
 
   #set(i: number): GpuQuerySet {

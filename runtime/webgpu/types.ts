@@ -59,6 +59,7 @@ export interface GpuComputePass {
   setPipeline(pipeline: GpuPipeline): void;
   setBindGroup(index: number, group: GpuBindGroup): void;
   dispatchWorkgroups(x: number, y?: number, z?: number): void;
+  dispatchWorkgroupsIndirect(buffer: GpuBuffer, offset: number): void;
   end(): void;
 }
 
@@ -70,6 +71,6 @@ export interface GpuCommandEncoder {
 }
 
 /** Bits of GPUBufferUsage, GPUShaderStage and GPUMapMode. */
-export const usage = { mapRead: 0x1, copySource: 0x4, copyTarget: 0x8, storage: 0x80, queryResolve: 0x200 } as const;
+export const usage = { mapRead: 0x1, copySource: 0x4, copyTarget: 0x8, storage: 0x80, indirect: 0x100, queryResolve: 0x200 } as const;
 export const computeStage = 0x4;
 export const mapRead = 0x1;
