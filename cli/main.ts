@@ -10,6 +10,7 @@ import { OverLimit, UserError } from '../ir/diagnostic.ts';
 import type { Graph } from '../ir/graph.ts';
 import { graphText } from '../ir/text.ts';
 import { InputError } from '../runtime/error.ts';
+import { LostGpu } from '../runtime/webgpu/error.ts';
 import { NonFiniteLoss } from '../runtime/trainer.ts';
 import { benchCommand } from './bench.ts';
 import { checkCommand } from './check.ts';
@@ -49,7 +50,7 @@ try {
 /** Prints what went wrong; the exit code says whose mistake it was. */
 function report(error: unknown): number {
   if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : exitUser;
-  if (error instanceof UserError || error instanceof InputError || error instanceof NonFiniteLoss) {
+  if (error instanceof UserError || error instanceof InputError || error instanceof NonFiniteLoss || error instanceof LostGpu) {
     process.stderr.write(`${colors.red('error:')} ${error.message}\n`);
     return error instanceof OverLimit ? exitOverLimit : exitUser;
   }

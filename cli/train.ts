@@ -8,14 +8,17 @@ import { hasCheckpoint, prepareFolder } from '../runtime/checkpoint-files.ts';
 import { batchesOf, plainNormalisation, standardisation, type Augmentation, type Epoch, type Normalisation, type Samples } from '../runtime/data/index.ts';
 import { blends } from '../runtime/data/augment.ts';
 import { loadTrainer, type Trainer } from '../runtime/index.ts';
+import { backendOption } from './backend.ts';
 import { readData, type Reading } from './data/files.ts';
+import type { Backend } from './driver/compile.ts';
 import { resetHead } from './driver/reset-head.ts';
 import { bestFeatures } from './model.ts';
-import { byteCount, dims, number, numbers, positive, wholeNumber } from './options.ts';
+import { byteCount, dims, number, numbers, positive, refuseOption, wholeNumber } from './options.ts';
 import { normOf, normOptions, type NormOptions } from './norm.ts';
 import { note, say, sayJson, withProgress } from './print.ts';
 import { augmentation } from './train/augmentation.ts';
 import { openGradientLog } from './train/gradients.ts';
+import { tellLostGpu } from './train/lost-gpu.ts';
 import { showMemory, stepMemory } from './train/memory.ts';
 import { readMetrics, writeMetrics, type EpochMetrics } from './train/metrics.ts';
 import { compileTraining, showFit, wantedOf } from './train/model.ts';
@@ -50,6 +53,7 @@ interface Options extends StepOptions, NormOptions {
   readonly output?: string;
   readonly dim?: Record<string, number>;
   readonly threads?: number;
+  readonly backend: Backend;
   readonly json?: boolean;
 }
 
@@ -89,19 +93,21 @@ export function trainCommand(program: Command): void {
     .option('--dim <symbol=size>', 'size of a symbolic dimension; may be repeated', dims)
     .option('--memory <bytes>', 'limit of the arena of a step, as 64MiB: as many samples are computed at a time as stay under it', byteCount)
     .option('--threads <n>', 'worker threads (default: the cores of this machine)', positive)
+    .addOption(backendOption())
     .option('--json', 'print what was reached as JSON')
     .action(run);
 }
 
 async function run(model: string, options: Options): Promise<void> {
   const started = performance.now();
+  refuseOption(options.backend === 'wgsl' && options.threads !== undefined, '--threads', 'counts threads of WebAssembly; it does not go with --backend wgsl');
   const folder = checkpointFolder(options);
   checkOutputs(model, options, folder);
   if (folder !== undefined) await prepareFolder(folder);
   const norm = normOf(options);
   const train = trainOptions(options, { soft: options.augment !== undefined && blends(options.augment), gradients: options.logGradients !== undefined });
   const source = options.resetHead === undefined ? model : await resetHead(model, options.resetHead, options.resetHeadSeed === undefined ? {} : { seed: options.resetHeadSeed });
-  const artifact = await withProgress(basename(model), (onProgress) => compileTraining(source, train, options.batch, { ...(options.dim && { dims: options.dim }), features: [bestFeatures()], file: model, ...(norm && { norm }), ...(options.memory !== undefined && { memory: options.memory }), onProgress }));
+  const artifact = await withProgress(basename(model), (onProgress) => compileTraining(source, train, options.batch, { ...(options.dim && { dims: options.dim }), backend: options.backend, features: [bestFeatures()], file: model, ...(norm && { norm }), ...(options.memory !== undefined && { memory: options.memory }), onProgress }));
   for (const w of artifact.warnings) note(`warning: ${w}`);
   if (artifact.fit) note(showFit(artifact.fit));
   const memory = stepMemory(artifact.program, new Map(artifact.manifest.state!.map((s) => [s.name, s.role])));
@@ -146,7 +152,7 @@ async function run(model: string, options: Options): Promise<void> {
         await writeMetrics(report, rows, `${basename(model)}: ${train.optimizer.kind}, batch ${wanted.x.shape[0]}`);
         shown.epoch(metrics);
       },
-    }, position);
+    }, position).catch((e: unknown) => { throw tellLostGpu(e, folder); });
   } finally {
     shown.end();
     interrupt.end();
@@ -154,7 +160,10 @@ async function run(model: string, options: Options): Promise<void> {
   }
   const stopped = reached.epoch < options.epochs;
   // What a checkpoint holds can be gone on with; a model is only written where there is none, or at the end.
-  if (options.output !== undefined && (!stopped || folder === undefined)) await exported(trainer, artifact.rewritten ?? source, options.output, options.average ?? false);
+  if (options.output !== undefined && (!stopped || folder === undefined)) {
+    await exported(trainer, artifact.rewritten ?? source, options.output, options.average ?? false);
+    if (!options.json) say(`wrote ${options.output}`);
+  }
   if (options.json) sayJson({ steps: trainer.step, memory, epochs: rows, output: options.output, seconds: (performance.now() - started) / 1000, threads: trainer.threads, stopped });
   if (!stopped) return;
   note(folder === undefined ? `stopped after step ${trainer.step}${options.output === undefined ? '' : `; the model as it is was written to ${options.output}`}` : `stopped after step ${trainer.step}; go on with --resume ${folder}`);
@@ -213,7 +222,6 @@ function reportFiles(options: Options, folder: string | undefined): { table: str
 async function exported(trainer: Trainer, model: string | Uint8Array, output: string, average: boolean): Promise<void> {
   const write = (): Promise<void> => trainer.exportOnnx(model, output);
   await (average ? trainer.averaged(write) : write());
-  say(`wrote ${output}`);
 }
 
 /** Notes the first Ctrl-C; the second one ends the process, as it would without this. */
