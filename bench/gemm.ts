@@ -37,6 +37,19 @@ function conv(label: string, algorithm: string, c: number, o: number, size: numb
   return { name, flops, kernel: instantiate(features, contraction, b.ops.at(-1)!, [channelsLast(x.type), rows(w.type)], [channelsLast(y.type)]) };
 }
 
+/** The weight gradient of a grouped convolution, of 16 samples in 8 partial sums. */
+function weightGradient(c: number, size: number, kernel: number, stride: number, groups: number): Case | undefined {
+  const name = `weight gradient ${c}->${c} ${kernel}x${kernel}/${stride} on ${size}x${size} groups ${groups}`;
+  if (!name.includes(filter)) return undefined;
+  const pad = (kernel - 1) >> 1;
+  const result = Math.floor((size + 2 * pad - kernel) / stride) + 1;
+  const b = new Builder('bench');
+  const [x, dy] = [b.input(tensorType('f32', [16, c, size, size])), b.input(tensorType('f32', [16, c, result, result]))];
+  const w = b.one('convWeight', [x, dy], { groups, kernel: [kernel, kernel], strides: [stride, stride], pads: [pad, pad, pad, pad], dilations: [1, 1], parts: 8, algorithm: 'direct' });
+  const flops = (2 * dy.type.shape.reduce((n, d) => n * d, 1) * c * kernel * kernel) / groups;
+  return { name, flops, kernel: instantiate(features, contraction, b.ops.at(-1)!, [channelsLast(x.type), channelsLast(dy.type)], [rows(w.type)]) };
+}
+
 function product(spec: string, aShape: readonly number[], bShape: readonly number[]): Case | undefined {
   const name = `contract ${spec} ${aShape.join('x')}`;
   if (!name.includes(filter)) return undefined;
@@ -61,6 +74,7 @@ const cases = [
   ...(['winograd2', 'winograd4'] as const).flatMap((w) => [conv('resnet', w, 64, 64, 56, 3, 1), conv('resnet', w, 128, 128, 28, 3, 1), conv('resnet', w, 256, 256, 14, 3, 1), conv('resnet', w, 512, 512, 7, 3, 1)]),
   ...([[32, 112, 3, 1], [96, 112, 3, 2], [144, 56, 3, 1], [144, 56, 3, 2], [192, 28, 3, 1], [384, 14, 3, 1], [576, 14, 3, 2], [960, 7, 3, 1], [240, 28, 5, 1], [672, 14, 5, 1], [1152, 7, 5, 1], [96, 56, 7, 1], [768, 7, 7, 1]] as const)
     .map(([c, size, kernel, stride]) => conv('depthwise', 'depthwise', c, c, size, kernel, stride, c)),
+  ...([[144, 56, 3, 1, 144], [96, 112, 3, 2, 96], [240, 28, 5, 1, 240], [1152, 7, 5, 1, 1152], [128, 56, 3, 1, 32], [128, 28, 3, 1, 8]] as const).map(([c, size, kernel, stride, groups]) => weightGradient(c, size, kernel, stride, groups)),
 ].filter((c) => c !== undefined);
 
 const peak = peakLoop(features);
