@@ -24,6 +24,9 @@ function rows(graph: Graph): number[] {
   return numbers(evaluate(graph, inputs).outputs.get('out')!);
 }
 
+const root = join(import.meta.dirname, '../../shared/goldens');
+const absent = !existsSync(root);
+
 /** Graphs for a batch of n beside other axes of size 4, whose samples do not meet. */
 const independent: readonly [string, (n: number) => Make][] = [
   ['attention over 4 tokens with 4 heads', (n) => (b, weight, input) => {
@@ -93,6 +96,20 @@ describe('another batch size', () => {
     expect(() => rebindBatch(two(1), 3)).toThrow(/samples of the output "out" do not stand on its first axis/);
   });
   it.each(mixing)('is refused for %s', (_name, make, message) => expect(() => rebindBatch(model(make), 2)).toThrow(message));
+  it.skipIf(absent).each(['mlp-sgd', 'convnet-gc-sgd', 'resnet-gn-adam', 'transformer-adamw', 'nfnet-agc', 'unet-mse'])(absent ? '%s (skipped: ../shared/goldens is not there)' : 'gives each sample of the golden %s the numbers that it has in a part of the batch', async (name) => {
+    const c = await readCase(join(root, name));
+    const { shape, dtype, data } = c.data.get('x')!;
+    const [batch, ...sample] = shape as [number, ...number[]];
+    const size = sizeOf(sample);
+    const { graph } = importModel(c.model, { shapes: { x: [batch, ...sample] } });
+    const [x] = graph.inputs;
+    const of = (g: Graph, from: number, n: number): number[][] => [...evaluate(g, { [x!.name!]: { dtype, shape: [n, ...sample], data: data.slice(from * size, (from + n) * size) } }).outputs.values()].map(numbers);
+    const whole = of(graph, 0, batch);
+    const part = rebindBatch(graph, 1);
+    for (let i = 0; i < batch; i++) {
+      of(part, i, 1).forEach((xs, k) => xs.forEach((v, at) => expect(v, `sample ${i}`).toBeCloseTo(whole[k]![i * xs.length + at]!, 5)));
+    }
+  });
   it('keeps means over samples means', () => {
     const graph = model((b, _weight, input) => {
       const x = input('x', [4, 3]);
@@ -159,8 +176,6 @@ describe('micro-batches', () => {
   });
   it('have to divide the batch', () => expect(() => train(batchNorm(), { optimizer, loss, microBatch: 4, joinWithinMicroBatch: true }, 1, 1, () => inputs)).toThrow(/a batch of 6 does not divide into micro-batches of 4/));
 
-  const root = join(import.meta.dirname, '../../shared/goldens');
-  const absent = !existsSync(root);
   it.skipIf(absent).each(['transformer-adamw', 'nfnet-agc', 'unet-mse'])(absent ? '%s (skipped: ../shared/goldens is not there)' : 'give the numbers of the golden %s', async (name) => {
     const c = await readCase(join(root, name));
     const imported = importModel(c.model, { shapes: { x: c.data.get('x')!.shape } });
