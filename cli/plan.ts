@@ -9,15 +9,17 @@ import { fitPlan, levelsOf, type Trial } from '../passes/tile/fit.ts';
 import { planFromJson, planToJson } from '../passes/tile/json.ts';
 import { planTiles, type Planned } from '../passes/tile/plan.ts';
 import type { Recompute } from '../passes/tile/recompute.ts';
-import { withConstants, type TileTarget } from '../passes/tile/target.ts';
+import type { TileTarget } from '../passes/tile/target.ts';
 import { wasmTarget } from './driver/target.ts';
 import { readTensor } from './inputs.ts';
 import { normOf, normOptions, type NormOptions } from './norm.ts';
 import { dims, number, pairs, positive } from './options.ts';
-import { buildGraph, prepared, readTarget, type Wanted } from './plan/build.ts';
+import { buildGraph, prepared, type Wanted } from './plan/build.ts';
 import { comparePlans, onnxDigest, requireSameModel } from './plan/compare.ts';
+import { withFindings } from './plan/host.ts';
 import { planHtml } from './plan/html.ts';
 import { showDifference, showPeak, showPlan, showTrials, showVertices } from './plan/show.ts';
+import { targetHelp, targetOf } from './plan/target.ts';
 import { say } from './print.ts';
 import { boundBatch } from './train/model.ts';
 import { refuseStepOptions, trainOptions, withStepOptions, type StepOptions } from './train/options.ts';
@@ -52,7 +54,7 @@ export function planCommand(program: Command): void {
     .command('plan')
     .description('plan a model, or a step of its training, for a machine of tiles: memory of every tile, cycles, what limits them; exit code 0: it fits, 3: it does not')
     .argument('<model>', 'an .onnx file')
-    .option('--target <name>', 'mk1, mk2, bow, cpu, gpu, or a .json file of your own', 'mk2')
+    .option('--target <name>', targetHelp, 'mk2')
     .option('--tiles <n>', 'another number of tiles', positive)
     .option('--tile-memory <size>', 'other bytes a tile, as 638976 or 256KiB', memorySize)
     .option('--temporary <share>', 'share of a tile that the temporaries of one op may take (default: the target’s)', number)
@@ -70,9 +72,9 @@ export function planCommand(program: Command): void {
   normOptions(withStepOptions(command)).action(run);
 }
 
-function run(model: string, options: Options, command: Command): void {
+async function run(model: string, options: Options, command: Command): Promise<void> {
   if (!options.train) refuseStepOptionsButBatch(command);
-  const target = targetOf(options);
+  const target = await targetOf(options);
   if (options.difference !== undefined && options.against === undefined) throw new UserError('--difference goes with --against, which names the plan to compare with');
   const other = options.against === undefined ? undefined : readPlan(options.against);
   const onnx = onnxDigest(model);
@@ -101,7 +103,7 @@ function run(model: string, options: Options, command: Command): void {
   const fit = fitPlan(planAt, { batches: options.fit ? consideredBatches : [batch], recompute: levels, temporary: options.temporary === undefined ? narrower.map((f) => f * share) : [share] });
   const chosen = fit.best ?? fit.trials.reduce((a, b) => (b.planned.plan.memory.total < a.planned.plan.memory.total ? b : a));
   report(chosen, fit.trials, target, options);
-  const plan = { ...chosen.planned.plan, onnx };
+  const plan = { ...withFindings(chosen.planned.plan, target), onnx };
   if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(planToJson(plan))}\n`);
   if (options.html !== undefined) writeFileSync(options.html, planHtml(plan, target, chosen.recompute, other && { plan: other, file: options.against! }));
   if (options.difference !== undefined) writeFileSync(options.difference, `${JSON.stringify(comparePlans(plan, other!))}\n`);
@@ -145,10 +147,6 @@ function requireProof(wanted: Omit<Wanted, 'batch'>): void {
     const where = verdict.op.source[0] ?? verdict.op.name;
     throw new UserError(`--fit chooses the micro-batch, which changes the result of this model: ${where}: ${verdict.reason}. Rewrite its normalizations (--norm group:32 or --norm group:4+proxy), or plan one batch without --fit`);
   }
-}
-
-function targetOf(options: Options): TileTarget {
-  return withConstants(readTarget(options.target), { ...(options.tiles !== undefined && { tiles: options.tiles }), ...(options.tileMemory !== undefined && { bytesPerTile: options.tileMemory }) });
 }
 
 function readPlan(file: string): ReturnType<typeof planFromJson> {

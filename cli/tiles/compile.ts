@@ -1,6 +1,4 @@
 /** tilewright compile --target: from a model to a tile program, and the artifact that holds it. */
-import { createHash } from 'node:crypto';
-import { readFileSync } from 'node:fs';
 import { printTileProgram } from '../../ir/tile-text.ts';
 import type { Tensor } from '../../ir/type.ts';
 import type { NormSpec } from '../../passes/norm/options.ts';
@@ -10,6 +8,8 @@ import type { TrainOptions } from '../../passes/train/options.ts';
 import { writeFolder } from '../driver/folder.ts';
 import { tileArtifact } from '../driver/tile-artifact.ts';
 import { buildGraph } from '../plan/build.ts';
+import { onnxDigest } from '../plan/compare.ts';
+import { withFindings } from '../plan/host.ts';
 import { leastRecomputation } from '../plan/least-recomputation.ts';
 import { targetOf, type TargetOptions } from '../plan/target.ts';
 import { ms, say, sayJson, withProgress } from '../print.ts';
@@ -41,7 +41,7 @@ export async function compileForTiles(model: string, c: TileCompilation): Promis
     report('place', 1, 2);
     return Promise.resolve(leastRecomputation(simple, { model, target, levels: c.train ? levelsOf(c.recompute) : ['none'], samples: c.batch }));
   });
-  const program = { graph, plan: { ...plan, onnx: createHash('sha256').update(readFileSync(model)).digest('hex') } };
+  const program = { graph, plan: { ...withFindings(plan, target), onnx: onnxDigest(model) } };
   if (c.print) say(`// after place\n${printTileProgram(program).text}`);
   if (!c.write) return;
   const { manifest, files } = tileArtifact(program, target, recompute);
