@@ -1,5 +1,5 @@
 /**
- * Trains the networks of bench:train from one seed on 1, 2 and 3 threads, and compares losses, outputs and all state to the bit.
+ * Trains the networks of bench:train, the residual ones on batches of 16, from one seed on 1, 2 and 3 threads, and compares losses, outputs and all state to the bit.
  * npm run bench:threads -- [--steps 200] [--threads 1,2,3] [--only TEXT]
  */
 import { createHash } from 'node:crypto';
@@ -11,10 +11,12 @@ import { convnet, numbers, resnet20 } from './train-networks.ts';
 
 const { values } = parseArgs({ options: { steps: { type: 'string', default: '200' }, threads: { type: 'string', default: '1,2,3' }, only: { type: 'string', default: '' } } });
 const steps = Number(values.steps);
+/** Samples of a step of the residual networks: enough for kernels to be cut into chunks for every thread. */
+const resnetBatch = 16;
 /** Steps between two looks at all state. */
 const every = 50;
 
-for (const network of [convnet(), resnet20('batch'), resnet20('group')].filter((n) => n.name.includes(values.only))) {
+for (const network of [resnet20('group', resnetBatch), resnet20('batch', resnetBatch), convnet()].filter((n) => n.name.includes(values.only))) {
   const optimizer = { kind: 'sgd', momentum: 0.9, nesterov: true, weightDecay: 5e-4, gc: {}, agc: { lambda: 0.02 } } as const;
   const artifact = await compile(network.model, { file: network.name, features: [bestFeatures()], train: { loss: { kind: 'crossEntropy' }, optimizer } });
   const digests: string[] = [];

@@ -106,7 +106,7 @@ export function smallNet(norm: 'batch' | 'group', seed: number, batch: number): 
 }
 
 /** ResNet-20 for 32x32 images (He et al. 2015), with projections where the shape changes. */
-export function resnet20(norm: 'batch' | 'group'): Network {
+export function resnet20(norm: 'batch' | 'group', batch = 64): Network {
   const net = new Net();
   let x = net.op('Relu', [net.norm(net.conv('x', 'conv1', [3, 16, 3, 1], false), 'norm1', 16, norm)]);
   let channels = 16;
@@ -122,5 +122,5 @@ export function resnet20(norm: 'batch' | 'group'): Network {
     }
   }
   x = net.op('Flatten', [net.op('GlobalAveragePool', [x])], { axis: 1 });
-  return net.finish(net.linear(x, 'fc', 64, 10), `ResNet-20 with ${norm} norm, batch 64 of 3x32x32`, [64, 3, 32, 32], { kind: 'resnet20', norm });
+  return net.finish(net.linear(x, 'fc', 64, 10), `ResNet-20 with ${norm} norm, batch ${batch} of 3x32x32`, [batch, 3, 32, 32], { kind: 'resnet20', norm });
 }
