@@ -13,6 +13,7 @@ import { eliminateDeadCode } from '../passes/eliminate-dead-code.ts';
 import { joinAffine } from '../passes/join-affine.ts';
 import { plan } from '../passes/plan.ts';
 import { rebuildCheapValues } from '../passes/rebuild-cheap-values.ts';
+import { passes, runPipeline } from '../passes/pipeline.ts';
 import { selectAlgorithms } from '../passes/select-algorithms.ts';
 import { splitReductions } from '../passes/split-reductions.ts';
 import { splitWeightGradients } from '../passes/split-weight-gradients.ts';
@@ -81,6 +82,16 @@ describe('join-affine', () => {
     const after = expectSame(graph, join, inputs, 1e-5);
     expect(after.ops.filter((op) => sizeOf(op.results[0]!.type.shape) === 2 * 8 * 6 * 7).map((op) => op.name)).toEqual(['mul', 'add', 'reshape']);
   });
+  test('what follows the norm over groups is computed before the groups, and is one op with one result', () => {
+    const inputs = { x: random([2, 8, 6, 7], 1), mean: small([2, 4, 1, 1, 1], 2), rate: small([2, 4, 1, 1, 1], 3), g: small([1, 4, 2, 1, 1], 4), s: small([1, 4, 2, 1, 1], 5), m: small([1, 4, 2, 1, 1], 6), f: small([1, 4, 2, 1, 1], 7) };
+    const graph = graphOf(inputs, (b, [x, mean, rate, g, s, m, f]) => {
+      const n = b.add(b.mul(b.mul(b.sub(b.reshape(x!, [2, 4, 2, 6, 7]), mean!), rate!), g!), s!);
+      return [b.reshape(b.mul(b.sub(b.mul(n, b.unary('sigmoid', n)), m!), f!), [2, 8, 6, 7])];
+    });
+    const after = expectSame(graph, (g) => runPipeline(g, wasmTarget), inputs, 1e-5);
+    const large = after.ops.filter((op) => op.name === 'fused' && op.results.some((r) => sizeOf(r.type.shape) === 2 * 8 * 6 * 7));
+    expect(large.map((op) => [op.attrs['kind'], op.results.length])).toEqual([['map', 1]]);
+  });
   test('broadcasts and signs count as what they repeat and change', () => {
     const inputs = { x: random([4, 3, 8, 8], 1), m: small([4, 3, 1, 1], 2), s: small([4, 1, 1, 1], 3) };
     const graph = graphOf(inputs, (b, [x, m, s]) => [b.sub(b.mul(b.neg(b.add(b.broadcast(s!, [4, 3, 8, 8]), x!)), m!), s!)]);
@@ -121,6 +132,25 @@ test('sums that read the same tensors are one op', () => {
   const program = plan(after, wasmTarget);
   const got = runProgram(program, inputs);
   for (const [name, t] of evaluate(graph, inputs).outputs) t.data.forEach((v, i) => expect(Number(got.get(name)!.data[i])).toBeCloseTo(Number(v), 4));
+});
+
+test('what a map alone reads is computed in it', () => {
+  const inputs = { x: random([4, 60], 1), y: random([4, 60], 2), a: random([4, 1], 3) };
+  const graph = graphOf(inputs, (b, [x, y, a]) => [b.add(b.mul(x!, a!), b.mul(b.unary('exp', y!), a!))]);
+  const after = expectSame(graph, fuse, inputs, 1e-5);
+  expect(after.ops.map((op) => op.name)).toEqual(['fused']);
+});
+
+test('no fused op has a result that nobody reads, though passes before fusion leave readers behind', () => {
+  const inputs = { x: random([4, 60], 1), a: random([4, 1], 2), c: random([4, 1], 3) };
+  const graph = graphOf(inputs, (b, [x, a, c]) => {
+    const scaled = b.mul(x!, a!);
+    b.reshape(b.add(scaled, a!), [2, 120]);
+    return [b.add(scaled, c!)];
+  });
+  const last = passes.slice(passes.findIndex((p) => p.name === 'rebuild-cheap-values'));
+  const after = expectSame(graph, (g) => runPipeline(g, wasmTarget, { passes: last }), inputs, 1e-5);
+  expect(after.ops.map((op) => op.results.length)).toEqual([1]);
 });
 
 test('weight gradients are sums over parts of the batch', () => {
