@@ -1,8 +1,8 @@
 /**
- * What a GPU reaches: npm run bench:gpu -- [--size 4096] [--runs 5] [--json]
+ * What a GPU reaches: npm run bench:gpu -- [--size 4096] [--runs 5] [--matmul] [--json]
  *
  * The rate of a loop that computes in registers alone (the most that f32 WGSL gives here), and of products, convolutions of ResNet-50 and their weight gradients as the compiler emits them. Times
- * are those of the GPU's own clock (timestamp-query), the median of the runs. Weights and inputs are made here; results are compared with plain sums at some places.
+ * are those of the GPU's own clock (timestamp-query), the median of the runs. Weights and inputs are made here; results are compared with plain sums at some places. `--matmul`: the matrix product alone.
  */
 import { parseArgs } from 'node:util';
 import { artifactOf } from '../cli/driver/compile.ts';
@@ -16,10 +16,10 @@ import { runPipeline } from '../passes/pipeline.ts';
 import { load, openGpu, type SharedGpu } from '../runtime/index.ts';
 import { computeStage, usage } from '../runtime/webgpu/types.ts';
 
-const { values } = parseArgs({ options: { size: { type: 'string', default: '4096' }, runs: { type: 'string', default: '5' }, json: { type: 'boolean', default: false } } });
+const { values } = parseArgs({ options: { size: { type: 'string', default: '4096' }, runs: { type: 'string', default: '5' }, matmul: { type: 'boolean', default: false }, json: { type: 'boolean', default: false } } });
 const [size, runs] = [Number(values.size), Number(values.runs)];
 if (!(Number.isInteger(size) && size >= 16) || !(Number.isInteger(runs) && runs >= 1)) {
-  console.error('usage: npm run bench:gpu -- [--size 4096] [--runs 5] [--json]');
+  console.error('usage: npm run bench:gpu -- [--size 4096] [--runs 5] [--matmul] [--json]');
   process.exit(2);
 }
 
@@ -39,7 +39,7 @@ const gpu = await openGpu();
 try {
   const peak = await registerRate(gpu);
   const rows = [];
-  for (const c of cases) rows.push({ name: c.name, ...(await measure(gpu, c)) });
+  for (const c of values.matmul ? cases.slice(0, 1) : cases) rows.push({ name: c.name, ...(await measure(gpu, c)) });
   if (values.json) sayJson({ adapter: gpu.adapter, registers: peak, cases: rows });
   else {
     say(`${gpu.adapter}: ${peak.toFixed(1)} GFLOP/s in registers alone; median of ${runs} runs`);

@@ -94,10 +94,11 @@ describe.skipIf(!chromiumPath)(chromiumPath ? 'in Chromium' : 'in Chromium (skip
     return page.workers().length === 0;
   }
 
-  test('the runtime is small', () => {
+  test('the runtime is small, WebGPU and training included', () => {
     const file = readFileSync(place('bundle/runtime.js'));
     const packed = gzipSync(file, { level: 9 }).length;
     console.log(`runtime: ${file.length} bytes minified, ${packed} bytes gzipped`);
+    for (const part of ['requestAdapter', 'trainStep']) expect(file.includes(part)).toBe(true);
     expect(packed).toBeLessThan(60_000);
   });
 

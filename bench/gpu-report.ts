@@ -1,0 +1,153 @@
+/**
+ * What a GPU does with this compiler, in one command from this repository alone: npm run gpu-report -- [--quick] [--runs 5] [--output FILE.md] [--json FILE]
+ *
+ * Makes its models from a seed, as `tilewright new resnet-50 --seed 0` does; compiles them for WebGPU and WebAssembly; compares what both compute; times the GPU, and prints a table with the
+ * adapter's name. `--quick` scales everything down, for adapters that compute on the CPU: those rank nothing. Exit code 1 where results differ, 2 where there is no GPU.
+ */
+import { spawnSync } from 'node:child_process';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { dirname, join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { compile, version, type Artifact, type Backend, type CompileOptions } from '../cli/driver/compile.ts';
+import { note, say } from '../cli/print.ts';
+import { median } from '../cli/statistics.ts';
+import { onnxBytes } from '../frontend/onnx/write.ts';
+import { initialValues, zooModel, type ZooOptions } from '../frontend/zoo/index.ts';
+import { load, loadTrainer, openGpu, type SharedGpu } from '../runtime/index.ts';
+import { describeRun, isSoftware, markdown, type Check, type Report, type Timing } from './gpu-report/table.ts';
+
+const usage = 'usage: npm run gpu-report -- [--quick] [--runs 5] [--output FILE.md] [--json FILE]';
+const { values } = parseArgs({ options: { quick: { type: 'boolean', default: false }, runs: { type: 'string' }, output: { type: 'string', short: 'o' }, json: { type: 'string' } } });
+const { quick } = values;
+const runs = Number(values.runs ?? (quick ? 1 : 5));
+if (!Number.isInteger(runs) || runs < 1) stop(usage);
+
+const gpu = await openGpu().catch((e: unknown) => stop(e instanceof Error ? e.message : String(e)));
+const software = isSoftware(gpu.adapter);
+if (software && !quick) {
+  gpu.close();
+  stop(`the adapter ${gpu.adapter} computes on the CPU: its times rank nothing, and take hours. --quick runs the same checks on small sizes`);
+}
+const checks: Check[] = [];
+const timings: Timing[] = [];
+try {
+  progress('matrix product');
+  timings.push(product(quick ? 128 : 4096));
+  progress('ResNet-50, inference');
+  timings.push(await inference(gpu, quick ? { batch: 2, side: 32 } : { batch: 32, side: 224 }));
+  progress('ResNet-20, training');
+  timings.push(await training(gpu, quick ? 4 : 256));
+} finally {
+  gpu.close();
+}
+const report: Report = {
+  adapter: gpu.adapter, software, quick, runs, version: `tilewright ${version()}`, node: process.version, system: `${process.platform} ${process.arch}, ${availableParallelism()} CPU threads`, checks, timings,
+};
+const text = markdown(report);
+say(text);
+for (const [file, content] of [[values.output, `${text}\n`], [values.json, `${JSON.stringify(report, null, 1)}\n`]] as const) {
+  if (file === undefined) continue;
+  mkdirSync(dirname(file), { recursive: true });
+  writeFileSync(file, content);
+}
+if (checks.some((c) => !c.equal)) process.exitCode = 1;
+
+/** A square product against a loop that computes in registers alone; bench/gpu.ts measures both in a process of its own. */
+function product(size: number): Timing {
+  const { status, stdout, stderr } = spawnSync(process.execPath, [join(import.meta.dirname, 'gpu.ts'), '--size', String(size), '--runs', String(runs), '--matmul', '--json'], { encoding: 'utf8', timeout: 600_000, maxBuffer: 2 ** 24 });
+  if (status !== 0) throw new Error(`bench/gpu.ts failed: ${stderr}`);
+  const { registers, cases } = JSON.parse(stdout) as { registers: number; cases: { name: string; ms: number; gflops: number }[] };
+  const [matmul] = cases;
+  // It compares elements with plain sums itself, and fails where they differ.
+  checks.push({ name: matmul!.name, against: 'plain sums, at some elements', difference: undefined, equal: true });
+  return { name: matmul!.name, ms: matmul!.ms, rate: matmul!.gflops, unit: 'GFLOP/s', remark: `${((100 * matmul!.gflops) / registers).toFixed(0)} % of the ${registers.toFixed(0)} GFLOP/s of a WGSL loop in registers alone` };
+}
+
+/** Images a second of ResNet-50, with its inputs sent and its results read back. */
+async function inference(on: SharedGpu, { batch, side }: { readonly batch: number; readonly side: number }): Promise<Timing> {
+  const model = seeded('resnet-50', { image: [3, side, side] });
+  const x = noise(batch * 3 * side * side, 1);
+  const results: Float32Array[] = [];
+  const times: number[] = [];
+  for (const backend of ['wasm', 'wgsl'] as const) {
+    await using session = await load(await compiled(model, backend, { dims: { n: batch } }), { gpu: on });
+    for (let i = 0; i <= (backend === 'wgsl' ? runs : 0); i++) {
+      const begun = performance.now();
+      const [y] = Object.values(await session.run({ x }));
+      if (i === 0) results.push(y!.data as Float32Array);
+      else times.push(performance.now() - begun);
+    }
+  }
+  const name = `ResNet-50, ${side}x${side}, batch ${batch}`;
+  checks.push(compared(`${name}: logits`, results[1]!, results[0]!));
+  const ms = median(times);
+  return { name: `${name}, inference`, ms, rate: (batch * 1000) / ms, unit: 'images/s', remark: 'input sent and result read back' };
+}
+
+/** Steps a second of ResNet-20 with SGD and momentum on 32x32 pictures. */
+async function training(on: SharedGpu, batch: number): Promise<Timing> {
+  const model = seeded('resnet-20', { training: true });
+  const inputs = { x: noise(batch * 3 * 32 * 32, 2), y: BigInt64Array.from({ length: batch }, (_, i) => BigInt((i * 7) % 10)) };
+  const results: { readonly losses: readonly number[]; readonly weights: readonly number[] }[] = [];
+  const times: number[] = [];
+  for (const backend of ['wasm', 'wgsl'] as const) {
+    const trainer = await loadTrainer(await compiled(model, backend, { dims: { n: batch }, train: { loss: { kind: 'crossEntropy' }, optimizer: { kind: 'sgd', momentum: 0.9 } } }), { gpu: on, lr: 0.01 });
+    const losses: number[] = [];
+    let weights: number[] = [];
+    for (let i = 0; i < (backend === 'wgsl' ? 2 + runs : 2); i++) {
+      const begun = performance.now();
+      const { loss } = await trainer.trainStep(inputs);
+      const took = performance.now() - begun;
+      if (i >= 2) times.push(took);
+      else losses.push(loss);
+      if (i === 1) weights = [...(await trainer.parameters()).values()].flatMap((t) => Array.from(t.data, Number));
+    }
+    results.push({ losses, weights });
+    await trainer.close();
+  }
+  const name = `ResNet-20, 32x32, batch ${batch}`;
+  const [onWasm, onGpu] = results;
+  checks.push(compared(`${name}: losses of two steps`, onGpu!.losses, onWasm!.losses), compared(`${name}: weights after them`, onGpu!.weights, onWasm!.weights));
+  const ms = median(times);
+  return { name: `${name}, training`, ms, rate: 1000 / ms, unit: 'steps/s', remark: 'SGD with momentum; batch sent, loss and logits read back' };
+}
+
+function compiled(model: Uint8Array, backend: Backend, options: CompileOptions): Promise<Artifact> {
+  return compile(model, { ...options, backend, features: ['relaxed', 'simd'] });
+}
+
+function seeded(architecture: string, options: ZooOptions): Uint8Array {
+  return onnxBytes(zooModel(architecture, options), (w) => initialValues(w, 0));
+}
+
+/** Numbers between -1 and 1 that follow from a seed. */
+function noise(count: number, seed: number): Float32Array<ArrayBuffer> {
+  let state = seed;
+  return Float32Array.from({ length: count }, () => {
+    state = (state * 16807 + 11) % 2147483647;
+    return (2 * state) / 2147483647 - 1;
+  });
+}
+
+/** Compares results of the two backends, which add in different orders, by their largest difference relative to the largest number. */
+function compared(name: string, gpuResult: ArrayLike<number>, wasmResult: ArrayLike<number>): Check {
+  let [difference, largest] = [0, 0];
+  for (let i = 0; i < wasmResult.length; i++) {
+    const apart = Math.abs(gpuResult[i]! - wasmResult[i]!);
+    // A NaN is as far off as can be.
+    difference = Math.max(difference, Number.isNaN(apart) ? Infinity : apart);
+    largest = Math.max(largest, Math.abs(wasmResult[i]!));
+  }
+  const relative = difference / largest;
+  return { name, against: 'WebAssembly on this machine', difference: relative, equal: gpuResult.length === wasmResult.length && relative <= 1e-3 };
+}
+
+function progress(stage: string): void {
+  if (process.stderr.isTTY) note(`${describeRun({ adapter: gpu.adapter, quick, runs })}: ${stage} …`);
+}
+
+function stop(message: string): never {
+  console.error(message);
+  process.exit(2);
+}
