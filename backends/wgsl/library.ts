@@ -8,6 +8,15 @@ import { smallFloatFunctions } from './small-floats.ts';
 const functions: Readonly<Record<string, string>> = {
   float_of: 'fn float_of(bits: u32) -> f32 { return bitcast<f32>(bits); }',
   is_nan: 'fn is_nan(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u; }',
+  // Unsigned numbers in the order of what they stand for; NaN, all one, is above all numbers, and both zeroes are one.
+  sort_key_f32: `fn sort_key_f32(x: f32) -> u32 {
+  let bits = bitcast<u32>(x);
+  if (is_nan(x)) { return 0xffffffffu; }
+  if ((bits & 0x7fffffffu) == 0u) { return 0x80000000u; }
+  return select(bits | 0x80000000u, ~bits, (bits & 0x80000000u) != 0u);
+}`,
+  sort_key_i32: 'fn sort_key_i32(x: i32) -> u32 { return bitcast<u32>(x) ^ 0x80000000u; }',
+  sort_key_u32: 'fn sort_key_u32(x: u32) -> u32 { return x; }',
   max_nan: 'fn max_nan(a: f32, b: f32) -> f32 { return select(b, a, a > b || is_nan(a)); }',
   min_nan: 'fn min_nan(a: f32, b: f32) -> f32 { return select(b, a, a < b || is_nan(a)); }',
   // Drivers may take NaN for any number.

@@ -1,8 +1,9 @@
-/** topK: an invocation for each element finds the rank of its own and writes it there. */
+/** topK: of short lines, and of those that no workgroup holds, an invocation for each element finds the rank of its own and writes it there; others are sorted. */
 import type { Op } from '../../ir/graph.ts';
 import { flag, num } from '../../ir/op.ts';
 import { sizeOf } from '../../ir/type.ts';
 import { positions } from './elements.ts';
+import { emitBitonic } from './bitonic.ts';
 import { Kernel, type KernelCode, type Located } from './kernel.ts';
 import { registerOf } from './types.ts';
 
@@ -10,12 +11,14 @@ const lanes = 64;
 
 export function emitSort(op: Op, operands: readonly Located[], results: readonly Located[]): KernelCode[] {
   const [x] = operands as [Located];
+  if (sizeOf(x.type.shape) === 0 || num(op.attrs, 'k') === 0) return [];
+  const sorted = emitBitonic(op, operands, results);
+  if (sorted) return [sorted];
   const kernel = new Kernel(op, operands, results);
   const { w } = kernel;
   const { shape, dtype } = x.type;
   const [axis, k] = [num(op.attrs, 'axis'), num(op.attrs, 'k')];
   const count = sizeOf(shape);
-  if (count === 0 || k === 0) return [];
   w.line(`let element = group * ${lanes} + lane;`);
   w.line(`if (element >= ${count}) { return; }`);
   const index = positions(w, 'element', shape, x.strides);
