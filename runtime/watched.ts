@@ -1,5 +1,4 @@
 /** Threads that a thread of its own watches over, for a host that sleeps while they work: it could not be told that one of them ended. Node alone. */
-import type * as NodeWorkers from 'node:worker_threads';
 import type { control } from './control.ts';
 import { codeOf, spawn, type Body, type Thread } from './spawn.ts';
 
@@ -32,7 +31,7 @@ export function spawnWatched<Init, Out>(body: Body<Init, never, Out>, inits: rea
 
 /** Runs in the watching thread: see worker.ts for what it may use. */
 const watcher = <Init, Out>(init: WatchInit<Init>, post: (message: WatchMessage<Out>) => void): void => {
-  const { Worker } = process.getBuiltinModule('node:worker_threads') as typeof NodeWorkers;
+  const { Worker } = process.getBuiltinModule('node:worker_threads');
   const { control: at } = init;
   const cells = new Int32Array(init.memory.buffer);
   init.inits.forEach((workerData, thread) => {
