@@ -16,9 +16,9 @@ export interface IoEntry {
 export interface StateEntry extends IoEntry {
   /**
    * `parameter`: a weight that is trained. `statistic`: a running statistic of a norm. `moment`: the optimizer's. `average`: the moving average of a
-   * parameter. `counter`: the number of updates so far. `seed`: what random numbers are drawn by, set by the host.
+   * parameter. `counter`: the number of updates so far. `seed`: what random numbers are drawn by, set by the host. `scale`: an automatic loss scale, and the good steps since it changed.
    */
-  readonly role: 'parameter' | 'statistic' | 'moment' | 'average' | 'counter' | 'seed';
+  readonly role: 'parameter' | 'statistic' | 'moment' | 'average' | 'counter' | 'seed' | 'scale';
 }
 
 /**

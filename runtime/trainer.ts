@@ -124,7 +124,9 @@ class EngineTrainer implements Trainer {
       const value = Number(loss?.data[0]);
       // The step itself has left its state alone then.
       if (!Number.isFinite(value)) throw new NonFiniteLoss(`the loss of step ${this.step + 1} is ${value}: ${await this.#cause(given)}. The state is as it was before that step`);
-      this.step++;
+      // An automatic loss scale skips steps, and only the state knows which.
+      if (this.#named('scale').length > 0) await this.reload();
+      else this.step++;
       return { loss: value, outputs };
     });
   }

@@ -2,6 +2,7 @@ import type { Graph } from '../../ir/graph.ts';
 import type { ImportedModel } from '../../frontend/index.ts';
 import { averageName } from '../../passes/train/average-weights.ts';
 import { stepName } from '../../passes/train/count-steps.ts';
+import { goodStepsName, scaleName } from '../../passes/train/scale-loss.ts';
 import { seedName } from '../../passes/train/seed-random-ops.ts';
 import type { StateEntry } from '../../runtime/manifest.ts';
 
@@ -13,6 +14,6 @@ export function stateRoles(step: Graph, { graph, statistics }: Pick<ImportedMode
   return new Map(step.state.map(({ name }): [string, StateEntry['role']] => {
     const own = brought.get(name);
     if (own) return [name, running.has(own.value) ? 'statistic' : 'parameter'];
-    return [name, name === stepName ? 'counter' : name === seedName ? 'seed' : averages.has(name) ? 'average' : 'moment'];
+    return [name, name === stepName ? 'counter' : name === seedName ? 'seed' : name === scaleName || name === goodStepsName ? 'scale' : averages.has(name) ? 'average' : 'moment'];
   }));
 }

@@ -2,7 +2,7 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { UserError } from '../../ir/diagnostic.ts';
 import { optimizerNamed } from '../../passes/train/named-optimizers.ts';
-import type { CentralizationSpec, LossSpec, OptimizerSpec, TrainOptions } from '../../passes/train/options.ts';
+import type { CentralizationSpec, LossScaleSpec, LossSpec, OptimizerSpec, TrainOptions } from '../../passes/train/options.ts';
 import { number, numbers, positive, wholeNumber } from '../options.ts';
 
 export interface StepOptions {
@@ -33,6 +33,8 @@ export interface StepOptions {
   readonly batch?: number;
   readonly microBatch?: number;
   readonly allowBatchDependence?: boolean;
+  readonly lossScale?: LossScaleSpec;
+  readonly precision?: 'f32' | 'mixed';
 }
 
 const losses: Readonly<Record<string, LossSpec['kind']>> = { 'cross-entropy': 'crossEntropy', mse: 'mse', mae: 'mae', huber: 'huber', bce: 'binaryCrossEntropy' };
@@ -62,6 +64,8 @@ export function withStepOptions(command: Command): Command {
     .option('--clip-value <x>', 'largest magnitude of an element of a gradient', number)
     .option('--ema <share>', 'keep a moving average of the weights: this share of the old value', number)
     .option('--sam <radius>', 'sharpness-aware minimisation', number)
+    .option('--loss-scale <factor>', 'multiply the loss by this before it is differentiated, and divide gradients by it: a number, or auto, which doubles after 2000 good steps and halves where a gradient overflows, skipping that step', lossScale)
+    .addOption(new Option('--precision <which>', 'mixed: forward and backward pass store f16; parameters, statistics and moments stay f32').choices(['f32', 'mixed']))
     .option('--train-only <patterns>', 'the parameters that are trained (default: all float initializers but single numbers without a path as their name)', patterns)
     .option('--freeze <patterns>', 'parameters that keep their values', patterns)
     .option('--batch <n>', 'samples of a step (default: what the model has)', positive)
@@ -85,6 +89,8 @@ export function trainOptions(o: StepOptions, more: { readonly soft?: boolean; re
     ...(o.trainOnly && { only: o.trainOnly }),
     ...(o.freeze && { freeze: o.freeze }),
     ...(o.microBatch !== undefined && { microBatch: o.microBatch }),
+    ...(o.lossScale && { lossScale: o.lossScale }),
+    ...(o.precision && { precision: o.precision }),
     ...(o.allowBatchDependence && { joinWithinMicroBatch: true }),
     ...(more.gradients && { gradients: true }),
   };
@@ -152,6 +158,13 @@ function optimizerOf(o: StepOptions): OptimizerSpec {
   };
   return spec;
 }
+
+const lossScale = (text: string): LossScaleSpec => {
+  if (text === 'auto') return { kind: 'auto' };
+  const factor = number(text);
+  if (factor <= 0) throw new InvalidArgumentError('expected a positive number, or auto');
+  return { kind: 'static', factor };
+};
 
 const betas = (text: string): [number, number] => {
   const list = numbers(text);

@@ -11,13 +11,13 @@ const wide: ReadonlySet<string> = new Set(['reduceSum', 'moments', 'reduceProd']
 
 /**
  * Stores f32 tensors as f16. Contractions add up in f32 and round once (docs/ir.md); sums and moments give f32 results, which become f16 where they meet a larger f16 tensor. Inputs of one
- * element (the learning rate) stay f32. Regions of control flow keep f32 inside: what goes in and out is cast.
+ * element (the learning rate) stay f32. With `masters` inputs and state stay f32 and are cast where they are read, those of rank below 2 where they meet a larger tensor; outputs stay f32 too. Regions of control flow keep f32 inside: what goes in and out is cast.
  */
-export function storeHalf(graph: Graph): Graph {
+export function storeHalf(graph: Graph, { masters = false }: { readonly masters?: boolean } = {}): Graph {
   const b = new Builder(graph.name);
   const map = new Map<Value, Value>();
   const at = (v: Value): Value => map.get(v) ?? v;
-  const narrowed = (v: Value): Value => (v.type.dtype === 'f32' && sizeOf(v.type.shape) > 1 ? { type: { dtype: 'f16', shape: v.type.shape }, name: v.name } : v);
+  const narrowed = (v: Value): Value => (!masters && v.type.dtype === 'f32' && sizeOf(v.type.shape) > 1 ? { type: { dtype: 'f16', shape: v.type.shape }, name: v.name } : v);
   const inputs = graph.inputs.map(narrowed);
   graph.inputs.forEach((v, i) => map.set(v, inputs[i]!));
   const state = graph.state.map((s): State => {
@@ -26,15 +26,17 @@ export function storeHalf(graph: Graph): Graph {
     return value === s.value ? s : { ...s, value, init: s.init === 'zero' ? 'zero' : rounded(s.init) };
   });
   b.adopt({ inputs, state });
+  if (masters) for (const v of [...inputs, ...state.map((s) => s.value)]) if (v.type.dtype === 'f32' && v.type.shape.length > 1) map.set(v, b.cast(v, 'f16'));
   for (const op of graph.ops) {
     b.source = op.source;
     const made = halved(b, op, op.operands.map(at));
     op.results.forEach((r, i) => map.set(r, made[i]!));
   }
-  const done = b.finish(graph.outputs.map((o) => ({ name: o.name, value: at(o.value) })));
+  const done = b.finish(graph.outputs.map((o) => ({ name: o.name, value: masters ? as(b, at(o.value), o.value) : at(o.value) })));
   const tail = new Builder('');
   const updates = graph.updates.map((u) => {
-    const [to, value] = [at(u.state), at(u.value)];
+    if (masters && u.state === u.value) return u;
+    const [to, value] = [masters ? u.state : at(u.state), at(u.value)];
     return { state: to, value: to.type.dtype === value.type.dtype ? value : tail.cast(value, to.type.dtype) };
   });
   return { ...done, ops: [...done.ops, ...tail.ops], updates };

@@ -10,6 +10,7 @@ import { lossCount, lossSum, targetType } from './loss.ts';
 import type { LossSpec } from './options.ts';
 import { cutGraph, LoopBody, unstack } from './sample-loop.ts';
 import { followSamples } from './samples.ts';
+import { lossScaleOf } from './scale-loss.ts';
 
 export interface Accumulation {
   readonly loss: LossSpec;
@@ -42,6 +43,7 @@ export function accumulateGradients(graph: Graph, options: Accumulation): Graph 
   return extend(bare, (x) => {
     const { b } = x;
     const target = x.input(targetName, targetType(loss, judged.type));
+    const scale = lossScaleOf(graph);
     const divisor = lossCount(b, loss, judged.type, target);
     const parameters = declaredParameters(graph);
     const fed = dependents(prefix, parameters.map((p) => p.value));
@@ -56,7 +58,7 @@ export function accumulateGradients(graph: Graph, options: Accumulation): Graph 
     const inside = (v: Value): Value => model.get(cut.at(v))!;
     const targets = loop.slice(b, target, target.type.shape.map((size, a) => (a === 0 ? [{ size, mark: 'n' }] : [{ size, mark: 'other' }])), samples.batch, microBatch);
     const part = lossSum(loop.b, loss, inside(judged), targets);
-    const share = loop.capture(b.div(1, divisor));
+    const share = loop.capture(b.div(scale ? b.cast(scale, divisor.type.dtype) : 1, divisor));
     const wanted = [...loop.captured].filter(([outer]) => fed.has(outer) && isFloat(outer.type.dtype)).map(([, v]) => v);
     const cotangents = backward(loop.b, loop.b.ops, new Map([[part, share]]), wanted);
 

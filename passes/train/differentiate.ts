@@ -5,12 +5,13 @@ import { showType, sizeOf } from '../../ir/type.ts';
 import { backward, describe } from './backward.ts';
 import { declaredParameters } from './declare-parameters.ts';
 import { extend, gradientName } from './extend.ts';
+import { lossScaleOf } from './scale-loss.ts';
 
 /** The output that holds the loss. */
 export const lossName = 'loss';
 
 /**
- * Adds the gradient of the output `loss` for each declared parameter, as an output named after it (`w.grad`). Gradients of a weight that is used several times
+ * Adds the gradient of the output `loss`, times its scale if it has one, for each declared parameter, as an output named after it (`w.grad`). Gradients of a weight that is used several times
  * and of broadcasting sum. A parameter that the loss does not depend on gets none and stays as it is; where only ops without a gradient lead from it to the loss, that is an error which names the op.
  */
 export function differentiate(graph: Graph): Graph {
@@ -21,7 +22,8 @@ export function differentiate(graph: Graph): Graph {
   const trained = parameters.filter((p) => connected.has(p.value));
   if (trained.length === 0) throw new UserError(`the loss (${showType(loss.type)}) depends on none of the parameters`);
   return extend(graph, ({ b, output }) => {
-    const one = b.broadcast(b.scalar(1, loss.type.dtype), loss.type.shape);
+    const scale = lossScaleOf(graph);
+    const one = b.broadcast(scale ? b.cast(scale, loss.type.dtype) : b.scalar(1, loss.type.dtype), loss.type.shape);
     const gradients = backward(b, graph.ops, new Map([[loss, one]]), trained.map((p) => p.value));
     for (const p of trained) {
       const gradient = gradients.get(p.value) ?? blocked(graph, p.name, p.value, connected);

@@ -69,6 +69,12 @@ export type OptimizerSpec = RuleSpec & {
   readonly sam?: number;
 };
 
+/**
+ * The factor that the loss is multiplied by before it is differentiated, and gradients are divided by: small gradients then stay above what f16 can hold. `auto` finds it: it doubles after `every` steps
+ * (2000) whose gradients were finite, and halves where one was not, in which case the step changes nothing; it starts at `initial` (2^16).
+ */
+export type LossScaleSpec = { readonly kind: 'static'; readonly factor: number } | { readonly kind: 'auto'; readonly initial?: number; readonly every?: number };
+
 /** What is trained, and how. */
 export interface TrainOptions {
   readonly loss: LossSpec;
@@ -87,6 +93,11 @@ export interface TrainOptions {
   readonly microBatch?: number;
   /** Lets batch norms join the samples of a micro-batch alone, in place of refusing micro-batches. */
   readonly joinWithinMicroBatch?: boolean;
+  readonly lossScale?: LossScaleSpec;
+  /**
+   * `mixed`: forward and backward pass store tensors as f16 (contractions add up in f32, statistics, sums and the loss are f32), while parameters, statistics and moments stay f32. f32 unless given.
+   */
+  readonly precision?: 'f32' | 'mixed';
   /** The step also returns each parameter's gradient, as `name.grad`. */
   readonly gradients?: boolean;
 }

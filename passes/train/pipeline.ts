@@ -8,6 +8,7 @@ import { foldConstants } from '../fold-constants.ts';
 import { joinAffine } from '../join-affine.ts';
 import { runPipeline, type Pass, type PipelineOptions } from '../pipeline.ts';
 import { simplify } from '../simplify.ts';
+import { storeHalf } from '../tile/store-half.ts';
 import { accumulateGradients } from './accumulate-gradients.ts';
 import { addLoss } from './add-loss.ts';
 import { averageWeights } from './average-weights.ts';
@@ -25,6 +26,7 @@ import type { TrainOptions } from './options.ts';
 import { rebindBatch } from './rebind-batch.ts';
 import { followSamples } from './samples.ts';
 import { saveLoopStates } from './save-loop-states.ts';
+import { adaptLossScale, declareLossScale, unscaleGradients } from './scale-loss.ts';
 import { seedRandomOps } from './seed-random-ops.ts';
 import { sharpenGradients } from './sharpen-gradients.ts';
 import { inferUnits, type Unit, type Units } from './units.ts';
@@ -68,10 +70,19 @@ function forwardPasses(statistics: readonly Statistic[], options: TrainOptions):
 
 /** Loss and gradients, of the whole batch at once or in a loop over parts of it. */
 function gradientPasses(options: TrainOptions): Pass[] {
-  const { loss, output, microBatch } = options;
-  if (microBatch !== undefined) return [pass('accumulate-gradients', (g) => accumulateGradients(g, { loss, output, microBatch, joinWithin: options.joinWithinMicroBatch ?? false }))];
-  // The loss is not simplified before it is differentiated: max(x, 0) and relu(x) have other slopes at 0.
-  return [pass('add-loss', (g) => addLoss(g, loss, output)), pass('differentiate', differentiate)];
+  const { loss, output, microBatch, lossScale } = options;
+  return [
+    pass('store-half', (g) => (options.precision === 'mixed' ? storeHalf(g, { masters: true }) : g)),
+    pass('declare-loss-scale', (g) => declareLossScale(g, lossScale)),
+    ...differentiation(),
+    pass('unscale-gradients', (g) => unscaleGradients(g, lossScale)),
+  ];
+
+  function differentiation(): Pass[] {
+    if (microBatch !== undefined) return [pass('accumulate-gradients', (g) => accumulateGradients(g, { loss, output, microBatch, joinWithin: options.joinWithinMicroBatch ?? false }))];
+    // The loss is not simplified before it is differentiated: max(x, 0) and relu(x) have other slopes at 0.
+    return [pass('add-loss', (g) => addLoss(g, loss, output)), pass('differentiate', differentiate)];
+  }
 }
 
 function stepPasses(options: TrainOptions, units: Units): Pass[] {
@@ -82,6 +93,7 @@ function stepPasses(options: TrainOptions, units: Units): Pass[] {
     pass('name-gradients', nameGradients),
     pass('eliminate-dead-code', eliminateDeadCode),
     pass('sharpen-gradients', (g) => sharpenGradients(g, optimizer.sam)),
+    pass('adapt-loss-scale', (g) => adaptLossScale(g, options.lossScale)),
     pass('clip-gradients', (g) => clipGradients(g, optimizer, units)),
     pass('decay-weights', (g) => decayWeights(g, optimizer)),
     pass('centralize-gradients', (g) => centralizeGradients(g, optimizer.gc, units)),
