@@ -43,7 +43,7 @@ interface Options extends StepOptions, NormOptions {
 }
 
 /** Samples at a time that --fit considers. */
-const consideredBatches = [1, 2, 4, 8, 12, 16, 20, 24, 32];
+const consideredBatches = [1, 2, 4, 8, 12, 16, 18, 20, 24, 32];
 /** Shares of a tile for temporaries that --fit considers beside the target's own. */
 const narrower = [1, 0.5];
 const exitDoesNotFit = 3;

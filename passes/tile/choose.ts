@@ -4,6 +4,7 @@ import { countOf, elementsOf, lastOf, type Cut, type Division, type Spread, type
 import { combAt, divisionFrom, equalParts, isLocal, isShare, largestSlice, operandSpread, resultSpread } from './divide.ts';
 import { estimate, modelOf, type Estimate, type Model } from './estimate.ts';
 import { judge, searchSplits, type Split } from './search.ts';
+import { changes, inSerial, overTime, serialOptions, timesOf } from './serial.ts';
 import type { TileTarget } from './target.ts';
 import { walkOf, type Walk } from './walk.ts';
 
@@ -22,24 +23,32 @@ export interface Choice {
   readonly temporary: number;
 }
 
-/** Splits that were searched, by what an op computes: blocks of a network repeat. */
+/** Searches by target, bound and what an op computes: blocks of a network repeat, and plans at other levels of recomputation have the same ops. */
+const searches = new WeakMap<TileTarget, Map<string, { readonly model: Model; readonly splits: readonly Split[] }>>();
+
+/** Chooses among splits that were searched. */
 export class Chooser {
   readonly #target: TileTarget;
   readonly #bound: number;
-  readonly #models = new Map<string, { readonly model: Model; readonly splits: readonly Split[] }>();
+  readonly #searched: Map<string, { readonly model: Model; readonly splits: readonly Split[] }>;
   /** Ops whose temporaries do not fit under the bound. */
   readonly relaxed: { readonly op: Op; readonly bytes: number }[] = [];
 
   constructor(target: TileTarget, bound: number) {
     this.#target = target;
     this.#bound = bound;
+    this.#searched = searches.get(target) ?? new Map();
+    searches.set(target, this.#searched);
   }
 
-  /** `homes`: where the operands lie. `free`: operands that can still be moved to where this op reads them, if their parts are shares of the tiles. */
-  choose(op: Op, homes: readonly Spread[], free: readonly boolean[]): Choice {
+  /**
+   * `homes`: where the operands lie. `free`: operands that can still be moved to where this op reads them, if their parts are shares of the tiles. `repeats`: the op may be split in time. `bound`: bytes of
+   * temporaries for this op, where they are fewer than for others.
+   */
+  choose(op: Op, homes: readonly Spread[], free: readonly boolean[], repeats: boolean, bound = this.#bound): Choice {
     const walk = walkOf(op);
     const key = keyOf(op);
-    const searched = this.#models.get(key) ?? this.#search(walk, key);
+    const searched = this.#search(walk, key, bound, false);
     const model: Model = { ...searched.model, walk };
     const bytes = op.operands.map((v, k) => model.operandBytes[k]! * v.type.shape.reduce((n, d) => n * d, 1));
     const inherited = [...bytes.keys()].filter((k) => bytes[k]! >= 64).sort((a, b) => bytes[b]! - bytes[a]!).slice(0, 3);
@@ -51,17 +60,27 @@ export class Chooser {
     const light = walk.kind === 'map' || walk.kind === 'move';
     const own = searched.splits.slice(0, light ? 1 : 4).map((s) => divisionOf(walk, s));
     const options = [...candidates, ...own].map((d) => this.#judge(model, d, homes, free));
-    const fitting = options.filter((o) => o.temporary <= this.#bound);
+    let fitting = options.filter((o) => o.temporary <= bound);
+    if (fitting.length === 0 && repeats) {
+      const serial = this.#search(walk, key, bound, true).splits.map((s) => inSerial(divisionOf(walk, s), walk.vars[s.serial!.at]!.name, walk.vars[s.serial!.at]!.size, s.serial!.times));
+      options.push(...serial.flatMap((d) => (overTime(resultSpread(walk, d, op.results[0]!.type.shape)) ? [this.#judge(model, d, homes, free)] : [])));
+      fitting = options.filter((o) => o.temporary <= bound);
+    }
     const best = (fitting.length > 0 ? fitting : options).reduce((a, b) => ((fitting.length > 0 ? b.cycles < a.cycles : b.temporary < a.temporary) ? b : a));
     if (fitting.length === 0) this.relaxed.push({ op, bytes: best.temporary });
     return best;
   }
 
-  #search(walk: Walk, key: string): { model: Model; splits: Split[] } {
+  #search(walk: Walk, op: string, bound: number, serial: boolean): { readonly model: Model; readonly splits: readonly Split[] } {
+    const key = `${bound} ${serial} ${op}`;
+    const known = this.#searched.get(key);
+    if (known) return known;
     const model = modelOf(walk);
-    const splits = walk.vars.length === 0 ? [judge(model, this.#target, [])] : searchSplits(model, this.#target, this.#bound, 8);
+    const splits = serial
+      ? serialOptions(model).flatMap((s) => searchSplits(model, this.#target, bound, 2, s)).sort((a, b) => Number(a.temporary > bound) - Number(b.temporary > bound) || a.cycles - b.cycles).slice(0, 4)
+      : walk.vars.length === 0 ? [judge(model, this.#target, [])] : searchSplits(model, this.#target, bound, 8);
     const found = { model, splits };
-    this.#models.set(key, found);
+    this.#searched.set(key, found);
     return found;
   }
 
@@ -74,8 +93,16 @@ export class Chooser {
       return cut ? Math.max(...cut.combs.map(countOf)) : v.size;
     });
     const flat = division.flat ? Math.max(...division.ranges['flat']!.combs.map(countOf)) : undefined;
-    const needs = op.operands.map((v, k) => operandSpread(walk, division, k, v.type.shape));
-    const local = needs.map((need, k) => isLocal(need, homes[k]!) || (free[k]! && isShare(need, op.operands[k]!.type.shape, t.constants.tiles)));
+    const times = timesOf(division);
+    // What stays the same in all serial parts has no dim in time.
+    const needs = op.operands.map((v, k) => {
+      const need = operandSpread(walk, division, k, v.type.shape);
+      return changes(need) ? need : overTime(need)!;
+    });
+    const local = needs.map((need, k) => {
+      const all = overTime(need);
+      return all !== undefined && (isLocal(all, homes[k]!) || (free[k]! && !changes(need) && isShare(need, op.operands[k]!.type.shape, t.constants.tiles)));
+    });
     const made = resultSpread(walk, division, op.results[0]!.type.shape);
     const contributors = contributorsOf(made, division);
     const e = flat === undefined ? estimate(model, t, sizes, contributors) : flatEstimate(model, t, flat);
@@ -83,7 +110,8 @@ export class Chooser {
     const received = held.reduce((n, b, k) => n + (local[k] ? 0 : b), 0);
     const sent = Math.max(0, ...op.operands.map((_, k) => (local[k] ? 0 : largestSlice(homes[k]!) * model.operandBytes[k]!)));
     const steps = contributors > 1 ? 2 : 1;
-    const cycles = e.compute + e.merge + (Math.max(received, sent) + e.partial) / t.constants.exchange + steps * (t.constants.sync + t.constants.control);
+    const arriving = held.reduce((n, b, k) => n + (local[k] ? 0 : b * (changes(needs[k]!) ? times : 1)), 0);
+    const cycles = (e.compute + e.merge) * times + (Math.max(arriving, sent) + e.partial * times) / t.constants.exchange + times * steps * (t.constants.sync + t.constants.control);
     const temporary = Math.max(received + e.partial, 2 * e.partial);
     return { walk, division, estimate: e, needs, local, contributors, cycles, temporary };
   }

@@ -7,6 +7,7 @@ import { Chooser, keyOf, type Choice } from './choose.ts';
 import { combOf } from './comb.ts';
 import { divisionFrom, equalParts, isLocal, largestSlice, resultSpread, sendersOf, signature, totalElements } from './divide.ts';
 import { partOptions } from './search.ts';
+import { changes, overTime, timesOf } from './serial.ts';
 import { toGrain, type TileTarget } from './target.ts';
 import { walkOf } from './walk.ts';
 
@@ -16,6 +17,8 @@ export type LoweredBuffer = Mutable<TileBuffer>;
 /** Steps and buffers without addresses. */
 export interface Lowered {
   readonly steps: readonly TileStep[];
+  /** How many there are, bodies of repeats counted once. */
+  readonly count: number;
   readonly buffers: readonly LoweredBuffer[];
   /** Cycles by the op that they are spent for. */
   readonly relaxed: Chooser['relaxed'];
@@ -23,9 +26,9 @@ export interface Lowered {
   readonly vertices: ReadonlySet<string>;
 }
 
-/** Lowers a prepared graph. `bound`: bytes of temporaries that one op may take on a tile. */
-export function lower(graph: Graph, target: TileTarget, bound: number, onProgress?: (done: number, of: number) => void): Lowered {
-  return new Lowering(graph, target, bound).run(onProgress);
+/** Lowers a prepared graph. `bound`: bytes of temporaries that one op may take on a tile; `bounds`: those of single ops, by their number. */
+export function lower(graph: Graph, target: TileTarget, bound: number, bounds: ReadonlyMap<number, number> = new Map(), onProgress?: (done: number, of: number) => void): Lowered {
+  return new Lowering(graph, target, bound, bounds).run(onProgress);
 }
 
 class Lowering {
@@ -34,6 +37,11 @@ class Lowering {
   readonly #chooser: Chooser;
   readonly #buffers: LoweredBuffer[] = [];
   readonly #steps: TileStep[] = [];
+  readonly #bounds: ReadonlyMap<number, number>;
+  /** The number of the next step. */
+  #now = 0;
+  /** Steps of the repeat that is being made. */
+  #body: TileStep[] | undefined;
   readonly #homes = new Map<Value, number>();
   readonly #vertices = new Set<string>();
   /** Reads of each value that are still to come. */
@@ -45,8 +53,9 @@ class Lowering {
   /** Steps whose code is there already: repeated blocks share it. */
   readonly #coded = new Set<string>();
 
-  constructor(graph: Graph, target: TileTarget, bound: number) {
+  constructor(graph: Graph, target: TileTarget, bound: number, bounds: ReadonlyMap<number, number>) {
     this.#graph = graph;
+    this.#bounds = bounds;
     this.#t = target;
     this.#chooser = new Chooser(target, bound);
   }
@@ -67,7 +76,7 @@ class Lowering {
       this.#op(op, i);
     });
     this.#finish();
-    return { steps: this.#steps, buffers: this.#buffers, relaxed: this.#chooser.relaxed, vertices: this.#vertices };
+    return { steps: this.#steps, count: this.#now, buffers: this.#buffers, relaxed: this.#chooser.relaxed, vertices: this.#vertices };
   }
 
   // Buffers
@@ -80,10 +89,6 @@ class Lowering {
     };
     this.#buffers.push(b);
     return b;
-  }
-
-  get #now(): number {
-    return this.#steps.length;
   }
 
   /** Spreads a value evenly over all tiles, its elements in a row. */
@@ -101,7 +106,7 @@ class Lowering {
       if (!this.#free.delete(v) || !local[k]) return;
       const home = this.#home(v);
       const read = contributors === 1 || this.#contributes(op, walk.root, k);
-      if (!read || isLocal(needs[k]!, home.spread)) return;
+      if (!read || changes(needs[k]!) || isLocal(needs[k]!, home.spread)) return;
       home.spread = needs[k]!;
       home.bytes = toGrain(this.#t, largestSlice(home.spread) * dtypes[v.type.dtype].bytes);
     });
@@ -140,11 +145,46 @@ class Lowering {
     if (op.name === 'reshape' && this.#view(op)) return;
     const homes = op.operands.map((v) => this.#home(v).spread);
     const free = op.operands.map((v) => this.#free.has(v) && op.operands.indexOf(v) === op.operands.lastIndexOf(v));
-    const choice = this.#chooser.choose(op, homes, free);
+    // New state lies where the old one does, whole.
+    const repeats = op.results.length === 1 && !this.#updates.has(op.results[0]!);
+    const choice = this.#chooser.choose(op, homes, free, repeats, this.#bounds.get(index));
     this.#settle(op, choice);
-    if (choice.contributors > 1) this.#merged(op, index, choice);
-    else this.#whole(op, index, choice);
+    if (timesOf(choice.division) > 1) this.#repeated(op, index, choice);
+    else if (choice.contributors > 1) this.#merged(op, index, choice, this.#gather(op, choice, this.#firstOf(op, choice)));
+    else this.#whole(op, index, choice, this.#gather(op, choice, () => true));
     for (const v of op.operands) this.#read(v);
+  }
+
+  /** Serial parts: what all of them read is gathered once, the rest in each. */
+  #repeated(op: Op, index: number, choice: Choice): void {
+    const first = choice.contributors > 1 ? this.#firstOf(op, choice) : () => true;
+    const once = this.#gather(op, choice, (k) => first(k) && !changes(choice.needs[k]!));
+    const from = this.#now;
+    const buffers = this.#buffers.length;
+    this.#body = [];
+    const each = this.#gather(op, choice, (k) => first(k) && changes(choice.needs[k]!));
+    const reads = [...op.operands.keys()].filter(first).map((k) => (changes(choice.needs[k]!) ? each : once).shift()!);
+    if (choice.contributors > 1) this.#merged(op, index, choice, reads);
+    else this.#whole(op, index, choice, reads);
+    const body = this.#body;
+    this.#body = undefined;
+    this.#steps.push({ kind: 'repeat', index: from, times: timesOf(choice.division), body });
+    // The next part reads again what was there before the first: it is held until the last part is done.
+    for (const b of this.#buffers.slice(0, buffers)) if (b.death >= from) b.death = Math.max(b.death, this.#now);
+    // And it makes its part beside those that are there.
+    this.#home(op.results[0]!).birth = from;
+  }
+
+  #push(step: TileStep): void {
+    (this.#body ?? this.#steps).push(step);
+    this.#now++;
+  }
+
+  /** The operands that contributions need. */
+  #firstOf(op: Op, { walk }: Choice): (k: number) => boolean {
+    const root = op === walk.root ? op.operands : walk.root.operands.map((v) => op.operands[op.regions[0]!.inputs.indexOf(v)]);
+    const first = new Set([...op.operands.keys()].filter((k) => root.includes(op.operands[k]!) || this.#isBefore(op, walk.root, k)));
+    return (k) => first.has(k);
   }
 
   /** A reshape that leaves every tile's elements where they are. */
@@ -167,28 +207,23 @@ class Lowering {
     return true;
   }
 
-  #whole(op: Op, index: number, choice: Choice): void {
+  #whole(op: Op, index: number, choice: Choice, reads: readonly { buffer: LoweredBuffer; slice: Spread }[]): void {
     const { division, walk } = choice;
-    const reads = this.#gather(op, choice, () => true);
     const spread = resultSpread(walk, division, op.results[0]!.type.shape);
     // Results of control flow differ in shape.
     const writes = op.results.map((r, i) => this.#result(r, op, i === 0 || sameShape(r.type.shape, op.results[0]!.type.shape) ? spread : resultSpread(walk, division, r.type.shape), choice));
-    this.#compute(op, index, 'whole', choice.estimate.vertex, division, reads, writes, choice.estimate.compute, choice.estimate.macs);
+    this.#compute(op, index, 'whole', choice.estimate.vertex, division, reads, writes, choice.estimate.compute, choice.estimate.macs, timesOf(spread) > 1 ? spread : undefined);
     for (const b of reads) this.#touchLast(b.buffer);
   }
 
   /** Contributions of all tiles to a result, their exchange and their merge. */
-  #merged(op: Op, index: number, choice: Choice): void {
+  #merged(op: Op, index: number, choice: Choice, reads: readonly { buffer: LoweredBuffer; slice: Spread }[]): void {
     const { division, walk } = choice;
-    const root = op === walk.root ? op.operands : walk.root.operands.map((v) => op.operands[op.regions[0]!.inputs.indexOf(v)]);
-    const first = new Set<number>();
-    op.operands.forEach((v, k) => {
-      if (root.includes(v) || this.#isBefore(op, walk.root, k)) first.add(k);
-    });
+    const isFirst = this.#firstOf(op, choice);
+    const first = new Set([...op.operands.keys()].filter(isFirst));
     const result = op.results[0]!;
     const width = walk.combine === 'moments' ? 3 : 1;
     const partialSpread = resultSpread(walk, division, result.type.shape);
-    const reads = this.#gather(op, choice, (k) => first.has(k));
     const dtype = walk.root.results[0]!.type.dtype;
     const partial = this.#buffer({ type: { dtype, shape: result.type.shape }, name: undefined }, `${nameOf(result, op)}.parts`, 'partial', partialSpread, op.source, { width });
     this.#compute(op, index, 'contribute', choice.estimate.vertex, division, reads, [partial], choice.estimate.compute, choice.estimate.macs);
@@ -205,7 +240,8 @@ class Lowering {
     let bytes = received;
     others.forEach((k, i) => {
       const home = this.#home(op.operands[k]!);
-      if (isLocal(needs[i]!, home.spread)) more.push({ buffer: home, slice: needs[i]! });
+      const all = overTime(needs[i]!);
+      if (all && isLocal(all, home.spread)) more.push({ buffer: home, slice: needs[i]! });
       else {
         const g = this.#buffer(op.operands[k]!, `${home.value}.copy`, 'gather', needs[i]!, []);
         copies.push({ from: home.id, to: g.id });
@@ -218,7 +254,7 @@ class Lowering {
     this.#exchange(copies, bytes, totalElements(spread) * depth * width * dtypes[dtype].bytes);
     const dims = mergeDivision(spread);
     const writes = op.results.map((r) => this.#result(r, op, spread, undefined));
-    this.#compute(op, index, 'merge', `${mergeVertex[walk.combine] ?? walk.combine} ${dtype}`, dims, [{ buffer: receive, slice: spread }, ...more], writes, choice.estimate.merge, 0);
+    this.#compute(op, index, 'merge', `${mergeVertex[walk.combine] ?? walk.combine} ${dtype}`, dims, [{ buffer: receive, slice: spread }, ...more], writes, choice.estimate.merge, 0, timesOf(spread) > 1 ? spread : undefined);
   }
 
   /** Whether contributions need an operand. */
@@ -238,6 +274,10 @@ class Lowering {
   /** Where contributions meet: where the state lies that they change, else on the tiles that made them, else spread evenly. */
   #mergeSpread(op: Op, choice: Choice, first: ReadonlySet<number>): Spread {
     const result = op.results[0]!;
+    if (timesOf(choice.division) > 1) {
+      const shared = subdivided(choice, result);
+      return shared && overTime(shared) ? shared : onFirst(choice, result);
+    }
     const state = op.operands.find((v, k) => !first.has(k) && this.#home(v).spread.flat && bytesOf(v.type) > 64 && sizeOf(v.type.shape) === sizeOf(result.type.shape));
     const flatOthers = op.operands.every((v, k) => first.has(k) || sizeOf(v.type.shape) === 1 || sizeOf(v.type.shape) === sizeOf(result.type.shape));
     if (state && flatOthers) return this.#home(state).spread;
@@ -277,7 +317,7 @@ class Lowering {
 
   #exchange(copies: readonly Copy[], largest: number, bytes: number, choice?: Choice): void {
     const { exchange, pairFactor } = this.#t.constants;
-    const sent = Math.max(0, ...copies.filter((c) => !c.merge).map((c) => this.#buffers[c.from]!.bytes));
+    const sent = Math.max(0, ...copies.filter((c) => !c.merge).map((c) => this.#buffers[c.from]!.bytes / timesOf(this.#buffers[c.to]!.spread)));
     const streamed = choice && choice.walk.kind === 'contract' && !choice.local[0] && choice.division.dims.some((d) => d.parts % 2 === 0 && d.stride % 2 === 1 && !choice.needs[0]!.axes.some((c) => c.by.includes(choice.division.dims.indexOf(d))));
     const paired = streamed ? largestSlice(choice.needs[0]!) * dtypes[choice.walk.op.operands[0]!.type.dtype].bytes : 0;
     const received = largest - paired + paired / (streamed ? pairFactor : 1);
@@ -285,10 +325,11 @@ class Lowering {
     const key = copies.map((x) => `${signature(this.#buffers[x.from]!.spread)}>${signature(this.#buffers[x.to]!.spread)}`).join();
     const senders = (): number => copies.reduce((n, x) => n + (x.merge ? this.#buffers[x.to]!.width / this.#buffers[x.from]!.width : sendersOf(this.#buffers[x.to]!.spread, this.#buffers[x.from]!.spread)), 0);
     const code = this.#once(key, () => c['code.exchange'] + c['code.fragment'] * senders());
-    this.#steps.push({ kind: 'exchange', index: this.#now, copies, bytes, largest, cycles: { compute: 0, exchange: Math.max(received, sent) / exchange, sync: 0 }, code });
+    this.#push({ kind: 'exchange', index: this.#now, copies, bytes, largest, cycles: { compute: 0, exchange: Math.max(received, sent) / exchange, sync: 0 }, code });
   }
 
-  #compute(op: Op, index: number, part: 'whole' | 'contribute' | 'merge', vertex: string, division: Division, reads: readonly { buffer: LoweredBuffer; slice: Spread }[], writes: readonly LoweredBuffer[], compute: number, macs: number): void {
+  #compute(op: Op, index: number, part: 'whole' | 'contribute' | 'merge', vertex: string, division: Division, reads: readonly { buffer: LoweredBuffer; slice: Spread }[], writes: readonly LoweredBuffer[], compute: number, macs: number, made?: Spread): void {
+    // `made`: what is written at a time, where the buffers hold more.
     for (const r of reads) this.#touch(r.buffer);
     for (const w of writes) {
       if (w.viewOf === undefined) w.birth = this.#now;
@@ -298,9 +339,9 @@ class Lowering {
     const c = this.#t.constants;
     const code = c['code.control'] + this.#once(`${part} ${keyOf(op)} ${signature(division)}`, () => c['code.vertex'] + c['code.edge'] * (reads.length + writes.length));
     const cycles: StepCycles = { compute, exchange: 0, sync: c.sync + c.control };
-    this.#steps.push({
+    this.#push({
       kind: 'compute', index: this.#now, op: index, part, name: op.results[0]?.name ?? op.name, source: op.source, root: rootName(op), vertex, division,
-      reads: reads.map((r) => ({ buffer: r.buffer.id, slice: r.slice })), writes: writes.map((w) => ({ buffer: w.id, slice: w.spread })),
+      reads: reads.map((r) => ({ buffer: r.buffer.id, slice: r.slice })), writes: writes.map((w) => ({ buffer: w.id, slice: made ?? w.spread })),
       cycles, code, macs,
     });
   }
@@ -320,7 +361,7 @@ class Lowering {
   #result(r: Value, op: Op, spread: Spread, choice: Choice | undefined): LoweredBuffer {
     const name = nameOf(r, op);
     const over = this.#overwritten(r, op, spread, choice);
-    const b = this.#buffer(r, name, 'activation', spread, op.source, over ? { bytes: over.bytes, viewOf: over.id } : {});
+    const b = this.#buffer(r, name, 'activation', overTime(spread)!, op.source, over ? { bytes: over.bytes, viewOf: over.id } : {});
     this.#homes.set(r, b.id);
     return b;
   }
@@ -377,7 +418,7 @@ class Lowering {
     }
     if (copies.length > 0) this.#exchange(copies, largest, bytes);
     const last = Math.max(0, this.#now - 1);
-    for (const b of this.#buffers) if (b.kind === 'state' || b.kind === 'constant') b.death = last;
+    for (const b of this.#buffers) b.death = b.kind === 'state' || b.kind === 'constant' ? last : Math.min(b.death, last);
     for (const o of this.#graph.outputs) {
       const b = this.#root(this.#home(o.value));
       b.death = last;
@@ -437,6 +478,13 @@ function subdivided(choice: Choice, result: Value): Spread | undefined {
     dims.push({ name: `merge${axis}`, parts, stride: s * stride });
   }
   return { base: division.base, dims, axes };
+}
+
+/** The first of the tiles that contribute to the same elements. */
+function onFirst({ walk, division }: Choice, result: Value): Spread {
+  const made = resultSpread(walk, division, result.type.shape);
+  const named = [...new Set(made.axes.flatMap((c) => c.by))].sort((a, b) => a - b);
+  return { base: made.base, dims: named.map((d) => made.dims[d]!), axes: made.axes.map((c) => ({ by: c.by.map((d) => named.indexOf(d)), combs: c.combs })) };
 }
 
 /** Channels (the second of several axes) are shared out in blocks of this many, so that groups of them stay whole. */

@@ -50,13 +50,14 @@ export function placeBuffers(buffers: readonly LoweredBuffer[], steps: number): 
     [...moving].sort((a, b) => (b.death - b.birth + 1) * b.bytes - (a.death - a.birth + 1) * a.bytes || a.id - b.id),
     [...moving].sort((a, b) => (b.death - b.birth) - (a.death - a.birth) || b.bytes - a.bytes || a.id - b.id),
   ];
-  let best: { end: number; offsets: Map<LoweredBuffer, number> } | undefined;
+  let best: Packing | undefined;
   for (const order of orders) {
     const tried = packed(order, always);
     if (!best || tried.end < best.end) best = tried;
     if (best.end === always + peak) break;
   }
-  for (const [b, offset] of best!.offsets) b.offset = offset;
+  best = promoted(best!, always, peak);
+  for (const [b, offset] of best.offsets) b.offset = offset;
   for (const b of buffers) {
     let root = b;
     while (root.viewOf !== undefined) root = buffers[root.viewOf]!;
@@ -65,8 +66,26 @@ export function placeBuffers(buffers: readonly LoweredBuffer[], steps: number): 
   return { always, peak, peakStep: Math.max(0, live.indexOf(peak)), end: best!.end, live };
 }
 
+/** Addresses in the order in which they were given. */
+interface Packing { readonly end: number; readonly offsets: ReadonlyMap<LoweredBuffer, number> }
+
+/** How often the buffers at the top are given their addresses first. */
+const promotions = 24;
+
+/** Buffers that reach highest, over gaps, take their addresses before all others, again and again; the best of all packings. */
+function promoted(start: Packing, from: number, peak: number): Packing {
+  let [best, last] = [start, start];
+  for (let i = 0; i < promotions && best.end > from + peak; i++) {
+    const current = last;
+    const top = new Set([...current.offsets].filter(([b, offset]) => offset + b.bytes === current.end).map(([b]) => b));
+    last = packed([...top, ...[...current.offsets.keys()].filter((b) => !top.has(b))], from);
+    if (last.end < best.end) best = last;
+  }
+  return best;
+}
+
 /** Each buffer in turn at the lowest address where it fits. */
-function packed(order: readonly LoweredBuffer[], from: number): { end: number; offsets: Map<LoweredBuffer, number> } {
+function packed(order: readonly LoweredBuffer[], from: number): Packing {
   const offsets = new Map<LoweredBuffer, number>();
   const placed: { from: number; to: number; birth: number; death: number }[] = []; // by address
   let end = from;

@@ -1,6 +1,7 @@
 /** Ways of cutting one op: all splits at distinct sizes of parts, judged by estimated cycles under a bound on temporary bytes. */
 import { sizeOf } from '../../ir/type.ts';
 import { estimate, leastWork, type Estimate, type Model } from './estimate.ts';
+import { dependsOn, type Serial } from './serial.ts';
 import { grainInOf, macsOf, vectorOf, type TileTarget } from './target.ts';
 
 /** Parts of each var, by position. */
@@ -11,6 +12,7 @@ export interface Split {
   /** Exchange included, as if no operand were where it is read. */
   readonly cycles: number;
   readonly temporary: number;
+  readonly serial?: Serial;
 }
 
 /** Options of one var at most. */
@@ -45,8 +47,8 @@ export function partOptions(size: number, grain: number, most: number, atMost = 
   return [...thin].sort((a, b) => a - b);
 }
 
-/** The best splits of an op over at most `tiles` tiles, the fastest first, whose temporaries stay under `bound` bytes; where there is none, the smallest. */
-export function searchSplits(m: Model, t: TileTarget, bound: number, keep: number): Split[] {
+/** The best splits of an op over all tiles, the fastest first, whose temporaries stay under `bound` bytes; where there is none, the smallest. `serial`: one of its dims is in serial parts besides. */
+export function searchSplits(m: Model, t: TileTarget, bound: number, keep: number, serial?: Serial): Split[] {
   const { walk } = m;
   const vars = walk.vars;
   const { dtype } = walk.op.results[0]!.type;
@@ -65,7 +67,7 @@ export function searchSplits(m: Model, t: TileTarget, bound: number, keep: numbe
       if (used < wanted && walk.kind !== 'single') return;
       const slowest = best.length === keep ? best.at(-1)!.cycles : Infinity;
       if (slowest < Infinity && floorOf(m, t, parts) >= slowest) return;
-      const s = judge(m, t, parts);
+      const s = judge(m, t, parts, serial);
       if (s.temporary <= bound) {
         if (best.length === keep && !faster(s, best.at(-1)!)) return;
         best.push(s);
@@ -83,14 +85,14 @@ export function searchSplits(m: Model, t: TileTarget, bound: number, keep: numbe
     parts[i] = 1;
   };
   visit(0, 1);
-  if (best.length === 0 && wanted > 1) {
+  if (best.length === 0 && wanted > 1 && !serial) {
     // Nothing fits under the bound: all sizes of parts are looked at, not some of them.
     wanted = 1;
     options = vars.map((v, i) => partOptions(v.size, grainOf(m, t, i, dtype), tiles, moreOptions));
     reach = reachOf(options, tiles);
     visit(0, 1);
   }
-  return best.length > 0 ? best : smallest ? [smallest] : [judge(m, t, vars.map(() => 1))];
+  return best.length > 0 ? best : smallest ? [smallest] : [judge(m, t, vars.map(() => 1), serial)];
 }
 
 /** The most tiles that vars from each position on can take. */
@@ -126,15 +128,17 @@ function sizesOf(m: Model, t: TileTarget, parts: readonly number[]): number[] {
 }
 
 /** Judges one split. */
-export function judge(m: Model, t: TileTarget, parts: readonly number[]): Split {
+export function judge(m: Model, t: TileTarget, parts: readonly number[], serial?: Serial): Split {
   const { vars } = m.walk;
-  const sizes = sizesOf(m, t, parts);
+  const whole = sizesOf(m, t, parts);
+  const sizes = serial ? whole.map((n, i) => (i === serial.at ? Math.ceil(n / serial.times) : n)) : whole;
+  const times = serial?.times ?? 1;
   const contributors = vars.reduce((n, v, i) => (v.role === 'reduce' ? n * parts[i]! : n), 1);
   const e = estimate(m, t, sizes, contributors);
   const shared = sharing(m, parts, t);
-  const received = e.operands.reduce((n, b, k) => n + b / (shared === k ? t.constants.pairFactor : 1), 0) + e.partial;
-  const cycles = e.compute + e.merge + received / t.constants.exchange + (contributors > 1 ? 2 : 1) * (t.constants.sync + t.constants.control);
-  return { parts: [...parts], sizes, estimate: e, cycles, temporary: Math.max(e.operands.reduce((n, b) => n + b, 0) + e.partial, 2 * e.partial) };
+  const received = e.operands.reduce((n, b, k) => n + (b / (shared === k ? t.constants.pairFactor : 1)) * (serial && dependsOn(m, k, serial.at) ? times : 1), 0) + e.partial * times;
+  const cycles = (e.compute + e.merge) * times + received / t.constants.exchange + times * (contributors > 1 ? 2 : 1) * (t.constants.sync + t.constants.control);
+  return { parts: [...parts], sizes: whole, ...(serial && { serial }), estimate: e, cycles, temporary: Math.max(e.operands.reduce((n, b) => n + b, 0) + e.partial, 2 * e.partial) };
 }
 
 /** The operand that neighbouring tiles share: the streamed one of a product, where its columns are cut in an even number of parts. */
