@@ -2,6 +2,7 @@
 import { reason } from './bytes.ts';
 import { decodeCheckpoint, encodeCheckpoint, type Checkpoint } from './checkpoint.ts';
 import { InputError } from './error.ts';
+import { checkFinite } from './finite.ts';
 import { nodeFiles, writeAtomically } from './files.ts';
 
 const kept = 2;
@@ -18,7 +19,8 @@ export async function prepareFolder(folder: string): Promise<void> {
     await fs.writeFile(probe, '');
     await fs.rm(probe);
   } catch (e) {
-    throw new InputError(`cannot write checkpoints to ${folder}: ${reason(e)}`);
+    const refused = (e as { code?: unknown }).code === 'ENOENT';
+    throw new InputError(`cannot write checkpoints to ${folder}: ${refused ? `${path.dirname(path.resolve(folder))} takes no new folder` : reason(e)}`);
   }
 }
 
@@ -35,11 +37,12 @@ async function makeFolder(folder: string): Promise<void> {
   });
 }
 
-/** Writes a checkpoint to a folder, durably, and removes all but it and the one before. */
+/** Writes a checkpoint to a folder, durably, and removes all but it and the one before. State with NaN or +infinity is a NonFiniteState: nothing changes then. */
 export async function writeCheckpoint(folder: string, checkpoint: Checkpoint): Promise<string> {
   const { fs, path } = nodeFiles('a checkpoint');
   await prepareFolder(folder);
   const file = path.join(folder, fileOf(checkpoint.step));
+  checkFinite(checkpoint.state, file);
   await writeAtomically(file, [await encodeCheckpoint(checkpoint)]);
   const found = await checkpointsIn(folder);
   // A run that was restored from an older step writes beside newer files of the run that it replaces.

@@ -1,15 +1,17 @@
 import { reason } from './bytes.ts';
 import { InputError } from './error.ts';
 import { nodeFiles, writeAtomically } from './files.ts';
+import { checkFinite } from './finite.ts';
 import { patchOnnx, type ReadExternal } from './onnx-weights.ts';
 import type { Tensor } from './tensor.ts';
 
 /**
  * Writes a copy of an ONNX model in which the named weights have new values; all other bytes of the graph stay. The target may be the source. A source that is given as bytes
- * has to hold all of its weights.
+ * has to hold all of its weights. Weights with NaN or +infinity are a NonFiniteState, and the target stays as it is.
  */
 export async function exportOnnx(source: string | Uint8Array, target: string, weights: ReadonlyMap<string, Tensor>): Promise<void> {
   const name = typeof source === 'string' ? source : 'the model';
+  checkFinite(weights, target);
   await writeAtomically(target, await patchOnnx(typeof source === 'string' ? await readOnnx(source) : source, weights, name, externalOf(source)));
 }
 

@@ -3,6 +3,7 @@ export { load, type LoadOptions, type MemoryReport, type Session, type StepTime 
 export type { ArtifactObject, Explain, Recompile, SpecialisationRequest } from './artifact.ts';
 export { memorySource, type ByteSource } from './bytes.ts';
 export { InputError, RunError } from './error.ts';
+export { NonFiniteState } from './finite.ts';
 export { openGpu, type SharedGpu } from './webgpu/device.ts';
 export { LostGpu, NoGpu, ShaderError } from './webgpu/error.ts';
 export type { InputOf, InputValue, Numbers } from './inputs.ts';

@@ -135,7 +135,7 @@ describe('mistakes are told before the first step', () => {
     ['a file shorter than its header', (p) => ['--data', `${p('short-idx')},${p('y.npy')}`, '-o', p('o.onnx')], /short-idx .*the file is cut off/],
     ['no place for the result', (p) => ['--data', `${p('x.npy')},${p('y.npy')}`], /nothing would be kept/],
     ['a checkpoint folder that cannot be', (p) => ['--data', `${p('x.npy')},${p('y.npy')}`, '--checkpoint', p('x.npy/ck')], /cannot write checkpoints to .*not a folder/],
-    ...(process.platform === 'linux' ? [['a checkpoint folder where the system makes none', (p: (name: string) => string) => ['--data', `${p('x.npy')},${p('y.npy')}`, '--checkpoint', '/proc/nothing/ck'], /cannot write checkpoints to \/proc\/nothing\/ck/] as [string, (place: (name: string) => string) => string[], RegExp]] : []),
+    ...(process.platform === 'linux' ? [['a checkpoint folder where the system makes none', (p: (name: string) => string) => ['--data', `${p('x.npy')},${p('y.npy')}`, '--checkpoint', '/proc/nothing/ck'], /cannot write checkpoints to \/proc\/nothing\/ck: \/proc\/nothing takes no new folder/] as [string, (place: (name: string) => string) => string[], RegExp]] : []),
     ['an unknown optimizer', (p) => ['--data', `${p('x.npy')},${p('y.npy')}`, '--optimizer', 'sdg', '-o', p('o.onnx')], /no optimizer "sdg"/],
     ['an option of another optimizer', (p) => ['--data', `${p('x.npy')},${p('y.npy')}`, '--optimizer', 'adam', '--nesterov', '-o', p('o.onnx')], /--nesterov goes with sgd, sgdw, lars, not with adam/],
     ['an unknown loss', (p) => ['--data', `${p('x.npy')},${p('y.npy')}`, '--loss', 'hinge', '-o', p('o.onnx')], /no loss "hinge"/],

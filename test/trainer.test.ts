@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { openPeer } from '../cli/peers.ts';
 import { messages, type TensorProto } from '../frontend/onnx/proto.ts';
+import { NonFiniteState } from '../runtime/finite.ts';
 import { NonFiniteLoss, trainerOver, type Trainer } from '../runtime/trainer.ts';
 import { encodeModel, external, floats, type TestModel } from './onnx-encode.ts';
 import { batch, bits, referenceEngine, spread, tinyBatch, tinyModel } from './trainer-harness.ts';
@@ -153,6 +154,40 @@ describe('a loss that is not finite', () => {
     const failed = await t.trainStep({ ...tinyBatch(0), x: new Float32Array(12).fill(3e38) }).catch((e: unknown) => e);
     expect(failed).toBeInstanceOf(NonFiniteLoss);
     expect(String(failed)).toMatch(/asked with x y lr and \d+ tensors/);
+  });
+});
+
+describe('an update that is not finite, of a loss that is', () => {
+  it.each([['NaN', NaN], ['infinity', Infinity]])('%s is not saved over a good checkpoint', async (what, bad) => {
+    const ck = place();
+    const t = await trainer();
+    await train(t, 0, 2);
+    await t.save(ck);
+    await train(t, 2, 3);
+    await t.setParameters({ w1: new Float32Array(15).fill(bad, 14) });
+    const refused = await t.save(ck).catch((e: unknown) => e);
+    expect(refused).toBeInstanceOf(NonFiniteState);
+    expect(String(refused)).toMatch(new RegExp(`step-000000003.safetensors is not written: "w1" holds ${what}, which an update made; the learning rate may be too high`));
+    expect(readdirSync(ck)).toEqual(['step-000000002.safetensors']);
+  });
+
+  it('is not exported over a good model', async () => {
+    const t = await trainer();
+    await t.setParameters({ b2: Float32Array.of(0, NaN) });
+    const file = `${place()}.onnx`;
+    writeFileSync(file, encodeModel(tinyModel));
+    await expect(t.exportOnnx(file, file)).rejects.toThrow(/\.onnx is not written: "b2" holds NaN/);
+    expect(readFileSync(file).equals(encodeModel(tinyModel))).toBe(true);
+  });
+
+  it('negative infinity, with which masks are written, is kept', async () => {
+    const t = await trainer();
+    await t.setParameters({ b2: Float32Array.of(0, -Infinity) });
+    const ck = place();
+    await t.save(ck);
+    const back = await trainer();
+    await back.restore(ck);
+    expect((await back.parameters()).get('b2')!.data).toEqual(Float32Array.of(0, -Infinity));
   });
 });
 
