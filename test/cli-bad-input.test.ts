@@ -114,7 +114,7 @@ describe('a bad input file', () => {
 });
 
 describe('an output folder', () => {
-  const compileTo = (out: string): ReturnType<typeof tilewright> => tilewright(['compile', example, '-o', out], 10_000);
+  const compileTo = (out: string): ReturnType<typeof tilewright> => tilewright(['compile', example, '-o', out], limit);
 
   test('that holds something else is left as it is', async () => {
     const out = join(folder, 'photos');
@@ -138,7 +138,7 @@ describe('an output folder', () => {
   });
 
   test('on a system that does not take files cannot be made', async () => {
-    expectRefusal(await compileTo('/proc/tilewright/out'), /cannot write the artifact to \/proc\/tilewright\/out: \/proc\/tilewright takes no new folder; choose another/);
+    expectRefusal(await compileTo('/proc/tilewright/out'), /cannot write the artifact to \/proc\/tilewright\/out: \/proc takes no new folder; choose another/);
   });
 
   test('on a full disk leaves nothing behind', ({ skip }) => {

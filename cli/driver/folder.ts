@@ -1,7 +1,7 @@
 /** Writes an artifact's folder: all of it, or nothing. */
 import { randomBytes } from 'node:crypto';
 import { mkdirSync, rmSync, statSync } from 'node:fs';
-import { mkdir, open, readdir, readFile, rename, rm, stat } from 'node:fs/promises';
+import { mkdir, mkdtemp, open, readdir, readFile, rename, rm, rmdir, stat } from 'node:fs/promises';
 import { basename, dirname, join, resolve } from 'node:path';
 import { UserError } from '../../ir/diagnostic.ts';
 import { reason } from '../../runtime/bytes.ts';
@@ -18,12 +18,13 @@ export const programFile = 'program.txt';
 const ours = (file: string): boolean => ['manifest.json', 'weights.safetensors', 'model.js', 'model.d.ts', rewrittenFile, planFile, programFile, 'shaders', 'shaders.json', 'wasm'].includes(file) || file.endsWith('.wasm');
 
 /**
- * Checks that an artifact may be written to a folder: it does not exist, is empty, or holds an artifact and nothing else. Everything else is a
- * UserError, so that no work of somebody is replaced.
+ * Checks that an artifact may be written to a folder: it does not exist, is empty, or holds an artifact and nothing else, and the nearest folder above it
+ * that exists takes new ones. Everything else is a UserError, so that no work of somebody is replaced, and nobody waits for a compilation in vain.
  */
 export async function checkFolder(folder: string): Promise<void> {
   const target = resolve(folder);
   const found = await stat(target).catch(() => undefined);
+  await probe(folder);
   if (!found) return;
   if (!found.isDirectory()) throw new UserError(`cannot write the artifact to ${folder}: it exists and is not a folder; choose another with -o`);
   const files = await readdir(target).catch((e: unknown) => {
@@ -34,6 +35,24 @@ export async function checkFolder(folder: string): Promise<void> {
   if (foreign !== undefined) throw new UserError(`cannot write the artifact to ${folder}: it exists and holds other files (${foreign}); choose an empty folder with -o`);
   const manifest = await readFile(join(target, 'manifest.json'), 'utf8').catch(() => '');
   if (!/"format":\s*"tilewright"/.test(manifest)) throw new UserError(`cannot write the artifact to ${folder}: it exists and is not an artifact of tilewright; choose an empty folder with -o`);
+}
+
+/** Makes and removes a folder in the nearest one above the target that exists, where its files would go first. */
+async function probe(folder: string): Promise<void> {
+  const target = resolve(folder);
+  let above = dirname(target);
+  while (above !== dirname(above) && !statSync(above, { throwIfNoEntry: false })) above = dirname(above);
+  try {
+    await rmdir(await mkdtemp(join(above, `.${basename(target)}.probe-`)));
+  } catch (e) {
+    throw refusal(folder, above, e);
+  }
+}
+
+/** The UserError for a folder that cannot be written; `above` is where it was tried. */
+function refusal(folder: string, above: string, e: unknown): UserError {
+  const refused = (e as { code?: unknown }).code === 'ENOENT';
+  return new UserError(`cannot write the artifact to ${folder}: ${refused ? `${above} takes no new folder; choose another with -o` : reason(e)}`);
 }
 
 /** Writes all files to a new folder beside the target, makes them durable, then puts that folder in the target's place. */
@@ -65,8 +84,7 @@ export async function writeFolder(folder: string, files: Files): Promise<void> {
     await syncFolder(dirname(target));
   } catch (e) {
     await rm(made ?? fresh, { recursive: true, force: true }).catch(() => {});
-    const refused = (e as { code?: unknown }).code === 'ENOENT';
-    throw new UserError(`cannot write the artifact to ${folder}: ${refused ? `${dirname(target)} takes no new folder; choose another with -o` : reason(e)}`);
+    throw refusal(folder, dirname(target), e);
   }
   await rm(old, { recursive: true, force: true });
 }
