@@ -63,7 +63,7 @@ export function placeBuffers(buffers: readonly LoweredBuffer[], steps: number): 
     while (root.viewOf !== undefined) root = buffers[root.viewOf]!;
     b.offset = root.offset;
   }
-  return { always, peak, peakStep: Math.max(0, live.indexOf(peak)), end: best!.end, live };
+  return { always, peak, peakStep: Math.max(0, live.indexOf(peak)), end: best.end, live };
 }
 
 /** Addresses in the order in which they were given. */
