@@ -74,6 +74,7 @@ export async function load(source: string | URL | ArtifactObject, options: LoadO
   const recompile = options.recompile ?? (typeof source === 'object' && 'manifest' in source ? source.recompile : undefined);
   const notices: string[] = [];
   const started = await start(artifact, options, notices);
+  if (started.manifest.entries?.some((e) => e.name === 'step')) notices.push('this artifact trains: run() makes a training step; loadTrainer() has trainStep, evaluate and checkpoints');
   // The hook of this artifact makes its specialisations; one of them that does not fit says so instead of compiling for ever.
   const { recompile: _, ...others } = options;
   const specialise = recompile && specialisations(recompile, (other) => load(other, others));

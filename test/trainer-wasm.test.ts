@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { compile, type Artifact } from '../cli/driver/compile.ts';
 import { openPeer } from '../cli/peers.ts';
-import { loadTrainer, type Trainer } from '../runtime/index.ts';
+import { load, loadTrainer, type Trainer } from '../runtime/index.ts';
 import { trainerOver } from '../runtime/trainer.ts';
 import { tilewright } from './cli-harness.ts';
 import { encodeModel } from './onnx-encode.ts';
@@ -36,6 +36,13 @@ describe('a compiled training step', () => {
     const [a, b] = [(await compiled.evaluate({ x }))['logits']!, (await reference.evaluate({ x }))['logits']!];
     for (let i = 0; i < batch * 2; i++) expect(a.data[i] as number).toBeCloseTo(b.data[i] as number, 4);
     expect(compiled.step).toBe(10);
+  });
+
+  it('is told from inference by a session, which says what trains it', async () => {
+    await using session = await load(artifact, { threads: 1 });
+    expect(session.notices).toEqual([expect.stringMatching(/this artifact trains: .*loadTrainer\(\) has trainStep/)]);
+    await using inference = await load(await compile(at('tiny.onnx'), { features: ['simd'] }), { threads: 1 });
+    expect(inference.notices).toEqual([]);
   });
 
   it('has the same bits on any number of threads', async () => {
