@@ -83,7 +83,9 @@ function specialisations(path: string, options: Options): { readonly models: rea
   if (!input || input.dims.length === 0) throw new UserError(`${path}: the batch axis cannot be found: ${input ? `the input "${input.name}" is a scalar` : 'the model has no inputs'}; samples are followed from the first axis of every input`);
   const symbol = axis ?? `${input.name}.0`;
   if (typeof symbol === 'number' || options.dim?.[symbol] !== undefined) return { models: [first], fixed: first.graph.inputs[0]!.type.shape[0], warnings: first.warnings };
-  const models = proofBatches.map((n) => at({ [symbol]: n }));
+  // Ghost batches have to divide the batch.
+  const part = options.norm?.kind === 'ghost' ? (options.norm.size ?? 1) : 1;
+  const models = proofBatches.map((n) => at({ [symbol]: n * part }));
   return { models, fixed: undefined, warnings: models[0]!.warnings };
 }
 
