@@ -9,7 +9,8 @@ import { batchesOf, plainNormalisation, standardisation, type Augmentation, type
 import { blends } from '../runtime/data/augment.ts';
 import { loadTrainer, type Trainer } from '../runtime/index.ts';
 import { backendOption } from './backend.ts';
-import { readData, type Reading } from './data/files.ts';
+import { readDomains } from './data/domains.ts';
+import type { Reading } from './data/files.ts';
 import type { Backend } from './driver/compile.ts';
 import { resetHead } from './driver/reset-head.ts';
 import { bestFeatures } from './model.ts';
@@ -67,7 +68,7 @@ export function trainCommand(program: Command): void {
     .command('train')
     .description('train or fine-tune an ONNX model on data files, and write it back as ONNX')
     .argument('<model>', 'an .onnx file')
-    .requiredOption('--data <files>', 'SAMPLES,TARGETS (idx, .npy; .gz or not), one .npz or CSV, or a folder with a folder of pictures for each class')
+    .requiredOption('--data <files>', 'SAMPLES,TARGETS (idx, .npy; .gz or not), one .npz or CSV, or a folder with a folder of pictures for each class; with --norm domains:N, N of these joined with +')
     .option('--eval <files>', 'data to evaluate on after each epoch')
     .option('--target-column <name>', 'column of a CSV that holds the target, by name or number from 1 (default: the last)')
     .option('-o, --output <file>', 'write the trained model here')
@@ -115,10 +116,10 @@ async function run(model: string, options: Options): Promise<void> {
   await using trainer = await loadTrainer(artifact, options.threads === undefined ? {} : { threads: options.threads });
   for (const notice of trainer.notices) note(notice);
 
-  const wanted = wantedOf(trainer, train);
+  const wanted = wantedOf(trainer, train, artifact.manifest.state);
   const reading: Reading = { sample: wanted.x.shape.slice(1), ...(options.targetColumn !== undefined && { targetColumn: options.targetColumn }) };
-  const samples = await readData(options.data, reading);
-  const test = options.eval === undefined ? undefined : await readData(options.eval, { ...reading, ...(samples.classNames && { classNames: samples.classNames }) });
+  const samples = await readDomains(options.data, reading, wanted.domain?.count);
+  const test = options.eval === undefined ? undefined : await readDomains(options.eval, { ...reading, ...(samples.classNames && { classNames: samples.classNames }) }, wanted.domain?.count);
   const normalisation = normalisationOf(options, samples, wanted.x.shape);
   const training = batchesOf(samples, wanted, { seed: options.seed, normalisation, ...(options.augment && { augmentation: options.augment }) });
   const evaluation: Epoch | undefined = test && batchesOf(test, wanted, { shuffle: false, rest: 'pad', normalisation })(0);
@@ -137,7 +138,7 @@ async function run(model: string, options: Options): Promise<void> {
   let reached: Position;
   try {
     reached = await runTraining({
-      trainer, epochs: options.epochs, training, evaluation, loss: train.loss, inputs: { x: wanted.x.name, y: wanted.y.name },
+      trainer, epochs: options.epochs, training, evaluation, loss: train.loss, inputs: { x: wanted.x.name, y: wanted.y.name, domain: wanted.domain?.name },
       rate: (step) => lr * schedule(step),
       average: options.average ?? false,
       checkpoint: folder === undefined ? undefined : { folder, every: options.checkpointEvery },

@@ -23,19 +23,19 @@ interface Sums {
  * Evaluates all samples of an epoch whose last batch is filled up with copies of its last sample. A loss that the model computes is taken for the mean over the samples of its batch: what
  * the copies add is told by a batch of them alone.
  */
-export async function evaluate(trainer: Trainer, epoch: Epoch, loss: LossSpec, names: { readonly x: string; readonly y: string }): Promise<Evaluation> {
+export async function evaluate(trainer: Trainer, epoch: Epoch, loss: LossSpec, names: { readonly x: string; readonly y: string; readonly domain?: string | undefined }): Promise<Evaluation> {
   const sums: Sums = { loss: 0, weight: 0, right: 0, terms: 0 };
-  const outputsOf = (x: TypedArray, y: TypedArray): Promise<Record<string, Tensor>> => {
-    const inputs: Record<string, TypedArray> = { [names.x]: x, [names.y]: y };
+  const outputsOf = (x: TypedArray, y: TypedArray, domain: TypedArray | undefined): Promise<Record<string, Tensor>> => {
+    const inputs: Record<string, TypedArray> = { [names.x]: x, [names.y]: y, ...(domain && { [names.domain!]: domain }) };
     return trainer.evaluate(Object.fromEntries(trainer.entries.eval.inputs.map((i) => [i.name, inputs[i.name]!])));
   };
   for (let b = 0; b < epoch.batches; b++) {
-    const { x, y, count } = epoch.at(b);
-    const outputs = await outputsOf(x, y);
+    const { x, y, domain, count } = epoch.at(b);
+    const outputs = await outputsOf(x, y, domain);
     if (loss.kind === 'output') {
       const size = trainer.entries.eval.inputs[0]!.shape[0]!;
       const mean = Number(outputs[loss.name]!.data[0]);
-      const copied = count === size ? 0 : Number((await outputsOf(repeatedLast(x, size), repeatedLast(y, size)))[loss.name]!.data[0]);
+      const copied = count === size ? 0 : Number((await outputsOf(repeatedLast(x, size), repeatedLast(y, size), domain && repeatedLast(domain, size)))[loss.name]!.data[0]);
       sums.loss += size * mean - (size - count) * copied;
       sums.weight += count;
     } else addTerms(sums, loss, outputs[trainer.entries.eval.outputs[0]!.name]!, y, count);

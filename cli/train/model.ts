@@ -6,6 +6,7 @@ import { bytes } from '../print.ts';
 import { UserError } from '../../ir/diagnostic.ts';
 import type { TrainOptions } from '../../passes/train/options.ts';
 import type { Wanted } from '../../runtime/data/index.ts';
+import type { Manifest } from '../../runtime/manifest.ts';
 import type { Trainer } from '../../runtime/trainer.ts';
 
 /** Compiles a model's training step for a batch. */
@@ -35,17 +36,25 @@ export function showFit({ samples, bytes: taken, limit, trials: [whole] }: Memor
 
 const defaultBatch = 64;
 
-/** What a training step wants of its data: the model's input, and the target of the loss (or the model's second input, where the model computes its loss). */
-export function wantedOf(trainer: Trainer, { loss }: TrainOptions): Wanted {
+/** What a training step wants of its data: the model's input, that of its domains (`--norm domains:N`), and the target of the loss (or the model's second input, where the model computes its loss). */
+export function wantedOf(trainer: Trainer, { loss }: TrainOptions, state: Manifest['state'] = []): Wanted {
   const { inputs, outputs } = trainer.entries.step;
-  const own = inputs.filter((i) => i.name !== 'lr' && (loss.kind === 'output' || i.name !== 'y'));
+  const domain = domainOf(trainer, state);
+  const own = inputs.filter((i) => i.name !== 'lr' && i.name !== domain?.name && (loss.kind === 'output' || i.name !== 'y'));
   const [x, second] = own;
   const y = loss.kind === 'output' ? second : inputs.find((i) => i.name === 'y');
   const expected = loss.kind === 'output' ? 2 : 1;
   if (!x || !y || own.length !== expected) {
     throw new UserError(`the model has the inputs ${own.map((i) => JSON.stringify(i.name)).join(', ') || 'none'}; tilewright train feeds ${expected === 1 ? 'one input' : 'two inputs, samples and targets'}. For others, feed trainStep in code`);
   }
-  if (loss.kind !== 'crossEntropy') return { x, y, classes: undefined };
+  if (loss.kind !== 'crossEntropy') return { x, y, classes: undefined, ...(domain && { domain }) };
   const judged = outputs.find((o) => o.name !== 'loss')!;
-  return { x, y, classes: judged.shape[loss.axis ?? 1]!, ...(loss.ignoreIndex !== undefined && { ignoreIndex: loss.ignoreIndex }) };
+  return { x, y, classes: judged.shape[loss.axis ?? 1]!, ...(domain && { domain }), ...(loss.ignoreIndex !== undefined && { ignoreIndex: loss.ignoreIndex }) };
+}
+
+/** The input that names domains and their number, by the statistics that the model keeps of each. */
+function domainOf({ entries }: Trainer, state: NonNullable<Manifest['state']>): Wanted['domain'] {
+  const input = entries.step.inputs.find((i) => i.name === 'domain');
+  const kept = state.find((s) => s.name.endsWith('.domain_mean'));
+  return input && kept && { name: input.name, count: kept.shape[0]! };
 }

@@ -13,8 +13,8 @@ export interface Run {
   readonly training: (epoch: number) => Epoch;
   readonly evaluation: Epoch | undefined;
   readonly loss: LossSpec;
-  /** Names of the inputs that take samples and targets. */
-  readonly inputs: { readonly x: string; readonly y: string };
+  /** Names of the inputs that take samples, targets and domains. */
+  readonly inputs: { readonly x: string; readonly y: string; readonly domain?: string | undefined };
   readonly rate: (step: number) => number;
   /** Evaluate with the moving averages of the weights. */
   readonly average: boolean;
@@ -60,8 +60,8 @@ export async function train(run: Run, from: Position): Promise<Position> {
     const epoch = run.training(at.epoch);
     const began = performance.now();
     while (at.batch < epoch.batches) {
-      const { x, y } = epoch.at(at.batch);
-      const result = await trainer.trainStep({ [run.inputs.x]: x, [run.inputs.y]: y, lr: run.rate(trainer.step) });
+      const { x, y, domain } = epoch.at(at.batch);
+      const result = await trainer.trainStep({ [run.inputs.x]: x, [run.inputs.y]: y, ...(domain && { [run.inputs.domain!]: domain }), lr: run.rate(trainer.step) });
       at = { ...at, batch: at.batch + 1, lossSum: at.lossSum + result.loss };
       run.onStep?.({ epoch: at.epoch, done: at.batch, of: epoch.batches, step: trainer.step }, result);
       if (run.stopped()) {

@@ -1,7 +1,7 @@
 /** Batches of samples, as a training step takes them. */
 import { InputError } from '../error.ts';
 import { dtypeFacts, elementCount, type TensorInfo, type TypedArray } from '../tensor.ts';
-import { blend, blendOf, checkAugmentation, moved, type Augmentation, type Key } from './augment.ts';
+import { blend, blendOf, blends, checkAugmentation, moved, type Augmentation, type Key } from './augment.ts';
 import { checkSamples, countOf, plainNormalisation, type Normalisation, type Samples, type Wanted } from './samples.ts';
 import { shuffled } from './shuffle.ts';
 
@@ -20,6 +20,8 @@ export interface BatchOptions {
 export interface Batch {
   readonly x: TypedArray;
   readonly y: TypedArray;
+  /** Domains of the samples, for a model that takes them. */
+  readonly domain?: BigInt64Array;
   /** Samples that count: all but those that fill up the last batch. */
   readonly count: number;
 }
@@ -39,6 +41,9 @@ export function batchesOf(samples: Samples, wanted: Wanted, options: BatchOption
   if (!Number.isSafeInteger(seed) || seed < 0) throw new InputError(`the seed is ${seed}, expected a whole number from 0 to 2^53 - 1`);
   const shape = wanted.x.shape.slice(1);
   checkAugmentation(augmentation, shape);
+  const domains = wanted.domain && samples.domains;
+  if (wanted.domain && !domains) throw new InputError(`${samples.name}: the samples do not say which domain they are of, which the input ${JSON.stringify(wanted.domain.name)} takes`);
+  if (domains && blends(augmentation)) throw new InputError('mixup and cutmix blend samples of different domains, whose statistics are kept apart; leave them out');
   const size = wanted.x.shape[0] ?? 1;
   const count = countOf(samples);
   const batches = rest === 'pad' ? Math.ceil(count / size) : Math.floor(count / size);
@@ -56,16 +61,18 @@ export function batchesOf(samples: Samples, wanted: Wanted, options: BatchOption
       at(batch) {
         const x = emptyOf(wanted.x);
         const y = emptyOf(wanted.y);
+        const domain = domains && new BigInt64Array(size);
         for (let i = 0; i < size; i++) {
           const place = Math.min(batch * size + i, count - 1);
           const index = order ? order[place]! : place;
+          if (domain) domain[i] = BigInt(domains[index]!);
           const mix = blendOf(augmentation, shape, count, keyOf(index));
           const own = shifted(index);
           putSample(x, i, finish(mix ? blend(own, shifted(mix.partner), shape, mix) : own));
           addTarget(y, i, samples, index, wanted, mix?.share ?? 1);
           if (mix) addTarget(y, i, samples, mix.partner, wanted, 1 - mix.share);
         }
-        return { x, y, count: Math.min(size, count - batch * size) };
+        return { x, y, ...(domain && { domain }), count: Math.min(size, count - batch * size) };
       },
     };
   };

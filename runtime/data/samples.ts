@@ -6,6 +6,8 @@ import { describe, elementCount, type Tensor, type TensorInfo } from '../tensor.
 export interface Samples {
   readonly x: Tensor;
   readonly y: Tensor;
+  /** The domain of each sample, counted from 0, where there are several. */
+  readonly domains?: Int32Array;
   /** What the classes are called, where the source names them. */
   readonly classNames?: readonly string[];
   /** Where they came from, for messages. */
@@ -20,6 +22,8 @@ export interface Wanted {
   readonly x: TensorInfo;
   readonly y: TensorInfo;
   readonly classes: number | undefined;
+  /** The input that names each sample's domain, and how many there are. */
+  readonly domain?: { readonly name: string; readonly count: number };
   /** A class index that stands for "no target". */
   readonly ignoreIndex?: number;
 }
