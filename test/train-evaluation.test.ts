@@ -27,7 +27,7 @@ describe.skipIf(absent)(absent ? 'evaluation (skipped: ../shared/goldens is not 
     const { graph } = importModel(c.model, { shapes: { x: x.shape }, inference: true });
     for (const average of [false, true]) {
       const evaluation = evaluationStep(graph, step, { loss: c.loss, average }, testTarget, { verify: true });
-      const state = new Map(await Promise.all(evaluation.state.map(async (s) => [s.value, await trainer.state(s.name)] as const)));
+      const state = new Map(await Promise.all(evaluation.state.map(async (s) => [s.value, (await trainer.state(s.name))!] as const)));
       expect(evaluation.state.map((s) => s.name)).toContain(average ? '0.weight.average' : '0.weight');
       expect(evaluation.state.map((s) => s.name)).toContain('1.running_var');
       const { outputs } = evaluate(evaluation, { x, y: c.data.get('y')! }, { state });

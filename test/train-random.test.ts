@@ -42,8 +42,8 @@ describe('running statistics', () => {
     const w = b.state('w', { dtype: 'f32', shape: [2] }, 'zero');
     const next = [b.add(running, x), b.sub(running, x)];
     const graph = b.finish([{ name: 'out', value: b.mul(x, w) }]);
-    expect(declareParameters(graph, [{ state: running, next: next[0] }], []).updates).toEqual([{ state: w, value: w }, { state: running, value: next[0] }]);
-    expect(declareParameters(graph, [{ state: running, next: undefined }], []).updates).toEqual([{ state: w, value: w }]);
-    expect(() => declareParameters(graph, next.map((n) => ({ state: running, next: n })), [])).toThrow(/"running" is updated by several normalizations/);
+    expect(declareParameters(graph, [{ state: running, next: next[0] }], {}).updates).toEqual([{ state: w, value: w }, { state: running, value: next[0] }]);
+    expect(declareParameters(graph, [{ state: running, next: undefined }], {}).updates).toEqual([{ state: w, value: w }]);
+    expect(() => declareParameters(graph, next.map((n) => ({ state: running, next: n })), {})).toThrow(/"running" is updated by several normalizations/);
   });
 });
