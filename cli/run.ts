@@ -96,10 +96,10 @@ async function open(model: string, options: Options, images: ImageOptions): Prom
   }
   const declared = modelInputs(readModelGraph(model));
   const tensors = await readInputs(options.input ?? {}, declared, images);
-  const missing = declared.filter((d) => !tensors[d.name] && options.value?.[d.name] === undefined);
+  const missing = declared.filter((d) => !tensors[d.name] && options.value?.[d.name] === undefined).map((d) => ({ ...d, dims: d.dims?.map((x) => (typeof x === 'string' ? (options.dim?.[x] ?? x) : x)) }));
   if (missing.length > 0) {
     const open = missing.some((d) => !d.dims?.every((x) => typeof x === 'number'));
-    const symbols = [...new Set(missing.flatMap((d) => (d.dims ?? []).filter((x) => typeof x === 'string' && options.dim?.[x] === undefined)))];
+    const symbols = [...new Set(missing.flatMap((d) => (d.dims ?? []).filter((x) => typeof x === 'string')))];
     const hint = symbols.length > 0 ? `; ${symbols.join(', ')} follow from the files, or give ${symbols.map((s) => `--dim ${s}=SIZE`).join(' ')}` : open ? '; sizes that are open (?) follow from the files' : '';
     throw new UserError(`${model}: missing ${missing.map((d) => `--input ${d.name}=FILE.npy (${d.dtype ?? '?'}[${d.dims?.map((x) => x ?? '?').join(',') ?? '...'}])`).join(' ')}${hint}`);
   }

@@ -7,7 +7,7 @@ import { writeNpy } from '../runtime/index.ts';
 import { digit, example, tilewright, tilewrightOnSmallDisk } from './cli-harness.ts';
 import { encodeModel, external, field, floats, join as bytesOf, node, raw, value, varint, type TestModel } from './onnx-encode.ts';
 
-const limit = 2000;
+const limits = [30_000, 2] as const;
 const folder = mkdtempSync(join(tmpdir(), 'tilewright-cli-'));
 const home = join(folder, 'home');
 mkdirSync(home);
@@ -73,7 +73,7 @@ describe('a bad model', () => {
     writeFileSync(file, bytes);
     const out = join(folder, 'out');
     const before = readdirSync(folder);
-    const result = await tilewright(['compile', file, '-o', out], limit);
+    const result = await tilewright(['compile', file, '-o', out], ...limits);
     expectRefusal(result, message);
     expect(result.stderr).toContain('model.onnx');
     expect(readdirSync(folder)).toEqual(before);
@@ -99,22 +99,23 @@ describe('a bad input file', () => {
   ])('%s', async (_, name, bytes, message) => {
     const file = join(home, name);
     if (bytes) writeFileSync(file, bytes);
-    expectRefusal(await tilewright(['run', example, '--input', `Input3=${file}`], limit), message);
+    expectRefusal(await tilewright(['run', example, '--input', `Input3=${file}`], ...limits), message);
   });
 
   test('for an input that does not exist, and none for one that does', async () => {
     const file = join(home, 'x.npy');
     writeFileSync(file, digitNpy);
-    expectRefusal(await tilewright(['run', example, '--input', `Input=${file}`], limit), /there is no input "Input" \(did you mean "Input3"\?\); the inputs are "Input3"/);
-    expectRefusal(await tilewright(['run', example], limit), /missing --input Input3=FILE\.npy \(f32\[1,1,28,28\]\)\n/);
+    expectRefusal(await tilewright(['run', example, '--input', `Input=${file}`], ...limits), /there is no input "Input" \(did you mean "Input3"\?\); the inputs are "Input3"/);
+    expectRefusal(await tilewright(['run', example], ...limits), /missing --input Input3=FILE\.npy \(f32\[1,1,28,28\]\)\n/);
     const open = join(home, 'open.onnx');
     writeFileSync(open, encodeModel({ ...good, inputs: [value('x', 'f32', ['rows', 3])], outputs: [value('y', 'f32', ['rows', 3])] }));
-    expectRefusal(await tilewright(['run', open], limit), /missing --input x=FILE\.npy \(f32\[rows,3\]\); rows follow from the files, or give --dim rows=SIZE\n/);
+    expectRefusal(await tilewright(['run', open, '--dim', 'rows=4'], ...limits), /missing --input x=FILE\.npy \(f32\[4,3\]\)\n/);
+    expectRefusal(await tilewright(['run', open], ...limits), /missing --input x=FILE\.npy \(f32\[rows,3\]\); rows follow from the files, or give --dim rows=SIZE\n/);
   });
 });
 
 describe('an output folder', () => {
-  const compileTo = (out: string): ReturnType<typeof tilewright> => tilewright(['compile', example, '-o', out], limit);
+  const compileTo = (out: string): ReturnType<typeof tilewright> => tilewright(['compile', example, '-o', out], ...limits);
 
   test('that holds something else is left as it is', async () => {
     const out = join(folder, 'photos');
@@ -162,7 +163,7 @@ describe('a wrong option', () => {
     ['a model that does not exist', ['run', join(folder, 'none.onnx')], /none\.onnx does not exist/],
     ['a folder that is no artifact', ['run', home], /holds no manifest\.json/],
   ])('%s', async (_, args, message) => {
-    const result = await tilewright(args, limit);
+    const result = await tilewright(args, ...limits);
     expect(result.code).toBe(2);
     expect(result.stderr).toMatch(message);
     expect(result.stderr).not.toMatch(/\n {4}at /);
