@@ -46,6 +46,16 @@ export const byteCount = (text: string): number => {
 
 export const number = (text: string): number => (text.trim() !== '' && Number.isFinite(Number(text)) ? Number(text) : invalid('expected a number'));
 
+export const nonNegative = (text: string): number => {
+  const n = number(text);
+  return n >= 0 ? n : invalid('expected a number of at least 0');
+};
+
+export const positiveNumber = (text: string): number => {
+  const n = number(text);
+  return n > 0 ? n : invalid('expected a positive number');
+};
+
 export const numbers = (text: string): number[] => text.split(',').map(number);
 
 export const positives = (text: string): number[] => text.split(',').map(positive);

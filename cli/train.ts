@@ -3,7 +3,7 @@ import { accessSync, constants, existsSync, statSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { Option, type Command } from 'commander';
 import { UserError } from '../ir/diagnostic.ts';
-import { reason } from '../runtime/bytes.ts';
+import { writeReason } from '../runtime/bytes.ts';
 import { hasCheckpoint, prepareFolder } from '../runtime/checkpoint-files.ts';
 import { batchesOf, plainNormalisation, standardisation, type Augmentation, type Epoch, type Normalisation, type Samples } from '../runtime/data/index.ts';
 import { blends } from '../runtime/data/augment.ts';
@@ -14,7 +14,7 @@ import type { Reading } from './data/files.ts';
 import type { Backend } from './driver/compile.ts';
 import { resetHead } from './driver/reset-head.ts';
 import { bestFeatures } from './model.ts';
-import { byteCount, dims, number, numbers, positive, refuseOption, wholeNumber } from './options.ts';
+import { byteCount, dims, nonNegative, numbers, positive, positiveNumber, refuseOption, wholeNumber } from './options.ts';
 import { normOf, normOptions, type NormOptions } from './norm.ts';
 import { note, say, sayJson, withProgress } from './print.ts';
 import { augmentation } from './train/augmentation.ts';
@@ -73,11 +73,11 @@ export function trainCommand(program: Command): void {
     .option('--target-column <name>', 'column of a CSV that holds the target, by name or number from 1 (default: the last)')
     .option('-o, --output <file>', 'write the trained model here')
     .option('--epochs <n>', 'how often to go through the data', positive, 1)
-    .option('--lr <rate>', `learning rate (default: ${defaultRate})`, number)
+    .option('--lr <rate>', `learning rate (default: ${defaultRate})`, nonNegative)
     .addOption(new Option('--schedule <name>', 'of the learning rate (default: constant)').choices([...scheduleNames]))
-    .option('--schedule-every <epochs>', 'epochs between falls of the step schedule (default: 1)', number)
-    .option('--schedule-factor <x>', 'of a fall (default: 0.1), or of an epoch of the exponential schedule (default: 0.9)', number)
-    .option('--warmup <epochs>', 'epochs in which the learning rate rises', number);
+    .option('--schedule-every <epochs>', 'epochs between falls of the step schedule (default: 1)', positiveNumber)
+    .option('--schedule-factor <x>', 'of a fall (default: 0.1), or of an epoch of the exponential schedule (default: 0.9)', positiveNumber)
+    .option('--warmup <epochs>', 'epochs in which the learning rate rises', nonNegative);
   withStepOptions(normOptions(command))
     .option('--standardize', 'subtract mean and divide by deviation of each channel, over the training data')
     .option('--mean <list>', 'subtracted from scaled samples: one number or one a channel', numbers)
@@ -189,7 +189,7 @@ function checkOutputs(model: string, options: Options, folder: string | undefine
   try {
     accessSync(dirname(resolve(options.output)), constants.W_OK);
   } catch (e) {
-    throw new UserError(`cannot write ${options.output}: ${reason(e)}`);
+    throw new UserError(`cannot write ${options.output}: ${writeReason(e)}`);
   }
 }
 

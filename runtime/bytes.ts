@@ -140,3 +140,6 @@ export function reason(error: unknown): string {
   if (code === 'EROFS') return 'the file system is read-only';
   return error instanceof Error ? error.message : String(error);
 }
+
+/** The same for a file that could not be written: what does not exist is its folder. */
+export const writeReason = (error: unknown): string => ((error as { code?: unknown } | null)?.code === 'ENOENT' ? 'its folder does not exist' : reason(error));

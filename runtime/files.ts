@@ -1,7 +1,7 @@
 /** Files of a Node process, written so that a crash leaves the old contents or the new, never a part. */
 import type * as NodeFs from 'node:fs';
 import type * as NodePath from 'node:path';
-import { reason } from './bytes.ts';
+import { writeReason } from './bytes.ts';
 import { InputError } from './error.ts';
 
 /** Node's modules, asked for at run time so that bundles for browsers need no stand-in; an InputError where there is no file system. */
@@ -31,7 +31,7 @@ export async function writeAtomically(path: string, chunks: readonly Uint8Array[
     await syncFolder(node.path.dirname(path), node.fs);
   } catch (e) {
     await node.fs.rm(part, { force: true }).catch(() => {});
-    throw new InputError(`cannot write ${path}: ${reason(e)}`);
+    throw new InputError(`cannot write ${path}: ${writeReason(e)}`);
   }
 }
 

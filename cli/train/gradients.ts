@@ -1,7 +1,7 @@
 /** --log-gradients: the norm and the largest magnitude of every parameter's gradient, step by step. */
 import { closeSync, existsSync, openSync, readFileSync, writeSync } from 'node:fs';
 import { UserError } from '../../ir/diagnostic.ts';
-import { reason } from '../../runtime/bytes.ts';
+import { writeReason } from '../../runtime/bytes.ts';
 import type { Tensor } from '../../runtime/tensor.ts';
 
 export interface GradientLog {
@@ -35,6 +35,6 @@ export function openGradientLog(path: string, step: number): GradientLog {
       close: () => closeSync(file),
     };
   } catch (e) {
-    throw new UserError(`cannot write ${path}: ${reason(e)}`);
+    throw new UserError(`cannot write ${path}: ${writeReason(e)}`);
   }
 }

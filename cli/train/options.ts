@@ -108,6 +108,7 @@ function lossOf(o: StepOptions, soft: boolean): LossSpec {
     refuse(o.classWeights, '--class-weights', 'cross-entropy');
     if (soft) throw new UserError(`mixup and cutmix blend classes, which goes with --loss cross-entropy, not with ${name}`);
   }
+  if (soft && o.ignoreIndex !== undefined) throw new UserError('mixup and cutmix blend classes, so no target is of one class alone: --ignore-index does not go with them');
   if (kind !== 'huber') refuse(o.huberDelta, '--huber-delta', 'huber');
   if (name.startsWith('output:')) return { kind: 'output', name: name.slice('output:'.length) };
   if (kind === undefined || kind === 'output') throw new UserError(`there is no loss ${JSON.stringify(name)}; there are ${Object.keys(losses).join(', ')} and output:NAME`);

@@ -9,12 +9,25 @@ import type { LossSpec } from './options.ts';
 export type ComparingLoss = Exclude<LossSpec, { readonly kind: 'output' }>;
 type CrossEntropy = Extract<LossSpec, { readonly kind: 'crossEntropy' }>;
 
-/** The type of the target that belongs to an output; a UserError where the loss does not fit the output. */
+/** The type of the target that belongs to an output; a UserError where the loss does not fit the output, or has numbers that make no loss. */
 export function targetType(loss: ComparingLoss, output: TensorType): TensorType {
+  checkNumbers(loss);
   if (!isFloat(output.dtype)) throw new UserError(`the loss judges an output of type ${showType(output)}; it has to be of a float type`);
   if (loss.kind !== 'crossEntropy' || loss.target === 'probabilities') return output;
   classAxis(loss, output);
   return { dtype: 'i64', shape: output.shape.toSpliced(classAxis(loss, output), 1) };
+}
+
+function checkNumbers(loss: ComparingLoss): void {
+  const refuse = (what: string, found: unknown, expected: string): never => {
+    throw new UserError(`the loss's ${what} is ${String(found)}, expected ${expected}`);
+  };
+  if (loss.kind === 'huber' && loss.delta !== undefined && !(loss.delta > 0)) refuse('delta', loss.delta, 'a positive number');
+  if (loss.kind !== 'crossEntropy') return;
+  const { labelSmoothing, classWeights } = loss;
+  if (labelSmoothing !== undefined && !(labelSmoothing >= 0 && labelSmoothing <= 1)) refuse('label smoothing', labelSmoothing, 'a share from 0 to 1');
+  const weight = classWeights?.find((w) => !(w >= 0 && w < Infinity));
+  if (weight !== undefined) refuse('class weight', weight, 'numbers of at least 0');
 }
 
 /** The sum of the loss over all elements that count. */
