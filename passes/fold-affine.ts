@@ -7,12 +7,13 @@ import type { Target } from '../ir/tile.ts';
 import { eliminateDeadCode } from './eliminate-dead-code.ts';
 import { affineOf, alongLetters, axesOf, compact, isFixed, scaledInputs, spelledOut, type Walk } from './fold-affine/affine.ts';
 import { beforeContract, beforeConv } from './fold-affine/before.ts';
+import { sharedByConvolutions } from './fold-affine/shared.ts';
 import { throughMove } from './rules/through.ts';
 
 /**
  * Moves multiplications by fixed factors back into the weights of the convolution or contraction that they follow, and merges chains of fixed factors and
  * shifts into one of each: x * a + b after a conv becomes a conv with scaled weights and one addition. Goes through additions of fixed values, reshapes and
- * transposes, never through a value with several readers. "Fixed" is what depends on constants and never-updated state alone; fold-constants evaluates it.
+ * transposes, never through a value with several readers unless all of them are convolutions that take it. "Fixed" is what depends on constants and never-updated state alone; fold-constants evaluates it.
  * Before a conv or contraction a factor per input channel moves into the weights too, and a shift where nothing is padded (where something is, the border differs and the shift stays): past
  * reshapes, transposes and sums over positions, a shift past additions of other values too. A single factor before a contraction of two varying values moves behind it. It changes rounding, so values that are rounded
  * to integers afterwards (quantised models) keep their order of operations.
@@ -33,9 +34,10 @@ const maxSweeps = 8;
 function sweepAffine(graph: Graph, target: Target): Graph {
   const rounded = valuesThatRound(graph);
   const fixed = new Map<Value, boolean>();
+  const shared = sharedByConvolutions(graph);
   const folded = rewriteOps(graph, (op, b, facts) => {
     if (op.results.some((r) => rounded.has(r))) return undefined;
-    const walk: Walk = { b, facts, fixed: (v) => isFixed(v, facts, fixed) };
+    const walk: Walk = { b, facts, fixed: (v) => isFixed(v, facts, fixed), shared };
     if (op.name === 'conv') return beforeConv(op, walk);
     if (op.name === 'contract') return beforeContract(op, walk);
     const affine = affineOf(op, walk);

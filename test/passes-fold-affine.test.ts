@@ -89,6 +89,25 @@ describe('a factor and a shift', () => {
     expect(passes(fold(graph))).toEqual(left);
   });
 
+  it.each([
+    ['scale into two convolutions, shift kept where one is padded', [0, 1], false, ['relu', 'sub'], 'sub'],
+    ['scale and shift into two convolutions without padding', [0, 0], false, ['relu'], 'relu'],
+    ['nothing where an output reads the value as well', [0, 1], true, ['mul', 'relu', 'sub'], 'mul'],
+  ] as const)('of a value that several convolutions read: %s', (_, pads, held, left, read) => {
+    const b = new Builder('g');
+    const weight = (name: string, shape: readonly number[], at: number): Value => b.state(name, { dtype: 'f64', shape: [...shape] }, tensor(shape, spread(sizeOf(shape), 1, at)));
+    const x = b.unary('relu', b.input({ dtype: 'f64', shape: [n, c, h, h] }, 'x'));
+    const proxied = b.mul(b.sub(x, weight('mean', [1, c, 1, 1], 1)), weight('scale', [1, c, 1, 1], 2));
+    const convs = pads.map((pad, i) => ({ name: `y${i}`, value: b.one('conv', [proxied, weight(`w${i}`, [6, c, 3, 3], 3 + i)], { strides: [1, 1], pads: [pad, pad, pad, pad], dilations: [1, 1], groups: 1 }) }));
+    const graph = b.finish([...convs, ...(held ? [{ name: 'value', value: proxied }] : [])]);
+    const folded = fold(graph);
+    expectSame(graph, folded);
+    const nameOf = (op: { readonly name: string } | undefined): string | undefined => (op?.name === 'add' ? 'sub' : op?.name);
+    const ofInput = folded.ops.filter((op) => ['relu', 'sub', 'mul', 'add'].includes(op.name) && op.results[0]!.type.shape[1] === c);
+    expect(ofInput.map(nameOf).sort()).toEqual(left);
+    const large = folded.ops.filter((op) => op.name === 'conv').map((op) => op.operands[0]!).filter((v) => v.type.shape[2] === h);
+    expect(large.map((v) => nameOf(folded.ops.find((op) => op.results.includes(v))))).toEqual(pads.map(() => read));
+  });
   it('the shift of one branch folds past an addition', () => {
     const b = new Builder('g');
     const [x, r] = [b.input({ dtype: 'f64', shape: [n, c, h, h] }, 'x'), b.input({ dtype: 'f64', shape: [n, c, h, h] }, 'r')];

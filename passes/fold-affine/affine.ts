@@ -4,6 +4,7 @@ import type { Op, Value } from '../../ir/graph.ts';
 import type { Facts } from '../../ir/rewrite.ts';
 import { broadcastShapes, sameShape, sizeOf } from '../../ir/type.ts';
 import { padded } from '../rules/through.ts';
+import type { Shared } from './shared.ts';
 
 /** Factors and shifts of up to this many elements are spelled out along axes that a reshape splits or joins. */
 export const spelledOut = 4096;
@@ -13,10 +14,11 @@ export interface Walk {
   readonly facts: Facts;
   /** Whether a value depends on constants and never-updated state alone. */
   fixed(v: Value): boolean;
+  readonly shared: Shared;
 }
 
 /** Whether a value depends on constants and never-updated state alone; `known` remembers answers. */
-export function isFixed(v: Value, facts: Facts, known: Map<Value, boolean>): boolean {
+export function isFixed(v: Value, facts: Pick<Facts, 'definition' | 'constant'>, known: Map<Value, boolean>): boolean {
   const before = known.get(v);
   if (before !== undefined) return before;
   const op = facts.definition(v);

@@ -9,11 +9,12 @@ import { affineOf, alongLetters, axesOf, scaledInputs, spelledOut, type Affine, 
 export function beforeConv(op: Op, walk: Walk): readonly Value[] | undefined {
   const { b, fixed } = walk;
   const [x, w] = op.operands as [Value, Value];
-  const affine = fixed(w) ? lastAffine(x, walk) : undefined;
+  const common = walk.shared.get(x);
+  const affine = fixed(w) ? lastAffine(x, walk, common !== undefined) : undefined;
   if (!affine || axesOf(affine.by, x).some((a) => a !== 1)) return undefined;
   const { by } = affine;
   if (affine.kind === 'scale') return b.op('conv', [affine.x, scaledInputs(w, axesOf(by, x).length > 0 ? by : undefined, by, num(op.attrs, 'groups'), b)], op.attrs);
-  if (nums(op.attrs, 'pads').some((p) => p !== 0)) return undefined;
+  if (common === 'scale' || nums(op.attrs, 'pads').some((p) => p !== 0)) return undefined;
   const kernel = w.type.shape.slice(2);
   const patch = b.broadcast(b.reshape(by, padded(by.type.shape, x.type.shape.length)), [1, x.type.shape[1]!, ...kernel]);
   const ones = kernel.map(() => 1);
@@ -57,11 +58,11 @@ interface LastAffine extends Pick<Affine, 'kind' | 'x'> {
   readonly by: Value;
 }
 
-/** The factor or shift that a value ends with: the last op itself, or one that moves past what follows it. Values with several readers end with none. */
-function lastAffine(v: Value, walk: Walk): LastAffine | undefined {
+/** The factor or shift that a value ends with: the last op itself, or one that moves past what follows it. Values with several readers end with none, unless all of them take it (`shared`). */
+function lastAffine(v: Value, walk: Walk, shared = false): LastAffine | undefined {
   const { b, facts, fixed } = walk;
   const op = facts.definition(v);
-  if (!op || facts.readers(v) > 1 || fixed(v)) return undefined;
+  if (!op || (facts.readers(v) > 1 && !shared) || fixed(v)) return undefined;
   const affine = affineOf(op, walk);
   if (affine) return { kind: affine.kind, x: affine.x, by: affine.by() };
   switch (op.name) {

@@ -1,0 +1,31 @@
+import type { Graph, Op, Value } from '../../ir/graph.ts';
+import { nums } from '../../ir/op.ts';
+import type { Tensor } from '../../ir/type.ts';
+import { isFixed } from './affine.ts';
+
+/** What may move out of a value into all of its readers at once. */
+export type Shared = ReadonlyMap<Value, 'scale' | 'scale and shift'>;
+
+/**
+ * Values with several readers, all of them convolutions of fixed weights: a factor moves into the weights of each, so that nothing computes it any more; a shift too where none of
+ * them is padded.
+ */
+export function sharedByConvolutions(graph: Graph): Shared {
+  const definitions = new Map(graph.ops.flatMap((op) => op.results.map((r) => [r, op] as const)));
+  const updated = new Set(graph.updates.map((u) => u.state));
+  const known = new Map<Value, boolean>(graph.state.map((s) => [s.value, !updated.has(s.value)]));
+  const facts = {
+    definition: (v: Value): Op | undefined => definitions.get(v),
+    constant: (v: Value): Tensor | undefined => (definitions.get(v)?.name === 'constant' ? (definitions.get(v)!.attrs['value'] as Tensor) : undefined),
+  };
+  const fixed = (v: Value): boolean => isFixed(v, facts, known);
+  const readers = new Map<Value, Op[]>();
+  for (const op of graph.ops) for (const v of op.operands) readers.set(v, [...(readers.get(v) ?? []), op]);
+  const held = new Set([...graph.outputs, ...graph.updates].map((o) => o.value));
+  const shared = new Map<Value, 'scale' | 'scale and shift'>();
+  for (const [v, ops] of readers) {
+    if (ops.length < 2 || held.has(v) || !ops.every((op) => op.name === 'conv' && op.operands[0] === v && fixed(op.operands[1]!))) continue;
+    shared.set(v, ops.some((op) => nums(op.attrs, 'pads').some((p) => p !== 0)) ? 'scale' : 'scale and shift');
+  }
+  return shared;
+}
