@@ -13,10 +13,15 @@ export interface Finished {
   readonly stderr: string;
 }
 
-/** Runs tilewright with at most 1 GB of heap; a run that takes longer than `limit` ms is killed, and its code is null. */
-export function tilewright(args: readonly string[], limit = 30_000): Promise<Finished> {
+/**
+ * Runs tilewright with at most 1 GB of heap; a run that takes longer than `limit` ms is killed, and its code is null. `seconds`: of processor time, which other work on the machine
+ * does not stretch; beyond it the run is killed too.
+ */
+export function tilewright(args: readonly string[], limit = 30_000, seconds?: number): Promise<Finished> {
   return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, ['--max-old-space-size=1024', bin, ...args], { cwd: root, timeout: limit, env: { ...process.env, NO_COLOR: '1' } });
+    const command = [process.execPath, '--max-old-space-size=1024', bin, ...args];
+    const [file, ...rest] = seconds === undefined ? command : ['sh', '-c', `ulimit -t ${seconds}; exec "$@"`, 'sh', ...command];
+    const child = spawn(file!, rest, { cwd: root, timeout: limit, env: { ...process.env, NO_COLOR: '1' } });
     let stdout = '';
     let stderr = '';
     child.stdout.on('data', (text: Buffer) => (stdout += text.toString()));
