@@ -62,7 +62,7 @@ function rewriteBatchNorms(model: NormalizedModel, wanted: NormSpec, target: Tar
   const lost = statistics.find(({ state }) => !all.some((n) => n.running?.mean === state || n.running?.variance === state) && !isUnused(graph, state));
   if (lost && !settled(graph, spec)) throw new Unsupported('rewriting of this normalization', `the normalization of the running statistic "${lost.state.name ?? ''}" cannot be rewritten: it stands inside a loop or branch, or its parameters depend on data; rewrite it in the model`);
   const norms = all.filter((n) => !(spec.proxy === undefined && ((spec.kind === 'batch' && n.form === 'training') || (spec.kind === 'frozen' && n.form === 'inference'))));
-  if (all.length === 0 && !settled(graph, spec)) throw new UserError(`the model has no batch normalization to rewrite to ${showNorm(wanted)}: it was built without, or exported in inference form with its normalizations folded into convolutions (export it in training form)`);
+  if (all.length === 0 && !settled(graph, spec)) throw new UserError(`the model has no batch normalization to rewrite to ${showNorm(wanted)}: it was built with other normalizations or none, or exported in inference form with its normalizations folded into convolutions (export it in training form)`);
   if (norms.length === 0) return { graph, statistics, rewritten: [] };
 
   const reference = spec.kind === 'virtual' ? referenceBatch(rewriteBatchNorms(model, { kind: 'batch', ...(spec.epsilon !== undefined && { epsilon: spec.epsilon }) }, target).graph, spec.reference) : undefined;
