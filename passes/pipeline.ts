@@ -13,6 +13,7 @@ import { fuseBands } from './fuse-bands.ts';
 import { joinAffine } from './join-affine.ts';
 import { hoistInvariants } from './hoist-invariants.ts';
 import { rebuildCheapValues } from './rebuild-cheap-values.ts';
+import { rebuildForSums } from './rebuild-for-sums.ts';
 import { selectAlgorithms } from './select-algorithms.ts';
 import { simplify } from './simplify.ts';
 import { splitReductions } from './split-reductions.ts';
@@ -44,6 +45,7 @@ export const passes: readonly Pass[] = [
   pass('select-algorithms', selectAlgorithms),
   pass('fold-constants', foldConstants),
   pass('rebuild-cheap-values', rebuildCheapValues),
+  pass('rebuild-for-sums', rebuildForSums),
   // Values that nobody reads any more would become results of fused ops.
   pass('eliminate-dead-code', eliminateDeadCode),
   pass('fuse', fuse),

@@ -29,7 +29,7 @@ export function growSiblings(first: Op, c: Clusters, operandCount: (set: Readonl
     return own;
   };
   let set: ReadonlySet<Op> = new Set([first]);
-  const tried = new Set<Op>([first]);
+  let tried = new Set<Op>([first]);
   for (;;) {
     const shared = [...set].flatMap((op) => op.operands.filter((v) => sameShape(v.type.shape, full)));
     const near = [...shared.flatMap((v) => [c.definition(v), ...c.readers(v)]), ...[...set].filter(isMap).flatMap((op) => c.readers(op.results[0]!))];
@@ -37,7 +37,11 @@ export function growSiblings(first: Op, c: Clusters, operandCount: (set: Readonl
     if (!next) break;
     tried.add(next);
     const larger = new Set([...set, next]);
-    if ([...larger].filter(isSum).length <= mostSums && operandCount(larger) <= maxOperands && c.mayJoin(set, next)) set = larger;
+    if ([...larger].filter(isSum).length <= mostSums && operandCount(larger) <= maxOperands && c.mayJoin(set, next)) {
+      set = larger;
+      // What came too early, before an op that reads it, may join now.
+      tried = new Set(set);
+    }
   }
   // An op that was left out may not read what stands inside.
   const inside = (op: Op): boolean => isSum(op) || c.readers(op.results[0]!).every((reader) => set.has(reader));

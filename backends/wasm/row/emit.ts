@@ -14,6 +14,29 @@ export function emitSweeps<V>(f: Fn, plan: RowPlan, shape: Shape, ptrs: readonly
   return new RowEmitter(f, plan, shape, ptrs, scratch, w, unroll, along).emit();
 }
 
+/** The same for a kernel that goes through the reduced dim in blocks: sums wait in memory from one block to the next. */
+export interface BlockedSweep {
+  /** Bytes of the sums of one vector row of kept elements. */
+  readonly stateBytes: number;
+  /** Start values of the sums. */
+  start(state: Local): E[];
+  /** Adds `rows` reduced elements from where the pointers stand. */
+  block(rows: Local, state: Local): E[];
+  /** What follows the sums. */
+  end(state: Local): E[];
+}
+
+/** The parts of a kernel of one sweep (`canBlock`); every part is emitted with its own locals. */
+export function blockedSweep<V>(f: Fn, plan: RowPlan, shape: Shape, ptrs: readonly Local[], scratch: Local, w: Width<V>, unroll: number): BlockedSweep {
+  const emitter = (): RowEmitter<V> => new RowEmitter(f, plan, shape, ptrs, scratch, w, unroll, false);
+  return {
+    stateBytes: plan.sweeps[0]!.reductions.length * unroll * 16,
+    start: (state) => emitter().blockStart(state),
+    block: (rows, state) => emitter().block(rows, state),
+    end: (state) => emitter().blockEnd(state),
+  };
+}
+
 class RowEmitter<V> {
   readonly #f: Fn;
   readonly #plan: RowPlan;
@@ -38,21 +61,53 @@ class RowEmitter<V> {
   }
 
   emit(): E[] {
-    const code: E[] = [];
-    const { inputs } = this.#plan;
-    inputs.forEach((v, i) => {
-      if (this.#plan.isFull.has(v)) return;
-      this.#kept.forEach((values, u) => {
-        const l = this.#w.keep(v);
-        code.push(l.set(this.#w.load(i, this.#ptrs[i]!, u)));
-        values.set(v, () => l.get());
-      });
-    });
+    const code = this.#keptInputs();
     for (const sweep of this.#plan.sweeps) code.push(...this.#keptOps(sweep.before), ...this.#sweep(sweep));
-    code.push(...this.#keptOps(this.#plan.last));
+    return [...code, ...this.#keptResults()];
+  }
+
+  blockStart(state: Local): E[] {
+    return this.#state((op, at) => this.#w.scratchStore(op.operands[0]!, state, at, this.#startOf(op)));
+  }
+
+  block(rows: Local, state: Local): E[] {
+    const [sweep] = this.#plan.sweeps as readonly [Sweep];
+    return [...this.#keptInputs(), ...this.#keptOps(sweep.before), ...this.#sweep(sweep, { rows, state })];
+  }
+
+  blockEnd(state: Local): E[] {
+    const [sweep] = this.#plan.sweeps as readonly [Sweep];
+    const sums = this.#state((op, at, values) => {
+      const l = this.#w.keep(op.results[0]!);
+      values.set(op.results[0]!, () => l.get());
+      return l.set(this.#w.narrow(op.results[0]!, this.#w.scratchLoad(op.operands[0]!, state, at)));
+    });
+    return [...this.#keptInputs(), ...this.#keptOps(sweep.before), ...sums, ...this.#keptResults()];
+  }
+
+  /** One statement for each sum that waits in memory, `at` bytes from where the state stands. */
+  #state(statement: (op: Op, at: number, values: Map<Value, () => V>) => E): E[] {
+    return this.#plan.sweeps[0]!.reductions.flatMap((op, k) => this.#kept.map((values, u) => statement(op, (k * this.#unroll + u) * 16, values)));
+  }
+
+  #startOf(op: Op): V {
+    return this.#w.sums(op).constant(foldOf(op).start(op.operands[0]!.type.dtype));
+  }
+
+  #keptInputs(): E[] {
+    return this.#plan.inputs.flatMap((v, i) => (this.#plan.isFull.has(v) ? [] : this.#kept.map((values, u) => {
+      const l = this.#w.keep(v);
+      values.set(v, () => l.get());
+      return l.set(this.#w.load(i, this.#ptrs[i]!, u));
+    })));
+  }
+
+  /** What follows the last sweep. */
+  #keptResults(): E[] {
+    const code = this.#keptOps(this.#plan.last);
     this.#plan.outputs.forEach((v, k) => {
       if (this.#plan.isFull.has(v)) return;
-      const i = inputs.length + k;
+      const i = this.#plan.inputs.length + k;
       this.#kept.forEach((values, u) => code.push(this.#w.store(i, this.#ptrs[i]!, u, values.get(v)!)));
     });
     return code;
@@ -72,7 +127,8 @@ class RowEmitter<V> {
     }));
   }
 
-  #sweep(sweep: Sweep): E[] {
+  /** One sweep; with `block`, over that many elements of the only reduced dim, from sums in memory to sums in memory. */
+  #sweep(sweep: Sweep, block?: { readonly rows: Local; readonly state: Local }): E[] {
     const f = this.#f;
     const dims = this.#shape.reduced;
     const lanes = this.#along ? 4 : 1;
@@ -80,7 +136,7 @@ class RowEmitter<V> {
     const short = dims.length > 1 && dims.at(-1)!.size <= 16;
     const side = this.#along ? (sweep.ops.length <= 4 || short ? 4 : 2) : 1;
     const sums = sweep.reductions.map((op) => Array.from({ length: this.#unroll * side }, () => this.#w.sums(op).local()));
-    const code = sweep.reductions.flatMap((op, k) => sums[k]!.map((s) => s.set(this.#w.sums(op).constant(foldOf(op).start(op.operands[0]!.type.dtype)))));
+    const code = sweep.reductions.flatMap((op, k) => sums[k]!.map((s, u) => s.set(block ? this.#w.scratchLoad(op.operands[0]!, block.state, (k * this.#unroll + u) * 16) : this.#startOf(op))));
     const position = f.local('i32');
     if (sweep.saves.length + sweep.loads.length > 0) code.push(f.set(position, f.get(this.#scratch)));
     const bytesPerValue = savedBytes(this.#plan, this.#shape);
@@ -126,6 +182,7 @@ class RowEmitter<V> {
         ...(k === dims.length - 1 && sweep.saves.length + sweep.loads.length > 0 ? [f.inc(position, n * this.#shape.indexBytes)] : []),
       ];
       const i = f.local('i32');
+      if (block) return [...start, f.loop(i, f.asm.i32(0), () => f.get(block.rows), 1, [...step(own, 0, false), ...advance(1)])];
       const rounds = (n: number, body: E[]): E[] => (n === 0 ? [] : n === 1 ? body : [f.repeat(i, 0, n, 1, body)]);
       if (k < dims.length - 1) return [...start, ...rounds(d.size, [...level(k + 1, own), ...advance(1)])];
       if (!this.#along) return [...start, ...rounds(d.size, [...step(own, 0, false), ...advance(1)])];
@@ -139,6 +196,7 @@ class RowEmitter<V> {
       ];
     };
     code.push(...level(0, this.#ptrs));
+    if (block) return [...code, ...sweep.reductions.flatMap((op, k) => sums[k]!.map((s, u) => this.#w.scratchStore(op.operands[0]!, block.state, (k * this.#unroll + u) * 16, s.get())))];
     sweep.reductions.forEach((op, k) => {
       const result = op.results[0]!;
       this.#kept.forEach((values, u) => {

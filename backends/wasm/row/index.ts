@@ -10,6 +10,7 @@ import type { Asm, E, Fn, Local } from '../asm.ts';
 import { nothing } from '../elements.ts';
 import type { KernelCode } from '../kernel.ts';
 import { chunkTarget, cutNest, emitNest, kernel, type Row } from '../nest.ts';
+import { blockRows, emitBlocked } from './blocked.ts';
 import { emitSweeps } from './emit.ts';
 import { planRows, type RowPlan, type RowRegion } from './plan.ts';
 import { acrossUnroll, planShape, savedBytes, type Shape } from './shape.ts';
@@ -22,6 +23,8 @@ export function emitRows(asm: Asm, key: string, region: RowRegion, operands: rea
   const reduced = sizeOf(plan.reducedShape);
   const target = Math.max(1, Math.ceil(chunkTarget / Math.max(1, reduced * plan.sweeps.length)));
   if (shape.kept.some((d) => d.size === 0)) return nothing;
+  const rows = blockRows(plan, shape);
+  if (rows !== undefined) return emitBlocked(asm, key, plan, shape, rows);
   const cut = cutNest(shape.kept, target);
   const scratchBytes = plan.saved.length * savedBytes(plan, shape);
   return kernel(asm, key, operands.length + results.length, cut.chunks, scratchBytes, (f, k) =>
