@@ -15,8 +15,8 @@ export const dear: ReadonlySet<string> = new Set(['exp', 'expm1', 'log', 'log1p'
 
 /**
  * In a training step, computes elementwise values of the forward pass once more where the backward pass reads them, instead of keeping them: what a norm's affine and an activation's inner values are
- * follows from the norm's input, which is in memory anyway. Values that a product reads are computed once more where the backward pass reads what they come from, and stay as they are otherwise; so do masks of products' epilogues. Runs before fusion, which puts the copies into their
- * readers; steps whose gradients are accumulated in a loop keep their values.
+ * follows from the norm's input, which is in memory anyway. Values that a product reads are computed once more where the backward pass reads anyway what they come from; otherwise they stay as they are,
+ * and so do masks of products' epilogues. Runs before fusion, which puts the copies into their readers; steps whose gradients are accumulated in a loop keep their values.
  */
 export function rebuildCheapValues(graph: Graph, _target: Target): Graph {
   const loss = graph.outputs.find((o) => o.name === lossName)?.value;
