@@ -19,7 +19,7 @@ import { addLoss } from '../passes/train/add-loss.ts';
 import { declareParameters } from '../passes/train/declare-parameters.ts';
 import { differentiate } from '../passes/train/differentiate.ts';
 import { joinAffine } from '../passes/join-affine.ts';
-import { load, type Session, type StepTime } from '../runtime/index.ts';
+import { loadSession, type Session, type StepTime } from '../runtime/index.ts';
 import { encodeModel, node, raw, value, type TestNode } from '../test/onnx-encode.ts';
 import { numbers } from './train-networks.ts';
 
@@ -105,7 +105,7 @@ function gradient(model: Parameters<typeof rewriteNorms>[0]): { graph: Graph } {
 
 async function sessionOf({ graph }: { readonly graph: Graph }, threads: number): Promise<Session> {
   const artifact = await artifactOf({ imported: { bound: new Map(), dims: new Map(), warnings: [] }, graph: runPipeline(graph, wasmTarget) } as never, { features: [bestFeatures()], profile: true });
-  return load(artifact, { threads });
+  return loadSession(artifact, { threads });
 }
 
 function inputsOf(session: Session): Record<string, Float32Array> {

@@ -1,6 +1,6 @@
 /** Compares the times of several variants of a computation on a machine that others use too: by interleaved rounds, and by order statistics of their ratios. */
 import { median } from '../cli/statistics.ts';
-import { load, type ArtifactObject, type InputValue, type Session, type StepTime } from '../runtime/index.ts';
+import { loadSession, type ArtifactObject, type InputValue, type Session, type StepTime } from '../runtime/index.ts';
 
 export interface PairOptions {
   readonly threads: number;
@@ -22,7 +22,7 @@ export async function interleaved(artifacts: ReadonlyMap<string, ArtifactObject>
   const turned = (by: number): string[] => names.map((_, i) => names[(i + by) % names.length]!);
   for (let done = 0; done < pairs; done += pairsOfSession) {
     const sessions = new Map<string, Session>();
-    for (const name of turned(done / pairsOfSession)) sessions.set(name, await load(artifacts.get(name)!, { threads }));
+    for (const name of turned(done / pairsOfSession)) sessions.set(name, await loadSession(artifacts.get(name)!, { threads }));
     for (let round = 0; round < warmUp + Math.min(pairsOfSession, pairs - done); round++) {
       for (const name of turned(round)) {
         const start = performance.now();
@@ -41,7 +41,7 @@ export async function interleaved(artifacts: ReadonlyMap<string, ArtifactObject>
  */
 export async function profiled(artifacts: ReadonlyMap<string, ArtifactObject>, inputs: Readonly<Record<string, InputValue>>, threads: number, runs = 20, warmUp = 6): Promise<Map<string, Map<string, number>>> {
   const sessions = new Map<string, Session>();
-  for (const [name, artifact] of artifacts) sessions.set(name, await load(artifact, { threads }));
+  for (const [name, artifact] of artifacts) sessions.set(name, await loadSession(artifact, { threads }));
   const samples = new Map([...artifacts.keys()].map((name) => [name, [] as (readonly StepTime[])[]]));
   for (let i = 0; i < warmUp + runs; i++) {
     for (const [name, session] of sessions) {

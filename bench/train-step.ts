@@ -11,7 +11,7 @@ import { compile } from '../index.ts';
 import { bestFeatures } from '../cli/model.ts';
 import { table } from '../cli/print.ts';
 import { median } from '../cli/statistics.ts';
-import { load, type Session, type StepTime } from '../runtime/index.ts';
+import { loadSession, type Session, type StepTime } from '../runtime/index.ts';
 import { convnet, numbers, resnet20, type Network } from './train-networks.ts';
 
 const { values } = parseArgs({
@@ -43,7 +43,7 @@ async function timeOurs(network: Network): Promise<Timing & Pick<Session, 'featu
   const artifact = await compile(network.model, {
     file: network.name, features: [...(values.wide ? ['wide' as const] : []), bestFeatures()], profile: values.profile, train: { loss: { kind: 'crossEntropy' }, optimizer: { kind: 'sgd', momentum: 0.9 } },
   });
-  const session = await load(artifact, { threads, wide: values.wide });
+  const session = await loadSession(artifact, { threads, wide: values.wide });
   try {
     const y = BigInt64Array.from({ length: network.input[0] }, (_, i) => BigInt(i % network.classes));
     const inputs = { x: images(network), y, lr: Float32Array.of(rate) };

@@ -5,7 +5,7 @@ import { backendOption, placeOf } from './backend.ts';
 import type { Backend } from './driver/compile.ts';
 import { UserError } from '../ir/diagnostic.ts';
 import { reason } from '../runtime/bytes.ts';
-import { load, type Session, type StepTime, type Tensor } from '../runtime/index.ts';
+import { loadSession, type Session, type StepTime, type Tensor } from '../runtime/index.ts';
 import { sampleTensors } from '../runtime/selfcheck.ts';
 import { readInputs, readTensor } from './inputs.ts';
 import { bestFeatures, compileFor, isArtifact, modelInputs, readModelGraph } from './model.ts';
@@ -77,7 +77,7 @@ async function open(model: string, options: Options): Promise<{ session: Session
   const images = { size: undefined, layout: undefined, scale: undefined, mean: [], std: [], gray: false };
   const { threads } = options;
   if (isArtifact(model)) {
-    const session = await load(model, { threads });
+    const session = await loadSession(model, { threads });
     const given = await readInputs(options.input ?? {}, session.inputs.map((i) => ({ ...i, dims: i.shape })), images);
     return { session, inputs: { ...sampleTensors(session.inputs), ...given } };
   }
@@ -85,7 +85,7 @@ async function open(model: string, options: Options): Promise<{ session: Session
   const values = Object.fromEntries(Object.entries(options.value ?? {}).map(([name, file]) => [name, readTensor(file)]));
   const artifact = await withProgress(model, (onProgress) => compileFor(model, { ...(options.dim && { dims: options.dim }), values, backend: options.backend, features: [bestFeatures()], profile: true, onProgress }, given));
   for (const w of artifact.warnings) note(`warning: ${w}`);
-  const session = await load(artifact, { threads });
+  const session = await loadSession(artifact, { threads });
   return { session, inputs: { ...sampleTensors(session.inputs), ...given } };
 }
 

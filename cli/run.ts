@@ -5,7 +5,7 @@ import { openArtifact } from '../runtime/artifact.ts';
 import { backendOption, placeOf } from './backend.ts';
 import type { Backend } from './driver/compile.ts';
 import { isTileArtifact } from './driver/tile-artifact.ts';
-import { load, type LoadOptions, type Session, type Tensor } from '../runtime/index.ts';
+import { loadSession, type LoadOptions, type Session, type Tensor } from '../runtime/index.ts';
 import type { ImageOptions } from './image.ts';
 import { readInputs, readTensor } from './inputs.ts';
 import { artifactInputs, bestFeatures, compileFor, isArtifact, modelInputs, readModelGraph } from './model.ts';
@@ -91,7 +91,7 @@ async function open(model: string, options: Options, images: ImageOptions): Prom
     refuseOption(options.value !== undefined, '--value', 'goes with an .onnx model: an artifact has its bound inputs already; compile it again with --value');
     const tensors = await readInputs(options.input ?? {}, artifactInputs((await openArtifact(model)).manifest), images);
     const started = performance.now();
-    const session = await load(model, loading);
+    const session = await loadSession(model, loading);
     return { session, tensors, compiled: undefined, loaded: performance.now() - started };
   }
   const declared = modelInputs(readModelGraph(model));
@@ -109,6 +109,6 @@ async function open(model: string, options: Options, images: ImageOptions): Prom
     compileFor(model, { ...(options.dim && { dims: options.dim }), values, backend: options.backend, features: options.wide ? ['wide', bestFeatures()] : [bestFeatures()], onProgress }, tensors));
   for (const w of artifact.warnings) note(`warning: ${w}`);
   const compiled = performance.now() - started;
-  const session = await load(artifact, loading);
+  const session = await loadSession(artifact, loading);
   return { session, tensors, compiled, loaded: performance.now() - started - compiled };
 }

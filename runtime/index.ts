@@ -1,5 +1,6 @@
 /** tilewright/runtime: loads and runs artifacts in Node and in browsers. Depends on nothing and knows nothing of the compiler. */
-export { load, type LoadOptions, type MemoryReport, type Session, type StepTime } from './session.ts';
+export { load } from './load.ts';
+export { loadSession, type LoadOptions, type MemoryReport, type Session, type StepTime } from './session.ts';
 export type { ArtifactObject, Explain, Recompile, SpecialisationRequest } from './artifact.ts';
 export { memorySource, type ByteSource } from './bytes.ts';
 export { InputError, RunError } from './error.ts';

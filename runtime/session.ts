@@ -69,15 +69,14 @@ export interface Session {
  * Loads an artifact: the folder that `tilewright compile` wrote (a path in Node, a URL), or an artifact in memory. Weights are read straight into the
  * memory that the module works on. An idle session does not keep a Node process alive.
  */
-export async function load(source: string | URL | ArtifactObject, options: LoadOptions = {}): Promise<Session> {
+export async function loadSession(source: string | URL | ArtifactObject, options: LoadOptions = {}): Promise<Session> {
   const artifact = await openArtifact(source);
   const recompile = options.recompile ?? (typeof source === 'object' && 'manifest' in source ? source.recompile : undefined);
   const notices: string[] = [];
   const started = await start(artifact, options, notices);
-  if (started.manifest.entries?.some((e) => e.name === 'step')) notices.push('this artifact trains: run() makes a training step; loadTrainer() has trainStep, evaluate and checkpoints');
   // The hook of this artifact makes its specialisations; one of them that does not fit says so instead of compiling for ever.
   const { recompile: _, ...others } = options;
-  const specialise = recompile && specialisations(recompile, (other) => load(other, others));
+  const specialise = recompile && specialisations(recompile, (other) => loadSession(other, others));
   return new LoadedSession(started.manifest, started.executor, started.features, memoryReport(started.manifest, started.executor.threads), notices, specialise);
 }
 

@@ -168,7 +168,7 @@ describe.skipIf(!chromiumPath)(chromiumPath ? 'in Chromium' : 'in Chromium (skip
       });
       expect(page.workers()).toHaveLength(2 * threads);
       const after = await page.evaluate(async () => {
-        const { sessions } = globalThis as unknown as { sessions: Awaited<ReturnType<typeof tilewright.load>>[] };
+        const { sessions } = globalThis as unknown as { sessions: Awaited<ReturnType<typeof tilewright.loadSession>>[] };
         await Promise.all(sessions.map((s) => s.close()));
         return sessions[0]!.run({ Input3: [] }).then(() => 'it ran', (e: unknown) => String(e));
       });

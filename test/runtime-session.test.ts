@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, describe, expect, test } from 'vitest';
 import { control } from '../runtime/control.ts';
-import { InputError, load, type ArtifactObject, type Session } from '../runtime/index.ts';
+import { InputError, load, type loadSession, type ArtifactObject, type Session } from '../runtime/index.ts';
 import { poison, tinyArtifact, tinyInput, tinyResult } from './tiny-artifact.ts';
 
 const open: Session[] = [];
@@ -16,7 +16,7 @@ afterEach(async () => {
 });
 afterAll(() => rmSync(folder, { recursive: true }));
 
-async function session(...args: Parameters<typeof load>): Promise<Session> {
+async function session(...args: Parameters<typeof loadSession>): Promise<Session> {
   const s = await load(...args);
   open.push(s);
   return s;

@@ -3,7 +3,7 @@ import { onnxBytes } from '../../frontend/onnx/write.ts';
 import { initialValues, type ZooModel } from '../../frontend/zoo/index.ts';
 import { compile } from '../../index.ts';
 import type { TrainOptions } from '../../passes/train/options.ts';
-import { cosineSchedule, load, loadTrainer, NonFiniteLoss, withWarmup, type Checkpoint, type Epoch, type Samples, type Tensor, type Trainer } from '../../runtime/index.ts';
+import { cosineSchedule, loadSession, loadTrainer, NonFiniteLoss, withWarmup, type Checkpoint, type Epoch, type Samples, type Tensor, type Trainer } from '../../runtime/index.ts';
 
 export const threads = 2;
 
@@ -80,7 +80,7 @@ export class Training implements AsyncDisposable {
 export async function accuracyOf(model: ZooModel, weights: (name: string) => Float32Array, samples: Pick<Samples, 'x' | 'y'>): Promise<number> {
   const batch = 128;
   const artifact = await compile(onnxBytes(model, (w) => weights(w.name)), { dims: { n: batch }, features: ['relaxed'] });
-  await using session = await load(artifact, { threads });
+  await using session = await loadSession(artifact, { threads });
   return await accuracyBy(batch, samples, async (x) => (await session.run({ x })) as { logits: Tensor });
 }
 

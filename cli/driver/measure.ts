@@ -6,7 +6,7 @@ import type { InstanceMoments } from '../../passes/norm/channel-statistics.ts';
 import type { NormalizedModel } from '../../passes/norm/rewrite-norms.ts';
 import { runPipeline } from '../../passes/pipeline.ts';
 import { rebindBatch } from '../../passes/train/rebind-batch.ts';
-import { load } from '../../runtime/session.ts';
+import { loadSession } from '../../runtime/session.ts';
 import type { TypedArray } from '../../runtime/tensor.ts';
 import { artifactOf } from './compile.ts';
 import { wasmTarget } from './target.ts';
@@ -30,7 +30,7 @@ export async function measure(
   const see = begin(norms);
   const sized = graph.inputs.every((v) => v.type.shape[0] === batch) ? graph : rebindBatch(graph, batch);
   const artifact = await artifactOf({ imported: model, graph: runPipeline(sized, wasmTarget) }, { features: ['relaxed', 'simd', 'plain'] });
-  await using session = await load(artifact);
+  await using session = await loadSession(artifact);
   for (const inputs of batches) {
     const outputs = await session.run(inputs);
     norms.forEach(({ outputs: { mean, m2 } }, i) => see(i, { mean: outputs[mean]!.data as Float32Array, m2: outputs[m2]!.data as Float32Array }));
