@@ -26,6 +26,8 @@ export const control = {
   entry: 640,
   /** Not 0: a worker thread ended and will come to no barrier any more. Never set back. */
   lost: 768,
+  /** How often a thread looks whether a barrier has opened before it sleeps, set by the host. */
+  spins: 832,
   /** Chunks taken of each region of the current step, a cache line each; the thread that opens a barrier sets them to 0. */
   regions: 1024,
   maxRegions: 64,

@@ -2,8 +2,6 @@
 import { control } from '../../../runtime/control.ts';
 import type { Asm, E, Fn, Local } from '../asm.ts';
 
-/** Tests of the generation before a thread goes to sleep: some tens of microseconds. */
-const spins = 20_000;
 /** A sleeping thread looks again after this long, so that an abort cannot be missed. */
 const sleepNanoseconds = 20_000_000n;
 
@@ -32,7 +30,7 @@ export function barrier(asm: Asm): E {
         f.if(load(control.sleepers), [m.drop(m.memory.atomic.notify(at(control.barrierGeneration), m.i32.const(-1)))]),
         m.return(),
       ]),
-      f.set(left, m.i32.const(spins)),
+      f.set(left, m.i32.load(0, 4, at(control.spins))),
       m.loop(waiting, m.block(null, [
         f.if(m.i32.ne(load(control.barrierGeneration), f.get(generation)), [aborted(), m.return()]),
         f.if(f.get(left), [f.inc(left, -1), m.br(waiting)]),
