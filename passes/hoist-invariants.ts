@@ -1,7 +1,7 @@
 import type { Builder } from '../ir/builder.ts';
 import type { Graph, Op, Value } from '../ir/graph.ts';
-import { num } from '../ir/op.ts';
 import { opDef } from '../ir/ops/index.ts';
+import { captures } from '../ir/regions.ts';
 import { rewriteOps } from '../ir/rewrite.ts';
 import type { Target } from '../ir/tile.ts';
 import { bytesOf, isInteger } from '../ir/type.ts';
@@ -14,9 +14,8 @@ export const hoistInvariants = (graph: Graph, _target: Target): Graph => rewrite
 
 function hoistFrom(loop: Op, b: Builder): readonly Value[] | undefined {
   const body = loop.regions[0]!;
-  const firstCaptured = 1 + num(loop.attrs, 'carried');
   /** What a value of the body is outside the loop. */
-  const outside = new Map<Value, Value>(body.inputs.slice(firstCaptured).map((v, i) => [v, loop.operands[1 + firstCaptured + i]!]));
+  const outside = new Map(captures(loop, body).map(({ outer, inner }) => [inner, outer]));
   const constants = new Map<Value, Op>();
   const hoisted = new Map<Value, Value>();
   const rest: Op[] = [];

@@ -4,7 +4,7 @@ import type { Target } from '../ir/tile.ts';
 import { isFloat, sizeOf } from '../ir/type.ts';
 import { singleClusters } from './fuse/clusters.ts';
 import { growContract } from './fuse/grow.ts';
-import { lossName } from './train/differentiate.ts';
+import { onTrainingSteps } from './train/forward-end.ts';
 
 /** Elements from which a tensor is worth more than the arithmetic that makes it; large tensors that a rebuilt value reads, and ops that make it, at most. */
 export const largeElements = 4096;
@@ -16,12 +16,11 @@ export const dear: ReadonlySet<string> = new Set(['exp', 'expm1', 'log', 'log1p'
 /**
  * In a training step, computes elementwise values of the forward pass once more where the backward pass reads them, instead of keeping them: what a norm's affine and an activation's inner values are
  * follows from the norm's input, which is in memory anyway. Values that a product reads are computed once more where the backward pass reads anyway what they come from; otherwise they stay as they are,
- * and so do masks of products' epilogues. Runs before fusion, which puts the copies into their readers; steps whose gradients are accumulated in a loop keep their values.
+ * and so do masks of products' epilogues. Runs before fusion, which puts the copies into their readers.
  */
-export function rebuildCheapValues(graph: Graph, _target: Target): Graph {
-  const loss = graph.outputs.find((o) => o.name === lossName)?.value;
-  const end = graph.ops.findIndex((op) => op.results.some((r) => r === loss));
-  if (end < 0) return graph;
+export const rebuildCheapValues = (graph: Graph, _target: Target): Graph => onTrainingSteps(graph, rebuild);
+
+function rebuild(graph: Graph, end: number): Graph {
   const c = singleClusters(graph);
   const epilogues = new Set(graph.ops.filter(isContractRoot).flatMap((op) => [...growContract(op, c)].slice(1)));
   const isLarge = (v: Value): boolean => sizeOf(v.type.shape) >= largeElements;

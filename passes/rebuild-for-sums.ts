@@ -6,7 +6,7 @@ import { sameShape, sizeOf } from '../ir/type.ts';
 import { singleClusters, type Clusters } from './fuse/clusters.ts';
 import { growContract, growRow } from './fuse/grow.ts';
 import { dear, largeElements } from './rebuild-cheap-values.ts';
-import { lossName } from './train/differentiate.ts';
+import { onTrainingSteps } from './train/forward-end.ts';
 
 /** Large tensors that the sums of a group read at most (the input of a norm and the gradient of its result), and elementwise ops that they compute. */
 const mostLeaves = 2;
@@ -20,10 +20,9 @@ const sumsWorthStoring = 2;
  * in the pass of the sums and in the pass that makes dx, from x and dy both times, and never stored. Runs after `rebuildCheapValues` and before fusion. Sums that become rows with what reads
  * them keep their operands, and so do those of values that a product reads, which are in memory anyway.
  */
-export function rebuildForSums(graph: Graph, _target: Target): Graph {
-  const loss = graph.outputs.find((o) => o.name === lossName)?.value;
-  const end = graph.ops.findIndex((op) => op.results.some((r) => r === loss));
-  if (end < 0) return graph;
+export const rebuildForSums = (graph: Graph, _target: Target): Graph => onTrainingSteps(graph, rebuild);
+
+function rebuild(graph: Graph, end: number): Graph {
   const c = singleClusters(graph);
   const epilogues = new Set(graph.ops.filter(isContractRoot).flatMap((op) => [...growContract(op, c)].slice(1)));
   const rebuilt = new Map<Op, ReadonlyMap<Value, Op>>();

@@ -5,6 +5,7 @@ import { num, nums, str } from '../ir/op.ts';
 import { convGeometry, packedFloats, type ConvAlgorithm } from '../ir/ops/packing/geometry.ts';
 import { opDef } from '../ir/ops/index.ts';
 import { matmulShape } from '../ir/ops/packing/matmul.ts';
+import { captures } from '../ir/regions.ts';
 import { rewriteOps, type Facts } from '../ir/rewrite.ts';
 import type { Target } from '../ir/tile.ts';
 import { bytesOf, sizeOf, type Tensor } from '../ir/type.ts';
@@ -73,8 +74,9 @@ function chooseWinograd(graph: Graph, target: Target): ReadonlyMap<Value, ConvAl
   const chosen = new Map<Value, ConvAlgorithm>();
   if (!target.winograd) return chosen;
   const candidates: Candidate[] = [];
+  const origin = origins(graph);
   rewriteOps(graph, (op, _, facts) => {
-    if (op.name === 'conv') candidates.push(...winogradCandidates(op, facts, graph));
+    if (op.name === 'conv') candidates.push(...winogradCandidates(op, facts, (w) => sampleOf(w, origin, graph)));
     return undefined;
   });
   const weights = [...graph.state.map((s) => s.value), ...graph.ops.filter((op) => op.name === 'constant').map((op) => op.results[0]!)];
@@ -93,11 +95,11 @@ function chooseWinograd(graph: Graph, target: Target): ReadonlyMap<Value, ConvAl
   return chosen;
 }
 
-function winogradCandidates(op: Op, facts: Facts, graph: Graph): Candidate[] {
+function winogradCandidates(op: Op, facts: Facts, sample: (w: Value) => Tensor | undefined): Candidate[] {
   const [x, w] = op.operands as [Value, Value];
   const result = op.results[0]!;
   const known = facts.constant(w);
-  const weight = known ?? sampleOf(w, facts, graph);
+  const weight = known ?? sample(w);
   const [out, channels, ...kernel] = w.type.shape;
   const fits = weight && w.type.dtype === 'f32' && num(op.attrs, 'groups') === 1 && kernel.length === 2 && kernel.every((d) => d === 3) && channels! % 4 === 0 && out! % 4 === 0
     && [...nums(op.attrs, 'strides'), ...nums(op.attrs, 'dilations')].every((d) => d === 1) && sizeOf(result.type.shape) > 0;
@@ -123,16 +125,26 @@ function weightGradient(op: Op, b: Builder): readonly Value[] | undefined {
   return algorithm === 'direct' ? undefined : [b.one('convWeight', [x, dy], { ...op.attrs, algorithm })];
 }
 
-/** What a weight that the graph updates starts from, the order of its channels and taps aside, to judge errors by; undefined for other values. */
-function sampleOf(w: Value, facts: Facts, graph: Graph): Tensor | undefined {
+/** What a weight that the graph updates starts from, the order of its channels and taps aside, to judge errors by; also where a loop captures it. Undefined for other values. */
+function sampleOf(w: Value, origin: ReadonlyMap<Value, Value>, graph: Graph): Tensor | undefined {
   let v = w;
-  for (let op = facts.definition(v); op; op = facts.definition(v)) {
-    if (!['reshape', 'transpose', 'slice'].includes(op.name)) return undefined;
-    v = op.operands[0]!;
-  }
+  for (let next = origin.get(v); next; next = origin.get(v)) v = next;
   const init = graph.state.find((s) => s.value === v)?.init;
   if (!init || init === 'zero' || sizeOf(init.shape) !== sizeOf(w.type.shape)) return undefined;
   return { dtype: init.dtype, shape: w.type.shape, data: init.data };
+}
+
+/** The value that a moved or captured value has its elements from, in a graph and its regions. */
+function origins(graph: Graph, into = new Map<Value, Value>()): ReadonlyMap<Value, Value> {
+  for (const op of graph.ops) {
+    if (['reshape', 'transpose', 'slice'].includes(op.name)) into.set(op.results[0]!, op.operands[0]!);
+    if (!['if', 'loop'].includes(op.name)) continue;
+    for (const region of op.regions) {
+      for (const { outer, inner } of captures(op, region)) into.set(inner, outer);
+      origins(region, into);
+    }
+  }
+  return into;
 }
 
 /** Largest error of a Winograd layer, as a fraction of its results' standard deviation: what F(4x4) reaches on ordinary weights is 2e-5 to 7e-5. */

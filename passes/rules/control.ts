@@ -2,6 +2,7 @@
 import type { Builder } from '../../ir/builder.ts';
 import type { Graph, Op, Value } from '../../ir/graph.ts';
 import { num } from '../../ir/op.ts';
+import { capturedInput, firstCaptured } from '../../ir/regions.ts';
 import type { Facts } from '../../ir/rewrite.ts';
 import type { Rule } from './rule.ts';
 
@@ -48,24 +49,19 @@ const singleTripRule: Rule = {
   ],
 };
 
-/** How many operands come before the captured ones: the condition; or limit, start and what is carried. */
-const capturedFrom = (op: Op): number => (op.name === 'if' ? 1 : 2 + num(op.attrs, 'carried'));
-/** The region input that stands for an operand. */
-const inputAt = (op: Op, operand: number): number => operand - 1;
-
 const captureRule: Rule = {
   name: 'a captured small constant = the constant inside; what is captured and not read = nothing',
   roots: ['if', 'loop'],
   exactness: 'exact',
   apply: (op, b, facts) => {
-    const dropped = op.operands.flatMap((v, i) => (i >= capturedFrom(op) && (isSmall(v, facts) || !op.regions.some((g) => reads(g, g.inputs[inputAt(op, i)]!))) ? [i] : []));
+    const dropped = op.operands.flatMap((v, i) => (i >= firstCaptured(op) && (isSmall(v, facts) || !op.regions.some((g) => reads(g, capturedInput(g, i)))) ? [i] : []));
     if (dropped.length === 0) return undefined;
     const regions = op.regions.map((g) => ({
       ...g,
-      inputs: g.inputs.filter((_, at) => !dropped.some((i) => inputAt(op, i) === at)),
+      inputs: g.inputs.filter((v) => !dropped.some((i) => capturedInput(g, i) === v)),
       ops: [
         ...dropped.flatMap((i): Op[] => {
-          const [value, input] = [facts.constant(op.operands[i]!), g.inputs[inputAt(op, i)]!];
+          const [value, input] = [facts.constant(op.operands[i]!), capturedInput(g, i)];
           return value && reads(g, input) ? [{ name: 'constant', operands: [], attrs: { value }, results: [input], regions: [], source: [] }] : [];
         }),
         ...g.ops,

@@ -1,8 +1,8 @@
 /** Units of weights: the parts that make one output feature each. Read off how the graph uses a weight, never off its rank. */
 import type { Axes, Piece } from '../../ir/axes.ts';
 import type { Graph, Op, Value } from '../../ir/graph.ts';
-import { num } from '../../ir/op.ts';
 import { opDef } from '../../ir/ops/index.ts';
+import { captures } from '../../ir/regions.ts';
 import { sizeOf } from '../../ir/type.ts';
 import { deal, joined, merged, uniform, type Factor, type Factors } from './factors.ts';
 
@@ -95,10 +95,8 @@ function marksOf(ops: readonly Op[], fixed: ReadonlySet<Value>, meetings: Meetin
 
 /** A weight that control flow captures is used inside. */
 function regionMarks(op: Op, parameterOnly: ReadonlySet<Value>, meetings: Meeting[]): [Value, Mark | 'conflict'][] {
-  // Operands that stand for the same value in every run of a region, and how many region inputs come before them.
-  const [skip, before] = op.name === 'loop' ? [2 + num(op.attrs, 'carried'), 1 + num(op.attrs, 'carried')] : op.name === 'if' ? [1, 0] : [0, 0];
   return op.regions.flatMap((region) => {
-    const captured = op.operands.slice(skip).map((outer, i) => ({ outer, inner: region.inputs[before + i]! }));
+    const captured = captures(op, region);
     const marks = marksOf(region.ops, new Set(captured.filter((c) => parameterOnly.has(c.outer)).map((c) => c.inner)), meetings);
     return captured.flatMap(({ outer, inner }): [Value, Mark | 'conflict'][] => (marks.has(inner) ? [[outer, marks.get(inner)!]] : []));
   });
