@@ -11,6 +11,7 @@ import { artifactOf } from '../cli/driver/compile.ts';
 import { wasmTarget } from '../cli/driver/target.ts';
 import { importModel } from '../frontend/index.ts';
 import { evaluate } from '../ir/evaluate.ts';
+import { generator } from '../ir/generator.ts';
 import type { Graph, Op, Value } from '../ir/graph.ts';
 import { sizeOf, type Tensor, type TensorType } from '../ir/type.ts';
 import { runPipeline } from '../passes/pipeline.ts';
@@ -141,15 +142,4 @@ function fanIn(op: Op): number {
   const [, weight] = op.operands;
   if (op.name !== 'conv' && op.name !== 'contract') return 0;
   return sizeOf(weight!.type.shape) / (op.name === 'conv' ? weight!.type.shape[0]! : op.results[0]!.type.shape.at(-1)!);
-}
-
-/** Uniform numbers in [0, 1): mulberry32. */
-function generator(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t ^= t + Math.imul(t ^ (t >>> 7), 61 | t);
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-  };
 }

@@ -6,7 +6,8 @@ import { parseGraph } from '../ir/parse.ts';
 import { runPipeline } from '../passes/pipeline.ts';
 import { load } from '../runtime/index.ts';
 import { testTarget } from './ir/target.ts';
-import { difference, generator, randomInputs } from './ir/tensors.ts';
+import { generator } from '../ir/generator.ts';
+import { difference, randomInputs } from './ir/tensors.ts';
 
 const reduced = (x: string, s: string, t: string): string =>
   `graph @g(%x: f32[${x}], %s: f32[${s}]) { %a = mul %x, %s : f32[${x}] %q = abs %a : f32[${x}] %t = reduceSum %q {axes=[1]} : f32[${t}] %y = sub %t, %s : f32[${t}] return "y" = %y }`;

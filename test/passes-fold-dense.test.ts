@@ -4,7 +4,8 @@ import { evaluateOp } from '../ir/evaluate.ts';
 import type { Op } from '../ir/graph.ts';
 import type { Tensor } from '../ir/type.ts';
 import { foldDense } from '../passes/fold-dense.ts';
-import { generator, randomTensor } from './ir/tensors.ts';
+import { generator } from '../ir/generator.ts';
+import { randomTensor } from './ir/tensors.ts';
 
 /** An op over constants. */
 function op(name: string, operands: readonly Tensor[], attrs: Op['attrs'] = {}): Op {

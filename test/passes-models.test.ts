@@ -5,7 +5,8 @@ import { evaluate } from '../ir/evaluate.ts';
 import { graphText, printGraph } from '../ir/text.ts';
 import { parseGraph } from '../ir/parse.ts';
 import { runPipeline } from '../passes/pipeline.ts';
-import { generator, numbersOf, randomInputs } from './ir/tensors.ts';
+import { generator } from '../ir/generator.ts';
+import { numbersOf, randomInputs } from './ir/tensors.ts';
 import { testTarget } from './ir/target.ts';
 
 /** Small real models of every kind: convolutions, depthwise, quantised, recurrent with attention. */

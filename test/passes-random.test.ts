@@ -5,7 +5,8 @@ import type { Graph, Value } from '../ir/graph.ts';
 import { graphText } from '../ir/text.ts';
 import { isFloat } from '../ir/type.ts';
 import { runPipeline } from '../passes/pipeline.ts';
-import { difference, generator, randomInputs, randomTensor } from './ir/tensors.ts';
+import { generator } from '../ir/generator.ts';
+import { difference, randomInputs, randomTensor } from './ir/tensors.ts';
 import { testTarget } from './ir/target.ts';
 
 /** Graphs of a few dozen ops over [3,4], its rows, columns and transposes, with every kind of thing that the passes move and fuse. */

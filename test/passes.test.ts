@@ -6,7 +6,8 @@ import { parseGraph } from '../ir/parse.ts';
 import { graphText } from '../ir/text.ts';
 import { verify } from '../ir/verify.ts';
 import { passes } from '../passes/pipeline.ts';
-import { difference, generator, randomInputs, randomTensor } from './ir/tensors.ts';
+import { generator } from '../ir/generator.ts';
+import { difference, randomInputs, randomTensor } from './ir/tensors.ts';
 import { testTarget } from './ir/target.ts';
 
 /**

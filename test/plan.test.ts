@@ -10,12 +10,13 @@ import type { Graph } from '../ir/graph.ts';
 import { parseGraph } from '../ir/parse.ts';
 import type { TileProgram } from '../ir/tile.ts';
 import { dtypes, sizeOf, type Tensor } from '../ir/type.ts';
-import { denseStrides, orderForReshape, reshapeStrides } from '../passes/layout.ts';
+import { denseStrides, orderForReshape } from '../passes/layout.ts';
 import { plan } from '../passes/plan.ts';
 import { runPipeline } from '../passes/pipeline.ts';
 import { load, readSafetensors } from '../runtime/index.ts';
 import { testTarget } from './ir/target.ts';
-import { generator, numbersOf, randomInputs } from './ir/tensors.ts';
+import { generator } from '../ir/generator.ts';
+import { numbersOf, randomInputs } from './ir/tensors.ts';
 import { runProgram } from './run-program.ts';
 
 type Numbers = readonly number[];

@@ -11,7 +11,8 @@ import { applyRules, simplifyRules } from '../passes/simplify.ts';
 import { algebraRules } from '../passes/rules/algebra.ts';
 import type { Pattern, PatternRule } from '../passes/rules/pattern.ts';
 import type { Rule } from '../passes/rules/rule.ts';
-import { difference, generator, randomInputs, randomTensor } from './ir/tensors.ts';
+import { generator } from '../ir/generator.ts';
+import { difference, randomInputs, randomTensor } from './ir/tensors.ts';
 import { testTarget } from './ir/target.ts';
 
 /** Units in the last place that a rule marked `rounding` may be apart. */

@@ -4,7 +4,8 @@ import type { Graph, Op, Value } from '../ir/graph.ts';
 import { ParseError, parseGraph } from '../ir/parse.ts';
 import { graphText, printGraph } from '../ir/text.ts';
 import { dtypes, type DType, type Tensor } from '../ir/type.ts';
-import { generator, randomTensor } from './ir/tensors.ts';
+import { generator } from '../ir/generator.ts';
+import { randomTensor } from './ir/tensors.ts';
 
 /** Numbers every value in order, so that two graphs with the same structure become deeply equal objects. */
 function structure(graph: Graph, sources = true): unknown {

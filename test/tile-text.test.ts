@@ -10,7 +10,7 @@ import type { BufferKind, Comb, Cut, Division, Spread, StepCycles, TileBuffer, T
 import { digest, planTiles } from '../passes/tile/plan.ts';
 import { withConstants } from '../passes/tile/target.ts';
 import { example } from './cli-harness.ts';
-import { generator } from './ir/tensors.ts';
+import { generator } from '../ir/generator.ts';
 import { planned, tensorOf } from './tiles-harness.ts';
 
 const chain = parseGraph(`graph @chain(%x: f32[2,6,10,10], %w: f32[8,6,3,3]) state(%m: f32[8] = "mean of \\"x\\"" zero) {

@@ -11,26 +11,15 @@ import type { Graph, Op, Value } from '../ir/graph.ts';
 import { parseGraph } from '../ir/parse.ts';
 import { graphText, printGraph } from '../ir/text.ts';
 import type { Target } from '../ir/tile.ts';
-import { sizeOf, type Tensor } from '../ir/type.ts';
+import type { Tensor } from '../ir/type.ts';
 import { verify } from '../ir/verify.ts';
 import { runPipeline } from '../passes/pipeline.ts';
 import { plan } from '../passes/plan.ts';
-import { control } from '../runtime/control.ts';
 import { load } from '../runtime/index.ts';
 import { testTarget } from './ir/target.ts';
-import { Cells, difference } from './wasm-harness.ts';
+import { byName, difference, memoryFor, random, runHere } from './wasm-harness.ts';
 
 const features: readonly Features[] = ['plain', 'simd', 'relaxed', 'wide'];
-
-function random(shape: readonly number[], salt: number): Tensor {
-  const data = new Float32Array(sizeOf(shape));
-  let state = salt * 7919 + 17;
-  for (let i = 0; i < data.length; i++) {
-    state = (Math.imul(state, 1103515245) + 12345) | 0;
-    data[i] = ((state >>> 8) % 4001) / 1000 - 2;
-  }
-  return { dtype: 'f32', shape, data };
-}
 
 interface Shape {
   readonly batch?: number;
@@ -69,14 +58,9 @@ function computed(graph: Graph, target: Target, inputs: Readonly<Record<string, 
   const fused = runPipeline(graph, target);
   const program = plan(fused, { ...target, sharedIo: false });
   const module = emitWasm(program, set, { validate: true });
-  const memory = new WebAssembly.Memory({ initial: Math.ceil((module.scratch + module.scratchPerThread) / 65536) + 1, maximum: 65536, shared: true });
-  new Float32Array(memory.buffer, control.size).fill(NaN);
-  const cells = new Cells(program, memory);
-  for (const { value, tensor } of program.contents) if (tensor !== 'zero') cells.write(value, tensor);
-  for (const v of program.graph.inputs) cells.write(v, inputs[v.name!]!);
-  new Int32Array(memory.buffer)[control.threads / 4] = 1;
-  const instance = new WebAssembly.Instance(new WebAssembly.Module(module.binary as Uint8Array<ArrayBuffer>), { env: { memory } });
-  (instance.exports['run'] as (thread: number) => void)(0);
+  // 0xff everywhere is NaN, which no sum hides.
+  const { memory, cells } = memoryFor(program, module, byName(program, inputs), { fill: 0xff });
+  runHere(module.binary, memory);
   return { bands: bandsIn(fused).length, results: program.graph.outputs.map((o) => cells.read(o.value)) };
 }
 

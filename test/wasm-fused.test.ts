@@ -5,20 +5,10 @@ import { Builder } from '../ir/builder.ts';
 import { evaluate } from '../ir/evaluate.ts';
 import { fusedProblem } from '../ir/fused.ts';
 import type { Op, Value } from '../ir/graph.ts';
-import { sizeOf, tensorType, type DType, type Tensor } from '../ir/type.ts';
-import { converted, difference, programOf, runOnce, type Layout } from './wasm-harness.ts';
+import { tensorType, type DType } from '../ir/type.ts';
+import { difference, programOf, random, runOnce, type Layout } from './wasm-harness.ts';
 
 const features: readonly Features[] = ['plain', 'simd', 'relaxed'];
-
-function random(dtype: DType, shape: readonly number[], salt: number): Tensor {
-  const data = new Float64Array(sizeOf(shape));
-  let state = salt * 7919 + 17;
-  for (let i = 0; i < data.length; i++) {
-    state = (Math.imul(state, 1103515245) + 12345) | 0;
-    data[i] = ((state >>> 8) % 4001) / 1000 - 2;
-  }
-  return converted({ dtype: 'f64', shape, data }, dtype);
-}
 
 /** A fused op over inputs of the given shapes. */
 function fused(kind: string, dtype: DType, shapes: readonly (readonly number[])[], build: (b: Builder, xs: readonly Value[]) => readonly Value[]): Op {
@@ -104,7 +94,7 @@ describe('fused regions', () => {
     for (const dtype of ['f32', 'f64', 'f16'] as const) {
       it(`${c.name}, ${dtype}`, () => {
         const op = fused(c.kind, dtype, c.shapes, c.build);
-        const inputs = c.shapes.map((s, i) => random(dtype, s, i + 1));
+        const inputs = c.shapes.map((s, i) => random(s, i + 1, dtype));
         const given = new Map(op.operands.map((v, i) => [v, inputs[i]!]));
         const graph = { name: 'g', inputs: op.operands, state: [], ops: [op], outputs: op.results.map((value, i) => ({ name: `o${i}`, value })), updates: [] };
         const want = evaluate(graph, given).outputs;
@@ -124,7 +114,7 @@ describe('fused regions', () => {
 
   it('a chain may write where its operand lies', () => {
     const op = fused('map', 'f32', [[3, 1003], [1003]], (b, [x, c]) => [b.unary('sigmoid', b.add(x!, c!)), b.mul(x!, c!)]);
-    const inputs = [random('f32', [3, 1003], 1), random('f32', [1003], 2)];
+    const inputs = [random([3, 1003], 1), random([1003], 2)];
     const given = new Map(op.operands.map((v, i) => [v, inputs[i]!]));
     const apart = programOf(op, []);
     const together = { ...apart, placements: new Map(apart.placements).set(op.results[1]!, apart.placements.get(op.operands[0]!)!) };

@@ -1,5 +1,5 @@
 /** Runs ops through the wasm backend: one op (or fused region) as a program of its own, over tensors in any layout. */
-import { emitWasm } from '../backends/wasm/module.ts';
+import { emitWasm, type WasmModule } from '../backends/wasm/module.ts';
 import type { Features } from '../backends/wasm/asm.ts';
 import { fromRef, toRef } from '../ir/number.ts';
 import type { Graph, Op, Value } from '../ir/graph.ts';
@@ -70,20 +70,32 @@ export class Cells {
   }
 }
 
-/** Runs a program on one thread in this one; memory is dirty where nothing was written. Throws where a byte changes that belongs to no result. */
-export function runOnce(program: TileProgram, inputs: ReadonlyMap<Value, Tensor>, features: Features): { results: Tensor[]; chunks: number } {
-  const module = emitWasm(program, features, { validate: true });
-  const end = module.scratch + module.scratchPerThread;
-  const memory = new WebAssembly.Memory({ initial: Math.ceil(end / 65536) + 1, maximum: 65536, shared: true });
-  new Uint8Array(memory.buffer, control.size, module.scratch - control.size).fill(0x3b);
-  const compiled = new WebAssembly.Module(module.binary as Uint8Array<ArrayBuffer>);
-  const instance = new WebAssembly.Instance(compiled, { env: { memory } });
+/** The inputs of a program by their names. */
+export const byName = ({ graph }: TileProgram, inputs: Readonly<Record<string, Tensor>>): Map<Value, Tensor> => new Map(graph.inputs.map((v) => [v, inputs[v.name!]!]));
+
+/** A memory with a program's constants and inputs in it, dirty where nothing was written: every other byte is `fill`. */
+export function memoryFor(program: TileProgram, module: WasmModule, inputs: ReadonlyMap<Value, Tensor>, { threads = 1, fill = 0x3b } = {}): { memory: WebAssembly.Memory; cells: Cells } {
+  const memory = new WebAssembly.Memory({ initial: Math.ceil((module.scratch + threads * module.scratchPerThread) / 65536) + 1, maximum: 65536, shared: true });
+  new Uint8Array(memory.buffer, control.size, module.scratch - control.size).fill(fill);
   const cells = new Cells(program, memory);
   for (const { value, tensor } of program.contents) if (tensor !== 'zero') cells.write(value, tensor);
   for (const [v, t] of inputs) cells.write(v, t);
-  new Int32Array(memory.buffer)[control.threads / 4] = 1;
-  const expected = { buffer: memory.buffer.slice(0) };
+  new Int32Array(memory.buffer)[control.threads / 4] = threads;
+  return { memory, cells };
+}
+
+/** Runs a module once, in this thread. */
+export function runHere(binary: Uint8Array, memory: WebAssembly.Memory): void {
+  const instance = new WebAssembly.Instance(new WebAssembly.Module(binary as Uint8Array<ArrayBuffer>), { env: { memory } });
   (instance.exports['run'] as (thread: number) => void)(0);
+}
+
+/** Runs a program on one thread in this one. Throws where a byte changes that belongs to no result. */
+export function runOnce(program: TileProgram, inputs: ReadonlyMap<Value, Tensor>, features: Features): { results: Tensor[]; chunks: number } {
+  const module = emitWasm(program, features, { validate: true });
+  const { memory, cells } = memoryFor(program, module, inputs);
+  const expected = { buffer: memory.buffer.slice(0) };
+  runHere(module.binary, memory);
   const rest = new Cells(program, expected);
   for (const o of program.graph.outputs) rest.write(o.value, cells.read(o.value));
   const region = (buffer: ArrayBufferLike): Uint8Array => new Uint8Array(buffer, control.size, module.scratch - control.size);
@@ -110,6 +122,17 @@ export function difference(got: Tensor, want: Tensor, slack = 1): string | undef
     return `element ${i} of ${showType(want)} is ${String(x)}, expected ${String(y)}`;
   }
   return undefined;
+}
+
+/** Values in -2 to 2 that follow from a number. */
+export function random(shape: readonly number[], salt: number, dtype: DType = 'f32'): Tensor {
+  const data = new Float64Array(sizeOf(shape));
+  let state = salt * 7919 + 17;
+  for (let i = 0; i < data.length; i++) {
+    state = (Math.imul(state, 1103515245) + 12345) | 0;
+    data[i] = ((state >>> 8) % 4001) / 1000 - 2;
+  }
+  return converted({ dtype: 'f64', shape, data }, dtype);
 }
 
 /** The same values in another dtype, as far as it holds them. */

@@ -1,43 +1,22 @@
 /** Whole programs inside the module: threads and barriers, regions, copies, profiles, and what the binary imports and exports. */
 import { Worker } from 'node:worker_threads';
 import { describe, expect, it } from 'vitest';
-import { emitWasm, type WasmModule } from '../backends/wasm/module.ts';
+import { emitWasm } from '../backends/wasm/module.ts';
 import type { Features } from '../backends/wasm/asm.ts';
 import { Builder } from '../ir/builder.ts';
 import { evaluate } from '../ir/evaluate.ts';
 import type { Graph, Value } from '../ir/graph.ts';
-import type { TileProgram } from '../ir/tile.ts';
-import { sizeOf, tensorType, type Tensor } from '../ir/type.ts';
+import { tensorType, type Tensor } from '../ir/type.ts';
 import { plan } from '../passes/plan.ts';
 import { control } from '../runtime/control.ts';
-import { Cells, difference } from './wasm-harness.ts';
+import { byName, Cells, difference, memoryFor, random, runHere } from './wasm-harness.ts';
 import { testTarget } from './ir/target.ts';
 
-function random(shape: readonly number[], salt: number): Tensor {
-  const data = new Float32Array(sizeOf(shape));
-  let state = salt * 7919 + 17;
-  for (let i = 0; i < data.length; i++) {
-    state = (Math.imul(state, 1103515245) + 12345) | 0;
-    data[i] = ((state >>> 8) % 4001) / 1000 - 2;
-  }
-  return { dtype: 'f32', shape, data };
-}
 const i64 = (x: number): Tensor => ({ dtype: 'i64', shape: [], data: new BigInt64Array([BigInt(x)]) });
 const bool = (x: boolean): Tensor => ({ dtype: 'bool', shape: [], data: new Uint8Array([x ? 1 : 0]) });
 
 /** Workers run again on the inputs that were written once, so inputs keep their memory. */
 const target = { ...testTarget, sharedIo: false };
-
-/** A memory with the program's constants and inputs in it. */
-function memoryFor(program: TileProgram, module: WasmModule, inputs: Readonly<Record<string, Tensor>>, threads: number): { memory: WebAssembly.Memory; cells: Cells } {
-  const memory = new WebAssembly.Memory({ initial: Math.ceil((module.scratch + threads * module.scratchPerThread) / 65536) + 1, maximum: 65536, shared: true });
-  new Uint8Array(memory.buffer, control.size, module.scratch - control.size).fill(0x3b);
-  const cells = new Cells(program, memory);
-  for (const { value, tensor } of program.contents) if (tensor !== 'zero') cells.write(value, tensor);
-  for (const v of program.graph.inputs) cells.write(v, inputs[v.name!]!);
-  new Int32Array(memory.buffer)[control.threads / 4] = threads;
-  return { memory, cells };
-}
 
 const workerCode = `
   const { parentPort, workerData: { compiled, memory, thread, runs } } = require('node:worker_threads');
@@ -65,7 +44,7 @@ async function runOn(threads: number, binary: Uint8Array, memory: WebAssembly.Me
 async function outputsOn(graph: Graph, inputs: Readonly<Record<string, Tensor>>, threads: number, features: Features, runs = 1): Promise<Tensor[]> {
   const program = plan(graph, target);
   const module = emitWasm(program, features, { validate: true });
-  const { memory, cells } = memoryFor(program, module, inputs, threads);
+  const { memory, cells } = memoryFor(program, module, byName(program, inputs), { threads });
   expect(await runOn(threads, module.binary, memory, runs)).toEqual(new Array(threads).fill('done'));
   return program.graph.outputs.map((o) => cells.read(o.value));
 }
@@ -137,7 +116,7 @@ describe('a program on threads', () => {
     const { graph, inputs } = network();
     const program = plan(graph, target);
     const module = emitWasm(program, 'simd');
-    const { memory } = memoryFor(program, module, inputs, 2);
+    const { memory } = memoryFor(program, module, byName(program, inputs), { threads: 2 });
     // The second thread never comes; the host tells the first one after a while.
     const cells = new Int32Array(memory.buffer);
     const first = runOn(1, module.binary, memory);
@@ -160,11 +139,11 @@ describe('the module', () => {
     expect(module.binary[module.memoryFlag]).toBe(3);
     const own = module.binary.slice();
     own[module.memoryFlag] = 1;
-    const { memory, cells } = memoryFor(program, module, inputs, 1);
+    const { memory, cells } = memoryFor(program, module, byName(program, inputs));
     const unshared = new WebAssembly.Memory({ initial: memory.buffer.byteLength / 65536, maximum: 65536 });
     new Uint8Array(unshared.buffer).set(new Uint8Array(memory.buffer));
-    (new WebAssembly.Instance(new WebAssembly.Module(own), { env: { memory: unshared } }).exports['run'] as (t: number) => void)(0);
-    (new WebAssembly.Instance(compiled, { env: { memory } }).exports['run'] as (t: number) => void)(0);
+    runHere(own, unshared);
+    runHere(module.binary, memory);
     const got = new Cells(program, unshared);
     for (const o of program.graph.outputs) expect(got.read(o.value)).toEqual(cells.read(o.value));
   });
@@ -178,7 +157,7 @@ describe('the module', () => {
     const { graph, inputs } = network();
     const program = plan(graph, target);
     const module = emitWasm(program, 'simd', { profile: true, validate: true });
-    const { memory } = memoryFor(program, module, inputs, 2);
+    const { memory } = memoryFor(program, module, byName(program, inputs), { threads: 2 });
     expect(await runOn(2, module.binary, memory, 2)).toEqual(['done', 'done']);
     const times = new Float64Array(memory.buffer, module.profile, 2 * module.steps.length);
     module.steps.forEach((s, i) => {

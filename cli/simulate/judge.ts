@@ -1,5 +1,6 @@
 /** Inputs to try a tile program on, and how far its results are from the interpreter's. */
 import { UserError } from '../../ir/diagnostic.ts';
+import { generator } from '../../ir/generator.ts';
 import type { Graph, Value } from '../../ir/graph.ts';
 import { encodeFloat } from '../../ir/number.ts';
 import { dtypes, isFloat, sameShape, showType, sizeOf, type Tensor, type TensorType } from '../../ir/type.ts';
@@ -51,15 +52,4 @@ function filled(type: TensorType, at: (i: number) => number): Tensor {
     else data[i] = isFloat(type.dtype) && dtypes[type.dtype].bytes < 4 ? encodeFloat(type.dtype, x) : x;
   }
   return { ...type, data };
-}
-
-/** Uniform numbers in [0, 1): mulberry32. */
-function generator(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t ^= t + Math.imul(t ^ (t >>> 7), 61 | t);
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-  };
 }

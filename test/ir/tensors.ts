@@ -3,17 +3,6 @@ import { decodeFloat, encodeFloat, intRange } from '../../ir/number.ts';
 import { dtypes, isFloat, showType, sizeOf, type Tensor, type TensorType } from '../../ir/type.ts';
 import type { Graph } from '../../ir/graph.ts';
 
-/** Uniform numbers in [0, 1): mulberry32. */
-export function generator(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(state ^ (state >>> 15), 1 | state);
-    t ^= t + Math.imul(t ^ (t >>> 7), 61 | t);
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-  };
-}
-
 const special = [0, -0, 1, -1, 0.5, -0.5, 1.5, 2.5, -2.5, Infinity, -Infinity, NaN];
 
 /** Values in about -4..4; with `specials`, every third is a zero, a tie, an infinity or a NaN. */
