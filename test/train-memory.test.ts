@@ -3,9 +3,12 @@ import { describe, expect, it } from 'vitest';
 import { compile } from '../cli/driver/compile.ts';
 import { fitMemory } from '../cli/driver/fit-memory.ts';
 import { OverLimit, UserError } from '../ir/diagnostic.ts';
+import type { Graph, Op } from '../ir/graph.ts';
 import { loadTrainer } from '../runtime/index.ts';
 import { encodeModel, floats, node, value, type TestModel } from './onnx-encode.ts';
 import { spread } from './trainer-harness.ts';
+
+const opsWithin = (graph: Graph): Op[] => graph.ops.flatMap((op) => [op, ...op.regions.flatMap(opsWithin)]);
 
 describe('samples at a time', () => {
   const bytesOf = (samples: number): number => 100 + 10 * samples;
@@ -57,6 +60,24 @@ describe('a step under a limit', () => {
     }
     const [p, q] = await Promise.all([a.evaluate({ x: inputs.x }), b.evaluate({ x: inputs.x })]);
     [...q.logits!.data].forEach((v, i) => expect(Number(v)).toBeCloseTo(Number(p.logits!.data[i]), 5));
+  });
+  it('computes in parts by the algorithms of the whole', async () => {
+    const stack = encodeModel({
+      name: 'stack',
+      nodes: [
+        node('Conv', ['x', 'k'], ['c'], { kernel_shape: [3, 3], pads: [1, 1, 1, 1] }), node('Relu', ['c'], ['r']),
+        node('Conv', ['r', 'l'], ['d'], { kernel_shape: [3, 3], pads: [1, 1, 1, 1] }), node('GlobalAveragePool', ['d'], ['p']), node('Flatten', ['p'], ['logits']),
+      ],
+      inputs: [value('x', 'f32', [size, 16, 16, 16])],
+      outputs: [value('logits', 'f32', [size, 16])],
+      initializers: [floats('k', [16, 16, 3, 3], spread(2304)), floats('l', [16, 16, 3, 3], spread(2304))],
+    } satisfies TestModel);
+    const [whole, parts] = [await compile(stack, { train }), await compile(stack, { train: { ...train, microBatch: 4 } })].map(({ program }) => {
+      const ops = opsWithin(program.graph).filter((op) => op.name === 'convPacked');
+      return ops.map((op) => op.attrs['algorithm']).sort();
+    });
+    expect(whole).toContain('winograd4');
+    expect(parts).toEqual(whole);
   });
   it('is refused by name where a norm joins samples', async () => expect(compile(pictures(true), { train, memory: 30_000 })).rejects.toThrow(/over the limit of 29.3 KiB, and cannot compute fewer at a time: .*BatchNormalization.* joins the samples/));
   it('goes without a micro-batch of its own', async () => expect(compile(pictures(false), { train: { ...train, microBatch: 2 }, memory: 30_000 })).rejects.toThrow(/give either the limit or the micro-batch/));

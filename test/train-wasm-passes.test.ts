@@ -5,6 +5,7 @@ import { Builder } from '../ir/builder.ts';
 import { evaluate } from '../ir/evaluate.ts';
 import type { Graph } from '../ir/graph.ts';
 import { opDef } from '../ir/ops/index.ts';
+import { parseGraph } from '../ir/parse.ts';
 import { sizeOf, tensorType, type Tensor } from '../ir/type.ts';
 import { verify } from '../ir/verify.ts';
 import { fuse } from '../passes/fuse.ts';
@@ -18,6 +19,7 @@ import { selectAlgorithms } from '../passes/select-algorithms.ts';
 import { splitReductions } from '../passes/split-reductions.ts';
 import { splitWeightGradients } from '../passes/split-weight-gradients.ts';
 import { differentiate } from '../passes/train/differentiate.ts';
+import { onTrainingSteps } from '../passes/train/forward-end.ts';
 import { randomArray, randomNumbers } from './contract-harness.ts';
 import { runProgram } from './run-program.ts';
 
@@ -122,6 +124,20 @@ test('the backward pass rebuilds what follows from the input of a norm, and read
   expect(after.ops.slice(end + 1).flatMap((op) => op.operands).filter((v) => forward.has(v))).toEqual([]);
   const [want, got] = [evaluate(graph, inputs).outputs, evaluate(after, inputs).outputs];
   for (const [name, tensor] of want) expect(got.get(name)).toEqual(tensor);
+});
+
+test.each(['add', 'sub'])('the forward pass of a training step ends at its loss, in a loop over micro-batches at what an iteration gives to %s to it', (sign) => {
+  const graph = parseGraph(`graph @m(%x: f32[4]) {
+    %n = constant {value=i64[](3)} : i64[] %t = constant {value=bool[](1)} : bool[] %start = constant {value=f32[](0)} : f32[]
+    %0 = loop %n, %t, %start, %x {trips=3, carried=1, scans=0} (%i: i64[], %loss: f32[], %k: f32[4]) {
+      %go = constant {value=bool[](1)} : bool[] %1 = neg %k : f32[4] %2 = reduceSum %1 {axes=[0]} : f32[] %3 = exp %k : f32[4] %4 = ${sign} %loss, %2 : f32[] return %go, %4
+    } : f32[] return "loss" = %0 }`);
+  const seen: string[] = [];
+  onTrainingSteps(graph, (step, end) => {
+    seen.push(step.ops[end]!.name);
+    return step;
+  });
+  expect(seen).toEqual(['reduceSum', 'loop']);
 });
 
 test('sums that read the same tensors are one op', () => {
