@@ -10,7 +10,7 @@ import type { Graph } from '../ir/graph.ts';
 import { parseGraph } from '../ir/parse.ts';
 import type { TileProgram } from '../ir/tile.ts';
 import { dtypes, sizeOf, type Tensor } from '../ir/type.ts';
-import { denseStrides, orderForReshape } from '../passes/layout.ts';
+import { denseStrides, orderForReshape, reshapeStrides } from '../passes/layout.ts';
 import { plan } from '../passes/plan.ts';
 import { runPipeline } from '../passes/pipeline.ts';
 import { load, readSafetensors } from '../runtime/index.ts';
