@@ -223,6 +223,27 @@ describe('state in place', () => {
     expect(after(g)).toEqual(expected(g));
   });
 
+  test('a momentum step of a weight that is read reshaped copies nothing', () => {
+    const b = new Builder('g');
+    const [w, m] = [b.state('w', state(1), state(1)), b.state('m', state(2), state(2))];
+    const row = b.reshape(w, [12]);
+    const next = b.add(b.mul(b.reshape(m, [12]), 0.9), b.mul(row, row));
+    b.update(w, b.reshape(b.sub(row, b.mul(next, 0.1)), [3, 4]));
+    b.update(m, b.reshape(next, [3, 4]));
+    const g = b.finish([{ name: 'norm', value: b.reduce('reduceSum', b.mul(row, b.reshape(w, [12])), [0]) }]);
+    expect(copies(g)).toBe(0);
+    expect(after(g)).toEqual(expected(g));
+  });
+
+  test('a new value that reads its state’s elements in another order is not written over it', () => {
+    const b = new Builder('g');
+    const p = b.state('p', random([4, 4], 3), random([4, 4], 3));
+    const rows = b.reshape(p, [16]);
+    b.update(p, b.reshape(b.add(rows, b.reshape(b.transpose(p, [1, 0]), [16])), [4, 4]));
+    const g = b.finish([]);
+    expect(after(g)).toEqual(expected(g));
+  });
+
   test('states that take each other’s values are saved first', () => {
     const b = new Builder('g');
     const [p, q] = [b.state('p', state(1), state(1)), b.state('q', state(2), state(2))];

@@ -4,6 +4,7 @@ import type { Graph, Value } from '../../ir/graph.ts';
 import type { Entry, Step } from '../../ir/tile.ts';
 import { sameType, showType } from '../../ir/type.ts';
 import { isDense, rowMajorOrder } from '../layout.ts';
+import { newValues } from '../order-updates.ts';
 import { noteGraph } from './concat.ts';
 import { assign, copyInto } from './copies.ts';
 import type { Planning } from './planning.ts';
@@ -22,7 +23,7 @@ export function planEntry(p: Planning, name: string, graph: Graph): Entry & { re
     p.inputs.set(key, spot);
   }
   const updated = new Set(graph.updates.map((u) => u.state));
-  p.updates = new Map(graph.updates.filter((u) => u.state !== u.value).map((u) => [u.value, u.state]));
+  p.updates = new Map([...newValues(graph)].map(([value, states]) => [value, states.at(-1)!]));
   for (const s of graph.state) {
     if (!updated.has(s.value) && !p.readers.has(s.value) && !p.outputs.has(s.value)) continue;
     const known = p.state.get(s.name);

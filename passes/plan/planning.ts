@@ -32,7 +32,7 @@ export class Planning {
   readonly inputs = new Map<string, Spot>();
   readonly state = new Map<string, { readonly type: TensorType; readonly spot: Spot }>();
   readonly contentNames = new Set<string>();
-  /** New values of state, and the state they go to. */
+  /** New values of state, what they are reshaped from, and the state they go to. */
   updates: ReadonlyMap<Value, Value> = new Map();
   readonly roots: Root[] = [];
   readonly spots = new Map<Value, Spot>();

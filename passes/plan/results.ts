@@ -2,7 +2,7 @@
 import { isRowReduction } from '../../ir/fused.ts';
 import type { Op, Value } from '../../ir/graph.ts';
 import { dtypes, sameShape } from '../../ir/type.ts';
-import { denseStrides, rowMajorOrder, sameOrder, sameStrides, type Order } from '../layout.ts';
+import { denseStrides, isDense, rowMajorOrder, sameOrder, sameStrides, type Order } from '../layout.ts';
 import { partSpot } from './concat.ts';
 import { isMap, isOverRows } from './orders.ts';
 import type { Planning } from './planning.ts';
@@ -19,8 +19,8 @@ export function placeResult(p: Planning, r: Value, order: Order, op: Op, operand
     return;
   }
   const state = top && sameOrder(order, rowMajorOrder(order.length)) ? p.updates.get(r) : undefined;
-  if (state && mayReplace(p, state, op, operands)) {
-    p.spots.set(r, p.spot(state));
+  if (state && mayReplace(p, state, r, op, operands)) {
+    p.spots.set(r, { root: p.spot(state).root, offset: 0, strides: denseStrides(r.type.shape, order) });
     return;
   }
   const strides = denseStrides(r.type.shape, order);
@@ -29,14 +29,14 @@ export function placeResult(p: Planning, r: Value, order: Order, op: Op, operand
 }
 
 /** Whether the new value of state may be written over the old one: nothing reads that later, and `op` reads it where it writes, if at all. */
-function mayReplace(p: Planning, state: Value, op: Op, operands: readonly Value[]): boolean {
+function mayReplace(p: Planning, state: Value, r: Value, op: Op, operands: readonly Value[]): boolean {
   const { root } = p.spot(state);
   if (p.keptAlive.has(root) || p.outputs.has(state)) return false;
   for (const [other, spot] of p.spots) {
     if (spot.root === root && (p.outputs.has(other) || (p.readers.get(other) ?? []).some((r) => r !== op && !p.done.has(r)))) return false;
   }
   const reads = operands.filter((v) => p.spot(v).root === root);
-  return reads.length === 0 || (reads.every((v) => v === state) && readsWhereItWrites(op, operands.indexOf(state)));
+  return reads.every((v) => sameShape(v.type.shape, r.type.shape) && isDense(v.type.shape, p.spot(v).strides, rowMajorOrder(v.type.shape.length)) && readsWhereItWrites(op, operands.indexOf(v)));
 }
 
 /** Whether an op reads an operand of its one result's shape at no element but the one that it writes next: elementwise ops, the last part of reductions over rows. */
