@@ -46,6 +46,18 @@ export interface Entry {
   readonly steps: readonly Step[];
 }
 
+/**
+ * How finely kernels are cut on a machine whose tiles are cores with caches. `tiles`: parts that may run at once, so that more chunks than that share out evenly. `bytesPerTile`: what the slices of a vertex
+ * take at most, where its op can be cut so far. A *vertex* is what a kernel's loops come back to: a chunk, or within a chunk of a product a pass of weight panels over rows.
+ */
+export interface Division {
+  readonly tiles: number;
+  readonly bytesPerTile: number;
+}
+
+/** The division of a program whose target names none: that of targets/cpu.json. */
+export const usualDivision: Division = { tiles: 16, bytesPerTile: 512 * 1024 };
+
 export interface TileProgram {
   readonly graph: Graph;
   readonly entries: readonly Entry[];
@@ -53,6 +65,8 @@ export interface TileProgram {
   readonly placements: ReadonlyMap<Value, Placement>;
   /** Initial contents: values of `constant` and `state` buffers. */
   readonly contents: readonly { readonly value: Value; readonly name: string; readonly tensor: Tensor | 'zero' }[];
+  /** What kernels are cut by; `usualDivision` where nothing is said. */
+  readonly division?: Division;
   /**
    * Bytes by role. `io`: of inputs and outputs. `temps`: of the region in which addresses are shared, inputs and outputs included where they are in it. `liveBound`:
    * the largest sum of bytes live there at one step, below which no plan of these steps can end. `scheduleBytes`: the largest sum of live inputs and results under
@@ -72,8 +86,8 @@ export interface Target {
   readonly packBudget: number;
   /** Whether Winograd convolutions may be chosen. */
   readonly winograd: boolean;
-  /** Bytes of the cache that each core has to itself; where given, values that are larger may be computed and read in bands of rows. */
-  readonly cacheBytes?: number;
+  /** Where tiles are cores with caches: what kernels are cut by. Values that are larger than two tiles may then be computed and read in bands of rows, which fit one. */
+  readonly division?: Division;
   /** Whether inputs and outputs share addresses with temporaries: an input's memory is free after its last reader, an output's before its first writer. */
   readonly sharedIo?: boolean;
   /** Where each element takes the same bytes, whatever its dtype, and buffers take a multiple of some bytes; elsewhere elements take what `dtypes` says. */

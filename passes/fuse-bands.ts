@@ -2,22 +2,20 @@
 import { bandsOf, contractRoot, dataOperand, pairProblem } from '../ir/bands.ts';
 import type { Graph, Op, Value } from '../ir/graph.ts';
 import { geometryOf } from '../ir/ops/packing/geometry.ts';
-import type { Target } from '../ir/tile.ts';
+import type { Division, Target } from '../ir/tile.ts';
 import { bytesOf } from '../ir/type.ts';
 
 /** Nanoseconds that a byte takes which is read back from the cache that all cores share, and that a multiply-add takes: measured on the machine of docs/performance.md. */
 const byteTime = 1 / 15;
 const multiplyAddTime = 1 / 27;
-/** Bands of all images together, at least: for threads to share. */
-const fewestBands = 8;
 
 /**
- * Replaces a 1x1 convolution and the depthwise one that alone reads it by a `bands` op, where a target with caches (`cacheBytes`) would write the value in between out
+ * Replaces a 1x1 convolution and the depthwise one that alone reads it by a `bands` op, where a target whose tiles are cores with caches would write the value in between out
  * of them: each band of result rows computes the rows that it reads. Rows that two bands read are computed twice; that must cost less than what reading saves.
  */
 export function fuseBands(graph: Graph, target: Target): Graph {
-  const cache = target.cacheBytes;
-  if (cache === undefined) return graph;
+  const { division } = target;
+  if (!division) return graph;
   const definitions = new Map<Value, Op>(graph.ops.flatMap((op) => op.results.map((r) => [r, op] as const)));
   const reads = new Map<Value, number>();
   for (const v of [...graph.ops.flatMap((op) => op.operands), ...graph.outputs.map((o) => o.value), ...graph.updates.map((u) => u.value)]) reads.set(v, (reads.get(v) ?? 0) + 1);
@@ -27,7 +25,7 @@ export function fuseBands(graph: Graph, target: Target): Graph {
     const between = dataOperand(second);
     const first = between && definitions.get(between);
     if (!first || reads.get(between) !== 1 || pairProblem(first, second) !== undefined) continue;
-    const bands = bandCount(first, second, cache);
+    const bands = bandCount(first, second, division);
     if (bands === undefined) continue;
     joined.set(second, bandsOp(first, second, bands));
     gone.add(first);
@@ -36,17 +34,19 @@ export function fuseBands(graph: Graph, target: Target): Graph {
 }
 
 /** How many bands to cut each image into; undefined where it does not pay. */
-function bandCount(first: Op, second: Op, cache: number): number | undefined {
+function bandCount(first: Op, second: Op, { tiles, bytesPerTile }: Division): number | undefined {
   const { type } = first.results[0]!;
   const bytes = bytesOf(type);
-  if (bytes <= cache) return undefined;
+  // A tile is half of the cache that a core has to itself.
+  if (bytes <= 2 * bytesPerTile) return undefined;
   const [images, , height] = type.shape as [number, number, number];
   const rowBytes = bytes / images / height;
   const rowWork = (bytes / 4 / images / height) * geometryOf(contractRoot(first)!.attrs).fanIn;
-  for (let bands = Math.ceil(fewestBands / images); bands <= height; bands++) {
+  // Of all images together at least half as many as tiles, for threads to share.
+  for (let bands = Math.ceil(tiles / 2 / images); bands <= height; bands++) {
     const list = bandsOf(second, bands);
     if (!list) return undefined;
-    if (list.some((b) => b.rows * rowBytes > cache / 2)) continue;
+    if (list.some((b) => b.rows * rowBytes > bytesPerTile)) continue;
     const again = list.reduce((n, b) => n + b.rows, 0) - height;
     return images * again * rowWork * multiplyAddTime < bytes * byteTime ? list.length : undefined;
   }

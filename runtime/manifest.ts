@@ -33,6 +33,13 @@ export interface EntryPoint {
   readonly steps: readonly [first: number, end: number];
 }
 
+/** A machine in the form of targets/*.json: each constant with its unit, and where its number comes from. */
+export interface TargetData {
+  readonly name: string;
+  readonly description: string;
+  readonly constants: Readonly<Record<string, { readonly value: number; readonly unit: string; readonly source: string }>>;
+}
+
 export interface Manifest {
   readonly format: 'tilewright';
   readonly version: 1;
@@ -73,8 +80,13 @@ export interface Manifest {
     readonly scratchPerThread: number;
     readonly maxThreads: number;
   };
-  /** One row per step, in order of execution (loop bodies once), for profiles. */
-  readonly steps: readonly { readonly name: string; readonly source: readonly string[]; readonly chunks: number; readonly flops: number; readonly bytes: number }[];
+  /** The machine that kernels were cut for, where one was named: its `tiles` and `bytesPerTile` decide the chunks. */
+  readonly target?: TargetData;
+  /**
+   * One row per step, in order of execution (loop bodies once), for profiles. `vertex`: bytes of the slices of the largest part of a chunk that its loops come back to; `relaxed`: why that is more than
+   * a tile of the target has.
+   */
+  readonly steps: readonly { readonly name: string; readonly source: readonly string[]; readonly chunks: number; readonly flops: number; readonly bytes: number; readonly vertex?: number; readonly relaxed?: string }[];
   /** Address of f64 pairs (start, end in ms) per step, in a profiling build; -1 otherwise. */
   readonly profile: number;
 }

@@ -1,17 +1,69 @@
-/** The target `cpu` of the tile planner and the target that kernels are made for describe one machine. */
+/** The target `cpu` is what kernels are cut for: its tiles and bytes decide chunks and blocks, its vectors and panels the layouts, and none of them the numbers. */
 import { expect, it } from 'vitest';
-import { chunkTarget } from '../backends/wasm/nest.ts';
-import { wasmTarget } from '../cli/driver/target.ts';
-import { readTarget } from '../cli/plan/build.ts';
+import { artifactOf, type Artifact } from '../cli/driver/compile.ts';
+import { wasmTarget, wasmTargetOf } from '../cli/driver/target.ts';
+import { readTarget } from '../cli/driver/target-file.ts';
+import { Builder } from '../ir/builder.ts';
+import type { Graph } from '../ir/graph.ts';
+import { usualDivision } from '../ir/tile.ts';
+import { runPipeline } from '../passes/pipeline.ts';
+import { withConstants, type TileTarget } from '../passes/tile/target.ts';
+import { loadSession } from '../runtime/index.ts';
+import { random } from './wasm-harness.ts';
 
-const { constants } = readTarget('cpu');
+const cpu = readTarget('cpu');
+const kib = 1024;
 
-it('vectors and weight panels are as wide in both', () => {
-  expect(wasmTarget.lanes).toBe(constants['vector.f32']);
-  expect(wasmTarget.panel).toBe(constants.grainOut);
+it('kernels of compile, and of programs that name no target, are cut for targets/cpu.json', () => {
+  expect(wasmTarget.lanes).toBe(cpu.constants['vector.f32']);
+  expect(wasmTarget.panel).toBe(cpu.constants.grainOut);
+  expect(wasmTarget.division).toEqual({ tiles: cpu.constants.tiles, bytesPerTile: cpu.constants.bytesPerTile });
+  expect(usualDivision).toEqual(wasmTarget.division);
 });
 
-it('a chunk of a fused op over eight f32 tensors is no larger than a tile, and tiles fit the cache that bands count on', () => {
-  expect(8 * 4 * chunkTarget).toBeLessThanOrEqual(constants.bytesPerTile);
-  expect(constants.bytesPerTile).toBeLessThanOrEqual(wasmTarget.cacheBytes! / 2);
+/** An elementwise chain, a product, a convolution in the form of Winograd, sums over rows and a softmax, each larger than the tiles below. */
+function network(): Graph {
+  const b = new Builder('network');
+  const x = b.input({ dtype: 'f32', shape: [1, 32, 64, 64] }, 'x');
+  const attrs = { strides: [1, 1], pads: [1, 1, 1, 1], dilations: [1, 1], groups: 1 };
+  const conv = b.unary('relu', b.one('conv', [x, b.constant(random([32, 32, 3, 3], 1))], attrs));
+  const rows = b.reshape(conv, [512, 256]);
+  const product = b.contract('mk,kn->mn', rows, b.constant(random([256, 384], 2)));
+  const soft = b.unary('exp', product);
+  return b.finish([
+    { name: 'y', value: soft },
+    { name: 'z', value: b.one('reduceSum', [product], { axes: [1] }) },
+    { name: 'w', value: b.contract('km,kn->mn', product, rows) },
+  ]);
+}
+
+async function artifact(target: TileTarget): Promise<Artifact> {
+  return artifactOf({ graph: runPipeline(network(), wasmTargetOf(target)), imported: { bound: {}, dims: {}, warnings: [] } }, { target, features: ['simd'] });
+}
+
+it.each([[512 * kib, 16], [128 * kib, 16], [64 * kib, 64]])('%i bytes and %i tiles bound every vertex, or the step says why not', async (bytesPerTile, tiles) => {
+  const { manifest } = await artifact(withConstants(cpu, { bytesPerTile, tiles }));
+  expect(manifest.target?.constants['bytesPerTile']?.value).toBe(bytesPerTile);
+  for (const s of manifest.steps) {
+    expect(s.vertex).toBeGreaterThan(0);
+    if (s.vertex! > bytesPerTile) expect(s.relaxed, s.name).toMatch(/./);
+    else expect(s.relaxed, s.name).toBeUndefined();
+  }
+});
+
+it('smaller tiles and more of them make more chunks, and the same bits', async () => {
+  const inputs = { x: random([1, 32, 64, 64], 3).data as Float32Array };
+  const results = [];
+  const chunks = [];
+  for (const [bytesPerTile, tiles] of [[512 * kib, 16], [64 * kib, 64]] as const) {
+    const made = await artifact(withConstants(cpu, { bytesPerTile, tiles }));
+    chunks.push(made.manifest.steps.map((s) => s.chunks));
+    const session = await loadSession(made, { threads: 1 });
+    const out = await session.run(inputs);
+    results.push(Object.values(out).map((t) => new Uint8Array((t.data as Float32Array).slice().buffer)));
+    await session.close();
+  }
+  expect(chunks[1]!.length).toBe(chunks[0]!.length);
+  chunks[1]!.forEach((n, i) => expect(n).toBeGreaterThan(chunks[0]![i]!));
+  expect(results[1]).toEqual(results[0]);
 });

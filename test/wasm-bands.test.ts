@@ -51,7 +51,7 @@ function block(s: Shape, extra?: (b: Builder, between: Value) => Value): { graph
   return { graph: b.finish(outputs), inputs: { x: random(x.type.shape, 5) } };
 }
 
-const caches = (cacheBytes: number): Target => ({ ...testTarget, cacheBytes });
+const caches = (bytes: number): Target => ({ ...testTarget, division: { tiles: 16, bytesPerTile: bytes / 2 } });
 const bandsIn = (graph: Graph): Op[] => graph.ops.filter((op) => op.name === 'bands');
 
 function computed(graph: Graph, target: Target, inputs: Readonly<Record<string, Tensor>>, set: Features): { bands: number; results: Tensor[] } {

@@ -23,7 +23,7 @@ export const emitArg: Emitter = (asm, op, operands, results) => {
   const largest = op.name === 'argMax';
   const xs = byteSteps(x);
   const kept = shape.map((_, i) => i).filter((i) => i !== axis);
-  return eachElement(asm, kernelKey(op, operands, results), y.type.shape, [kept.map((i) => xs[i]!), byteSteps(y)], shape[axis]!, (f, _, ptrs) => {
+  return eachElement(asm, kernelKey(op, operands, results), y.type.shape, [kept.map((i) => xs[i]!), byteSteps(y)], { work: shape[axis]!, touched: shape[axis]! * dtypes[dtype].bytes + dtypes.i64.bytes }, (f, _, ptrs) => {
     const { m } = asm;
     const type = computeType(dtype);
     const [best, v] = [f.local(type), f.local(type)];

@@ -1,5 +1,6 @@
 /** A thin assembler over Binaryen: modules, functions with typed locals, structured loops, and vectors that fall back to scalars. */
 import binaryen from 'binaryen';
+import { usualDivision, type Division } from '../../ir/tile.ts';
 
 /** A Binaryen expression. Expressions are trees: each may be used once. */
 export type E = number;
@@ -29,6 +30,8 @@ export interface VLocal { readonly indices: readonly number[]; readonly lane: La
 export class Asm {
   readonly m: binaryen.Module;
   readonly features: Features;
+  /** What kernels are cut by. */
+  readonly division: Division;
   readonly #functions = new Map<string, string>();
   #count = 0;
   readonly #data: Uint8Array[] = [];
@@ -37,8 +40,9 @@ export class Asm {
   #dataEnd: number;
 
   /** `dataBase`: address (a multiple of 16) where constant tables of the code start. */
-  constructor(features: Features, dataBase = 0) {
+  constructor(features: Features, dataBase = 0, division: Division = usualDivision) {
     this.features = features;
+    this.division = division;
     this.#dataBase = dataBase;
     this.#dataEnd = dataBase;
     this.m = new binaryen.Module();

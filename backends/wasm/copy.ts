@@ -4,7 +4,7 @@ import { dtypes, sizeOf, type DType } from '../../ir/type.ts';
 import type { Asm, E, Fn, Local } from './asm.ts';
 import { loadElement, storeElement } from './dtype.ts';
 import type { KernelCode } from './kernel.ts';
-import { chunkTarget, collapse, cutNest, emitNest, kernelOfParts, type NestDim, type Part, type Row } from './nest.ts';
+import { collapse, cutWithin, emitNest, kernelOfParts, type NestDim, type Part, type Row } from './nest.ts';
 
 /** Copies `from` to `to`, of the same shape; pointers in this order. */
 export function emitCopy(asm: Asm, from: Placed, to: Placed): KernelCode {
@@ -25,9 +25,10 @@ export function copyParts(asm: Asm, bytes: 1 | 2 | 4 | 8, all: readonly NestDim[
   const dims = collapse(ordered);
   if (dims.length === 0) dims.push({ name: 'one', size: 1, steps: [bytes, bytes] });
   const part = (list: readonly NestDim[], shift: readonly [number, number], row: (f: Fn, r: Row, d: NestDim) => E[]): Part => {
-    const cut = cutNest(list, chunkTarget);
+    const cut = cutWithin(asm, list, { elements: [bytes, bytes] });
     return {
       cut,
+      bytes: cut.bytes,
       work: list.reduce((n, d) => n * d.size, 1),
       emit(f, chunk, ptrs) {
         const bases = [ptrs[source]!, ptrs[target]!].map((p, i) => {

@@ -9,7 +9,7 @@ import { copyParts, copyRow, rawType } from './copy.ts';
 import { loadElement, storeElement } from './dtype.ts';
 import { byteSteps, eachElement, nothing } from './elements.ts';
 import { kernelKey, type Emitter, type KernelCode } from './kernel.ts';
-import { chunkTarget, collapse, cutNest, emitNest, kernel, type NestDim, type Part } from './nest.ts';
+import { collapse, cutWithin, emitNest, kernel, type NestDim, type Part } from './nest.ts';
 
 export const emitIndex: Emitter = (asm, op, operands, results) => {
   const key = kernelKey(op, operands, results);
@@ -84,19 +84,20 @@ function gatherRows(asm: Asm, key: string, outer: readonly NestDim[], slice: rea
   const inner = collapse(slice);
   const row = inner.pop() ?? { name: 'one', size: 1, steps: [bytes, 0, bytes] };
   const dims = [...collapse(outer), ...inner, row];
-  const cut = cutNest(dims, chunkTarget);
+  // Indices may name a row of x each.
+  const cut = cutWithin(asm, dims.map((d) => ({ ...d, steps: d.steps.map((s, i) => (i === 0 ? d.steps[2]! : s)) })), { elements: [bytes, dtypes.i64.bytes, bytes] });
   return kernel(asm, key, 3, cut.chunks, 0, (f, k) => emitNest(f, dims, cut, k.chunk, k.ptrs, {
     row(r) {
       const from = f.local('i32');
       return [f.set(from, asm.add(f.get(r.ptrs[0]!), offset(f, r.ptrs))), ...copyRow(f, { ...r, ptrs: [from, r.ptrs[2]!] }, bytes, row.steps[0]!, row.steps[2]!)];
     },
-  }));
+  }), { vertexBytes: cut.bytes });
 }
 
 function emitGatherElements(asm: Asm, key: string, axis: number, [x, indices]: readonly Placed[], y: Placed): KernelCode {
   const xs = byteSteps(x!);
   const raw = rawType(dtypes[y.type.dtype].bytes);
-  return eachElement(asm, key, y.type.shape, [xs.map((s, i) => (i === axis ? 0 : s)), byteSteps(indices!), byteSteps(y)], 4, (f, _, ptrs) => {
+  return eachElement(asm, key, y.type.shape, [xs.map((s, i) => (i === axis ? 0 : s)), byteSteps(indices!), byteSteps(y)], { work: 4, touched: 2 * dtypes[y.type.dtype].bytes + dtypes[indices!.type.dtype].bytes }, (f, _, ptrs) => {
     const index = resolveIndex(f, indices!.type.dtype, loadElement(asm, indices!.type.dtype, f.get(ptrs[1]!)), x!.type.shape[axis]!);
     return [storeElement(asm, raw, f.get(ptrs[2]!), loadElement(asm, raw, asm.add(f.get(ptrs[0]!), asm.times(index, xs[axis]!))))];
   });
@@ -132,7 +133,7 @@ function emitDynamicSlice(asm: Asm, key: string, [x, starts]: readonly Placed[],
     const start = startOffset(f, starts!, k.ptrs[1]!, x!, y.type.shape);
     const from = f.local('i32');
     return [...start.code, f.set(from, asm.add(f.get(k.ptrs[0]!), f.get(start.local))), ...runParts(f, parts, k.chunk, [from, k.ptrs[2]!], k.scratch)];
-  });
+  }, { vertexBytes: Math.max(...parts.map((p) => p.bytes)) });
 }
 
 /** Runs the part that a chunk belongs to. */

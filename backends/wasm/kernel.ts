@@ -13,6 +13,10 @@ export interface KernelCode {
   readonly fn: string;
   readonly chunks: number;
   readonly scratchBytes: number;
+  /** Bytes of the slices of its largest vertex (see `Division`), scratch included; absent where only all that its op reads and writes bounds them. */
+  readonly vertexBytes?: number;
+  /** Why a vertex may be larger than a tile, as what cannot be cut. */
+  readonly uncut?: string;
 }
 
 /** Emits one op (plain or fused). Equal ops over equal placements must share one function: build the key from `kernelKey`. */

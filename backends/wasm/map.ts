@@ -7,7 +7,7 @@ import { computeType, loadElement, storeElement } from './dtype.ts';
 import { gatherVec, isLaneType, isVectorChain, loadVec, scalarChain, scatterVec, splatElement, storeVec, vecChain, type ScalarValues, type VecValues } from './elementwise/index.ts';
 import { fetch } from './fetch.ts';
 import { kernelKey, type Emitter, type KernelCode } from './kernel.ts';
-import { chunkTarget, collapse, cutNest, emitNest, kernel, type NestDim, type Row } from './nest.ts';
+import { collapse, cutWithin, emitNest, kernel, type NestDim, type Row } from './nest.ts';
 import { heavy } from './row/plan.ts';
 
 /** A chain of elementwise ops with what it reads and writes. */
@@ -34,12 +34,12 @@ export function emitChain(asm: Asm, key: string, chain: Chain, operands: readonl
   const all = space.map((size, axis): NestDim => ({ name: `d${axis}`, size, steps: tensors.map((t) => stepAlong(t, axis - space.length)) }));
   const dims = collapse(orderDims(all, operands.length));
   if (dims.length === 0) dims.push({ name: 'one', size: 1, steps: tensors.map(() => 0) });
-  const cut = cutNest(dims, Math.ceil(chunkTarget / Math.max(1, chain.ops.length / 4)));
+  const cut = cutWithin(asm, dims, { elements: tensors.map((t) => dtypes[t.type.dtype].bytes), work: chain.ops.length / 4 });
   return kernel(asm, key, tensors.length, cut.chunks, 0, (f, k) =>
     emitNest(f, dims, cut, k.chunk, k.ptrs, {
       ...(chain.ops.some((op) => heavy.has(op.name)) && { start: (ptrs, count) => fetchOperands(f, tensors.slice(0, operands.length), dims.slice(cut.at), ptrs, count) }),
       row: (row) => emitRow(f, chain, tensors, dims.at(-1)!.steps, row),
-    }));
+    }), { vertexBytes: cut.bytes });
 }
 
 /**

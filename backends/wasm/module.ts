@@ -43,7 +43,7 @@ export function emitWasm(program: TileProgram, features: Features, options: Emit
   const timesAt = align(dataEnd, 64);
   const profile = options.profile ? timesAt : -1;
   const tablesAt = align(timesAt + (options.profile ? 16 * program.entries.reduce((n, e) => n + countSteps(e.steps), 0) : 0), 64);
-  const asm = new Asm(features, tablesAt);
+  const asm = new Asm(features, tablesAt, program.division);
   try {
     if (options.profile) asm.m.addFunctionImport('clock', 'env', 'clock', binaryen.none, binaryen.f64);
     const emitted = emitProgram(asm, program, { data, profile });

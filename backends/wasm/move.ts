@@ -12,7 +12,7 @@ import { copyParts, emitCopy, rawType } from './copy.ts';
 import { computeType, loadElement, normalize, storeElement } from './dtype.ts';
 import { byteSteps, eachElement, eachNumber, nothing, offsetOfNumber } from './elements.ts';
 import { kernelKey, type Emitter, type KernelCode } from './kernel.ts';
-import { chunkTarget, kernelOfParts, type NestDim, type Part } from './nest.ts';
+import { kernelOfParts, lightWork, type NestDim, type Part } from './nest.ts';
 import { walkParts, type Walk } from './walk/index.ts';
 
 export const emitMove: Emitter = (asm, op, operands, results) => {
@@ -62,7 +62,7 @@ function emitReshape(asm: Asm, key: string, from: Placed, to: Placed): KernelCod
   if (isRowMajor(from)) return emitCopy(asm, { type: to.type, strides: rowMajor(to.type.shape) }, to);
   if (isRowMajor(to)) return emitCopy(asm, from, { type: from.type, strides: rowMajor(from.type.shape) });
   const raw = rawType(dtypes[to.type.dtype].bytes);
-  return eachNumber(asm, key, to.type.shape, 2, chunkTarget / 4, 0, (f, n, ptrs) => [
+  return eachNumber(asm, key, to.type.shape, 2, Math.ceil(lightWork(asm) / 4), 0, 2 * dtypes[to.type.dtype].bytes, (f, n, ptrs) => [
     storeElement(asm, raw, asm.add(f.get(ptrs[1]!), offsetOfNumber(f, to, n)), loadElement(asm, raw, asm.add(f.get(ptrs[0]!), offsetOfNumber(f, from, n)))),
   ]);
 }
@@ -71,7 +71,7 @@ function emitReshape(asm: Asm, key: string, from: Placed, to: Placed): KernelCod
 function emitIota(asm: Asm, key: string, axis: number, result: Placed): KernelCode {
   const { dtype, shape } = result.type;
   const { m } = asm;
-  return eachElement(asm, key, shape, [byteSteps(result)], 2, (f, indices, ptrs) => {
+  return eachElement(asm, key, shape, [byteSteps(result)], { work: 2, touched: dtypes[dtype].bytes }, (f, indices, ptrs) => {
     const index = f.get(indices[axis]!);
     const type = computeType(dtype);
     const value = type === 'i32' ? index : type === 'i64' ? m.i64.extend_s(index) : m[type].convert_s.i32(index);

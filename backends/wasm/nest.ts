@@ -27,8 +27,8 @@ export function collapse(dims: readonly NestDim[]): NestDim[] {
 /** How a nest is cut: dims before `at` are taken one index a chunk, dim `at` in blocks, dims after it whole. */
 export interface Cut { readonly at: number; readonly block: number; readonly blocks: number; readonly chunks: number }
 
-/** Cuts so that a chunk has at most about `target` iterations; a block of the last dim is a multiple of 16. */
-export function cutNest(dims: readonly NestDim[], target: number): Cut {
+/** Cuts so that a chunk has at most about `target` iterations; a block of the last dim is a multiple of `multiple`. */
+export function cutNest(dims: readonly NestDim[], target: number, multiple = wholeLine): Cut {
   let at = dims.length;
   let inner = 1;
   while (at > 0 && inner * dims[at - 1]!.size <= target) inner *= dims[--at]!.size;
@@ -36,9 +36,50 @@ export function cutNest(dims: readonly NestDim[], target: number): Cut {
   const { size } = dims[at - 1]!;
   const blocks = Math.ceil(size / Math.max(1, Math.floor(target / inner)));
   let block = Math.ceil(size / blocks);
-  if (at === dims.length) block = Math.ceil(block / 16) * 16;
+  if (at === dims.length) block = Math.ceil(block / multiple) * multiple;
   const used = Math.ceil(size / block);
   return { at: at - 1, block, blocks: used, chunks: dims.slice(0, at - 1).reduce((n, d) => n * d.size, used) };
+}
+
+/**
+ * Bytes that the tensors of a nest take in a chunk at most; `inner`: dims that run whole inside the nest, `elements`: bytes of an element of each tensor. What is walked twice counts once, where the walk covers it
+ * without gaps.
+ */
+export function nestBytes(dims: readonly NestDim[], cut: Cut, elements: readonly number[], inner: readonly NestDim[] = []): number {
+  const inside = [...dims.slice(cut.at).map((d, i) => (i === 0 ? { ...d, size: Math.min(d.size, cut.block) } : d)), ...inner];
+  return elements.reduce((sum, bytes, i) => {
+    const walked = inside.filter((d) => d.steps[i] !== 0 && d.size > 1);
+    const points = walked.reduce((n, d) => n * d.size, bytes);
+    const span = walked.reduce((n, d) => n + (d.size - 1) * Math.abs(d.steps[i]!), bytes);
+    return sum + Math.min(points, span);
+  }, 0);
+}
+
+export interface CutOptions {
+  /** Bytes of an element of each tensor. */
+  readonly elements: readonly number[];
+  /** How many iterations of light work one iteration is worth. */
+  readonly work?: number;
+  /** Dims that run whole inside the nest. */
+  readonly inner?: readonly NestDim[];
+  /** The fewest iterations of a chunk of light work. */
+  readonly least?: number;
+  /** Whether the last dim may be cut anywhere, as no lanes run along it. */
+  readonly anywhere?: boolean;
+}
+
+/** `cutNest` for a kernel's chunks: each is worth handing out, and takes no more bytes than a tile has, as far as the nest can be cut. */
+export function cutWithin(asm: Asm, dims: readonly NestDim[], o: CutOptions): Cut & { readonly bytes: number } {
+  const fewest = o.anywhere ? 1 : wholeLine;
+  let multiple = wholeLine;
+  let iterations = Math.max(o.least ?? 1, Math.ceil(lightWork(asm) / Math.max(1, o.work ?? 1)));
+  for (;;) {
+    const cut = cutNest(dims, iterations, multiple);
+    const bytes = nestBytes(dims, cut, o.elements, o.inner);
+    if (bytes <= asm.division.bytesPerTile || (iterations <= fewest && multiple === fewest)) return { ...cut, bytes };
+    if (iterations <= wholeLine) multiple = fewest;
+    iterations = Math.max(fewest, Math.floor(iterations / 2));
+  }
 }
 
 /** The innermost loop's share, for the code that runs it. */
@@ -123,17 +164,20 @@ export function emitNest(f: Fn, dims: readonly NestDim[], cut: Cut, chunk: Local
   }
 }
 
-/** Iterations of light work that are worth a chunk of their own. */
-export const chunkTarget = 16384;
+/** Iterations of light work that are worth a chunk of their own: as many as fill a tile with eight f32 tensors. */
+export const lightWork = (asm: Asm): number => Math.max(1024, Math.floor(asm.division.bytesPerTile / 32));
+/** Elements of a cache line: what chunks share of a row is written by one of them. */
+const wholeLine = 16;
 
 /** Adds a kernel function (see kernel.ts) of `tensors` pointers. */
 export function kernel(
   asm: Asm, key: string, tensors: number, chunks: number, scratchBytes: number,
   build: (f: Fn, k: { readonly chunk: Local; readonly scratch: Local; readonly ptrs: readonly Local[] }) => readonly E[],
+  vertex: Pick<KernelCode, 'vertexBytes' | 'uncut'> = {},
 ): KernelCode {
   const params = ['i32', 'i32', ...new Array<'i32'>(tensors).fill('i32')] as const;
   const fn = asm.fn(key, params, undefined, (f, [chunk, scratch, ...ptrs]) => build(f, { chunk: chunk!, scratch: scratch!, ptrs }));
-  return { fn, chunks, scratchBytes };
+  return { fn, chunks, scratchBytes, ...vertex };
 }
 
 /** A share of a kernel: a nest of its own. */
@@ -141,6 +185,8 @@ export interface Part {
   readonly cut: Cut;
   /** Iterations in all. */
   readonly work: number;
+  /** Bytes that a chunk takes at most. */
+  readonly bytes: number;
   emit(f: Fn, chunk: Local, ptrs: readonly Local[], scratch: Local): readonly E[];
 }
 
@@ -148,9 +194,12 @@ export interface Part {
 export function kernelOfParts(asm: Asm, key: string, tensors: number, parts: readonly Part[], scratchBytes = 0): KernelCode {
   const [only] = parts;
   if (!only) return { fn: '', chunks: 0, scratchBytes: 0 };
-  if (parts.length === 1) return kernel(asm, key, tensors, only.cut.chunks, scratchBytes, (f, k) => only.emit(f, k.chunk, k.ptrs, k.scratch));
+  // Parts of little work that are one chunk together may not take more than a tile either.
+  const together = parts.reduce((n, p) => n + p.bytes * p.cut.chunks, 0);
+  const vertex = (bytes: number): Pick<KernelCode, 'vertexBytes'> => ({ vertexBytes: bytes + scratchBytes });
+  if (parts.length === 1) return kernel(asm, key, tensors, only.cut.chunks, scratchBytes, (f, k) => only.emit(f, k.chunk, k.ptrs, k.scratch), vertex(only.bytes));
   const { m } = asm;
-  const whole = parts.reduce((n, p) => n + p.work, 0) <= chunkTarget;
+  const whole = parts.reduce((n, p) => n + p.work, 0) <= lightWork(asm) && together <= asm.division.bytesPerTile;
   const chunks = whole ? 1 : parts.reduce((n, p) => n + p.cut.chunks, 0);
   return kernel(asm, key, tensors, chunks, scratchBytes, (f, k) => {
     const own = f.local('i32');
@@ -161,5 +210,5 @@ export function kernelOfParts(asm: Asm, key: string, tensors: number, parts: rea
       if (whole) return p.cut.chunks === 1 ? m.block(null, [...p.emit(f, own, k.ptrs, k.scratch)]) : f.repeat(own, 0, p.cut.chunks, 1, p.emit(f, own, k.ptrs, k.scratch));
       return f.if(m.i32.lt_u(f.tee(own, asm.plus(f.get(k.chunk), -from)), asm.i32(p.cut.chunks)), p.emit(f, own, k.ptrs, k.scratch));
     });
-  });
+  }, vertex(whole ? together : Math.max(...parts.map((p) => p.bytes))));
 }

@@ -4,11 +4,10 @@ import { nums } from '../../ir/op.ts';
 import type { Placed } from '../../ir/tile.ts';
 import type { Asm, E, Fn, Local } from './asm.ts';
 import type { KernelCode } from './kernel.ts';
-import { kernel } from './nest.ts';
+import { kernel, lightWork } from './nest.ts';
 
-/** Most taps that are written out one by one, and elements of work that are worth a chunk. */
+/** Most taps that are written out one by one. */
 const mostTaps = 16;
-const elementsPerChunk = 32768;
 
 interface Axis { readonly input: number; readonly result: number; readonly kernel: number; readonly stride: number; readonly before: number; readonly dilation: number }
 
@@ -26,11 +25,14 @@ function axesOf(op: Op, input: Placed, result: Placed): [Axis, Axis] {
 /** Bytes from one index to the next: samples, rows, pixels. */
 const steps = (t: Placed): [number, number, number] => [4 * t.strides[0]!, 4 * t.strides[2]!, 4 * t.strides[3]!];
 
+/** Bytes that a row of pixels reads and writes, and those that a chunk reads beside its rows'. */
+interface Touched { readonly row: number; readonly beside: number }
+
 /** Runs `pixel` for every pixel of `shape` with its row and column, and pointers to the samples and pixels of tensors. */
-function eachPixel(asm: Asm, key: string, shape: readonly number[], tensors: number, pixel: (f: Fn, at: { readonly n: Local; readonly y: Local; readonly x: Local; readonly ptrs: readonly Local[] }) => E[]): KernelCode {
+function eachPixel(asm: Asm, key: string, shape: readonly number[], tensors: number, touched: Touched, pixel: (f: Fn, at: { readonly n: Local; readonly y: Local; readonly x: Local; readonly ptrs: readonly Local[] }) => E[]): KernelCode {
   const [batch, channels, height, width] = shape as [number, number, number, number];
   const rows = batch * height;
-  const block = Math.max(1, Math.min(rows, Math.floor(elementsPerChunk / (channels * width))));
+  const block = Math.max(1, Math.min(rows, Math.floor((2 * lightWork(asm)) / (channels * width)), Math.floor((asm.division.bytesPerTile - touched.beside) / touched.row)));
   return kernel(asm, key, tensors, Math.ceil(rows / block), 0, (f, k) => {
     const { m } = asm;
     const [row, end, n, y, x] = Array.from({ length: 5 }, () => f.local('i32')) as [Local, Local, Local, Local, Local];
@@ -60,7 +62,8 @@ export function positionsPool(asm: Asm, key: string, op: Op, x: Placed, [values,
   const [ay, ax] = axesOf(op, x, values);
   const [xs, vs, ps] = [steps(x), steps(values), steps(positions)];
   const outside = [ay, ax].some((a) => a.before > 0 || (a.result - 1) * a.stride + (a.kernel - 1) * a.dilation - a.before >= a.input);
-  return eachPixel(asm, key, values.type.shape, 3, (f, at) => {
+  const [inRow, outRow] = [4 * x.type.shape[1]! * ax.input, 4 * x.type.shape[1]! * ax.result];
+  return eachPixel(asm, key, values.type.shape, 3, { row: ay.stride * inRow + 2 * outRow, beside: (ay.kernel - 1) * ay.dilation * inRow }, (f, at) => {
     const { m } = asm;
     const [source, value, position, top, left] = Array.from({ length: 5 }, () => f.local('i32')) as [Local, Local, Local, Local, Local];
     const [best, kept, v, better] = [f.local('v128'), f.local('v128'), f.local('v128'), f.local('v128')];
@@ -104,7 +107,8 @@ export function positionsPoolGrad(asm: Asm, key: string, op: Op, [dy, positions]
   const [ay, ax] = axesOf(op, dx, dy);
   const [ds, ps, xs] = [steps(dy), steps(positions), steps(dx)];
   const channels = dx.type.shape[1]!;
-  return eachPixel(asm, key, dx.type.shape, 3, (f, at) => {
+  const [inRow, outRow] = [4 * dx.type.shape[1]! * ax.input, 4 * dx.type.shape[1]! * ax.result];
+  return eachPixel(asm, key, dx.type.shape, 3, { row: inRow + (2 * outRow) / ay.stride, beside: 2 * outRow * (1 + ((ay.kernel - 1) * ay.dilation) / ay.stride) }, (f, at) => {
     const { m } = asm;
     const [target, from, where, to] = Array.from({ length: 4 }, () => f.local('i32')) as [Local, Local, Local, Local];
     /** The window whose tap k lies on this element: (i + before - k·dilation) / stride, where that is whole and a window. */

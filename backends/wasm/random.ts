@@ -1,7 +1,7 @@
 /** Random tensors: Philox 4x32-10, as ir/ops/sequence/random.ts defines the values. */
 import { num } from '../../ir/op.ts';
 import type { Placed } from '../../ir/tile.ts';
-import type { DType } from '../../ir/type.ts';
+import { dtypes, type DType } from '../../ir/type.ts';
 import type { Asm, E, Fn, Local } from './asm.ts';
 import { storeElement } from './dtype.ts';
 import { eachNumber, offsetOfNumber } from './elements.ts';
@@ -18,7 +18,7 @@ export const emitRandom: Emitter = (asm, op, operands, results) => {
   const normal = op.name === 'randomNormal';
   const perBlock = normal || dtype === 'f64' ? 2 : 4;
   const { m } = asm;
-  return eachNumber(asm, kernelKey(op, operands, results), y.type.shape, 2, perChunk, 16, (f, n, ptrs, scratch) => {
+  return eachNumber(asm, kernelKey(op, operands, results), y.type.shape, 2, perChunk, 16, dtypes[dtype].bytes, (f, n, ptrs, scratch) => {
     const index = m.i32.and(f.get(n), asm.i32(perBlock - 1));
     const at = f.local('i32');
     // The words of a block are made at its first element, which is where a chunk starts.

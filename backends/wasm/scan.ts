@@ -1,6 +1,7 @@
 /** Running sums and products. */
 import { flag, num } from '../../ir/op.ts';
 import type { Placed } from '../../ir/tile.ts';
+import { dtypes } from '../../ir/type.ts';
 import type { E } from './asm.ts';
 import { loadElement, normalize, storeElement } from './dtype.ts';
 import { byteSteps, eachElement } from './elements.ts';
@@ -16,7 +17,7 @@ export const emitScan: Emitter = (asm, op, operands, results) => {
   const size = shape[axis]!;
   const lines = shape.map((d, i) => (i === axis ? Math.min(1, d) : d));
   const along = (p: Placed): number => byteSteps(p)[axis]! * (reverse ? -1 : 1);
-  return eachElement(asm, kernelKey(op, operands, results), lines, [byteSteps(x), byteSteps(y)], size, (f, _, ptrs) => {
+  return eachElement(asm, kernelKey(op, operands, results), lines, [byteSteps(x), byteSteps(y)], { work: size, touched: 2 * size * dtypes[dtype].bytes }, (f, _, ptrs) => {
     const { m } = asm;
     const l = scalarLanes(f, dtype, true);
     const total = l.local();
@@ -38,5 +39,5 @@ export const emitScan: Emitter = (asm, op, operands, results) => {
       f.set(q, asm.plus(f.get(ptrs[1]!), last * byteSteps(y)[axis]!)),
       f.repeat(i, 0, size, 1, [...(exclusive ? exclusiveStep : [next(), store()]), f.inc(p, along(x)), f.inc(q, along(y))]),
     ];
-  });
+  }, { uncut: `a scan over ${size} elements` });
 };

@@ -21,7 +21,7 @@ export const emitSort: Emitter = (asm, op, operands, results) => {
   const tensors = indices ? [x, values, indices] : [x, values];
   const step = byteSteps(x)[axis]!;
   const picks = k <= pickLimit;
-  return eachElement(asm, kernelKey(op, operands, results), lines, tensors.map(byteSteps), picks ? k * size : size * 16, (f, _, ptrs, scratch) => {
+  return eachElement(asm, kernelKey(op, operands, results), lines, tensors.map(byteSteps), { work: picks ? k * size : size * 16, touched: size * dtypes[dtype].bytes + k * (dtypes[dtype].bytes + (indices ? 8 : 0)) }, (f, _, ptrs, scratch) => {
     const type = computeType(dtype);
     const value = (i: E): E => loadElement(asm, dtype, asm.add(f.get(ptrs[0]!), asm.times(i, step)));
     const [best, v, last] = [f.local(type), f.local(type), f.local(type)];
@@ -54,7 +54,7 @@ export const emitSort: Emitter = (asm, op, operands, results) => {
     const sorted = mergeSort(f, size, scratch, (a, b) => [f.set(best, value(f.get(a))), f.set(v, value(f.get(b))), before(v, best)]);
     const index = f.local('i32');
     return [...sorted.code, f.repeat(rank, 0, k, 1, [f.set(index, asm.m.i32.load(0, 4, asm.add(f.get(sorted.at), asm.times(f.get(rank), 4)))), ...write(rank, index)])];
-  }, { scratchBytes: picks ? 0 : 8 * size });
+  }, { scratchBytes: picks ? 0 : 8 * size, uncut: `the order of ${size} elements` });
 };
 
 /** Sorts the numbers 0..size-1 in two halves of scratch, stably; `wins(a, b)` prepares and tells whether b comes before a. */

@@ -3,7 +3,7 @@ import { invariant } from '../../ir/diagnostic.ts';
 import type { Op, Value } from '../../ir/graph.ts';
 import { num, nums } from '../../ir/op.ts';
 import type { Placed } from '../../ir/tile.ts';
-import { dtypes } from '../../ir/type.ts';
+import { dtypes, sizeOf } from '../../ir/type.ts';
 import type { Asm, E, Local } from './asm.ts';
 import { computeType, constantOf, extremes, loadElement, storeElement } from './dtype.ts';
 import { byteSteps, eachElement } from './elements.ts';
@@ -99,7 +99,7 @@ function emitArgPool(asm: Asm, key: string, op: Op, x: Placed, results: readonly
   const { dtype } = x.type;
   const type = computeType(dtype);
   const fixed = values.type.shape.map(() => 0);
-  return eachElement(asm, key, values.type.shape, [fixed, byteSteps(values), byteSteps(positions)], w.kernel.reduce((n, k) => n * k, 1), (f, index, ptrs) => {
+  return eachElement(asm, key, values.type.shape, [fixed, byteSteps(values), byteSteps(positions)], { work: sizeOf(w.kernel), touched: (sizeOf(w.kernel) + 1) * dtypes[dtype].bytes + dtypes.i64.bytes }, (f, index, ptrs) => {
     const [best, v] = [f.local(type), f.local(type)];
     const [tap, kept] = [f.local('i32'), f.local('i32')];
     const base = f.local('i32');
@@ -137,7 +137,7 @@ function emitMaxPoolGrad(asm: Asm, key: string, op: Op, operands: readonly Place
   const { m } = asm;
   const { dtype } = dx.type;
   const fixed = dx.type.shape.map(() => 0);
-  return eachElement(asm, key, dx.type.shape, [fixed, fixed, byteSteps(dx)], w.kernel.reduce((n, k) => n * k, 1), (f, index, ptrs) => {
+  return eachElement(asm, key, dx.type.shape, [fixed, fixed, byteSteps(dx)], { work: sizeOf(w.kernel), touched: sizeOf(w.kernel) * (dtypes[dtype].bytes + 4) + dtypes[dtype].bytes }, (f, index, ptrs) => {
     const lanes = scalarLanes(f, dtype, true);
     const sum = lanes.local();
     const tap = f.local('i32');

@@ -13,6 +13,7 @@ import { PassError, runPipeline, type PipelineOptions } from '../../passes/pipel
 import { evaluationStep } from '../../passes/train/evaluation-step.ts';
 import { scalarsOf } from '../../passes/train/declare-parameters.ts';
 import { targetName } from '../../passes/train/add-loss.ts';
+import type { TileTarget } from '../../passes/tile/target.ts';
 import type { TrainOptions } from '../../passes/train/options.ts';
 import { trainingStep, type TrainingStep } from '../../passes/train/pipeline.ts';
 import type { ArtifactObject, SpecialisationRequest } from '../../runtime/artifact.ts';
@@ -32,7 +33,8 @@ import { rewrittenFile, writeFolder, type Files } from './folder.ts';
 import { makeManifest, weightsOf } from './manifest.ts';
 import { stateRoles } from './state-roles.ts';
 import { emitGpu } from './gpu.ts';
-import { wasmTarget, wgslTarget } from './target.ts';
+import { wasmTarget, wasmTargetOf, wgslTarget } from './target.ts';
+import { targetData } from './target-file.ts';
 
 /** What an artifact runs on. */
 export type Backend = 'wasm' | 'wgsl';
@@ -48,6 +50,8 @@ export interface CompileOptions {
   readonly backend?: Backend;
   /** With the backend wgsl: compiles the model for WebAssembly as well, which `load` takes where there is no GPU. The folder `wasm` of the artifact's holds it, weights included. */
   readonly fallback?: boolean;
+  /** With the backend wasm: the machine that kernels are cut for; targets/cpu.json unless given. */
+  readonly target?: TileTarget;
   /** A module is emitted for each feature set, best first; the runtime takes the first that runs. */
   readonly features?: readonly Features[];
   /** Most threads that the artifact may use. */
@@ -189,7 +193,7 @@ function normalized(imported: ImportedModel, norm: NormSpec | undefined, inferen
 }
 
 /** The machine that a compilation plans for. */
-const targetOf = ({ backend }: CompileOptions): Target => (backend === 'wgsl' ? wgslTarget : wasmTarget);
+const targetOf = ({ backend, target }: CompileOptions): Target => (backend === 'wgsl' ? wgslTarget : target ? wasmTargetOf(target) : wasmTarget);
 
 function importOptions({ dims, values, shapes, file, train }: CompileOptions): ImportOptions {
   return { ...(train && { seeded: true }), ...(dims && { dims }), ...(values && { values }), ...(shapes && { shapes }), ...(file !== undefined && { file }) };
@@ -236,6 +240,7 @@ async function emitArtifact(
       maxThreads: options.maxThreads ?? defaultMaxThreads,
       profile: first.module.profile,
       training: roles && { roles, entrySteps: first.module.entrySteps },
+      target: options.target && targetData(options.target),
     },
     `tilewright ${version()}`,
   );

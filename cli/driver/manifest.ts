@@ -16,6 +16,7 @@ export interface ModuleFacts {
   readonly scratchPerThread: number;
   readonly maxThreads: number;
   readonly profile: number;
+  readonly target?: Manifest['target'] | undefined;
   /** Of a training artifact: what its state is for, and of each entry the first step and the one after the last. */
   readonly training?: { readonly roles: ReadonlyMap<string, StateEntry['role']>; readonly entrySteps: readonly (readonly [number, number])[] } | undefined;
 }
@@ -45,6 +46,7 @@ export function makeManifest(imported: Pick<ImportedModel, 'bound' | 'dims'>, pr
       scratchPerThread: facts.scratchPerThread,
       maxThreads: facts.maxThreads,
     },
+    ...(facts.target && { target: facts.target }),
     steps: facts.steps,
     profile: facts.profile,
   };

@@ -8,11 +8,13 @@ import { printTileProgram, type TileProgramText } from '../../ir/tile-text.ts';
 import type { DType } from '../../ir/type.ts';
 import { planToJson } from '../../passes/tile/json.ts';
 import { digest } from '../../passes/tile/plan.ts';
-import { constantUnits, type ConstantName, type TileTarget } from '../../passes/tile/target.ts';
+import type { TileTarget } from '../../passes/tile/target.ts';
 import { reason } from '../../runtime/bytes.ts';
+import type { TargetData } from '../../runtime/manifest.ts';
 import { readSafetensors, safetensorsChunks } from '../../runtime/safetensors.ts';
 import { version } from './compile.ts';
 import { planFile, programFile, type Files } from './folder.ts';
+import { targetData } from './target-file.ts';
 
 /** An input, output or state of a tile program. */
 export interface TileIo { readonly name: string; readonly dtype: DType; readonly shape: readonly number[] }
@@ -30,7 +32,7 @@ export interface TileManifest {
   readonly state: readonly TileIo[];
   readonly recompute: string;
   /** The machine that was planned for, in the form of targets/*.json. */
-  readonly target: { readonly name: string; readonly description: string; readonly constants: Readonly<Record<string, { readonly value: number; readonly unit: string; readonly source: string }>> };
+  readonly target: TargetData;
 }
 
 /** The files of an artifact for tiles: manifest.json, plan.json (docs/plan.schema.json), program.txt and weights.safetensors, whose tensors the program names. */
@@ -57,12 +59,6 @@ export function tileArtifact(program: TileProgramText, target: TileTarget, recom
 }
 
 const io = (name: string, { type }: Value): TileIo => ({ name, dtype: type.dtype, shape: type.shape });
-
-/** A target as targets/*.json hold it. */
-function targetData({ name, description, constants, sources }: TileTarget): TileManifest['target'] {
-  const entries = (Object.keys(constantUnits) as ConstantName[]).map((key) => [key, { value: constants[key], unit: constantUnits[key], source: sources[key] }] as const);
-  return { name, description, constants: Object.fromEntries(entries) };
-}
 
 /** Whether a folder that holds a manifest is an artifact for tiles. */
 export function isTileArtifact(folder: string): boolean {

@@ -30,6 +30,7 @@ export function finish(p: Planning, entries: readonly Entry[], graph: Graph, sch
   return {
     graph, entries, buffers, placements,
     contents: p.contents,
+    ...(p.division && { division: p.division }),
     memory: { constants: bytes.constant, state: bytes.state, io: io.reduce((n, r) => n + align(Math.max(1, r.bytes)), 0), temps: end, liveBound: Math.max(liveBound(lives), 0), scheduleBytes },
   };
 }

@@ -1,7 +1,7 @@
 /** What the planner knows so far: the memory it has given out, and who still reads it. */
 import { InternalError } from '../../ir/diagnostic.ts';
 import type { Graph, Op, Value } from '../../ir/graph.ts';
-import type { Buffer, Step, Target } from '../../ir/tile.ts';
+import type { Buffer, Division, Step, Target } from '../../ir/tile.ts';
 import { bytesOf, sizeOf, type Tensor, type TensorType } from '../../ir/type.ts';
 import { denseStrides, type Order } from '../layout.ts';
 
@@ -55,12 +55,14 @@ export class Planning {
   readonly demands: boolean;
   /** Whether inputs and outputs are placed among the temporaries. */
   readonly sharedIo: boolean;
+  readonly division: Division | undefined;
 
   constructor(graph: Graph, target: Target) {
     this.graph = graph;
     this.#storage = target.storage;
     this.demands = target.panel > 0;
     this.sharedIo = target.sharedIo ?? false;
+    this.division = target.division;
   }
 
   /** Bytes that a tensor takes in a buffer of its own. */

@@ -69,7 +69,9 @@ export function bandsKernel(asm: Asm, op: Op, operands: readonly Placed[], resul
       ])),
     ];
   });
-  return { fn, chunks: images * bands.length, scratchBytes: area + Math.max(...runs.flatMap((r) => [r.expand.scratchBytes, r.depth.scratchBytes])) };
+  const inside = Math.max(...runs.flatMap((r) => [r.expand.scratchBytes, r.depth.scratchBytes]));
+  // The band stays while its rows are made and read.
+  return { fn, chunks: images * bands.length, scratchBytes: area + inside, vertexBytes: area + inside, uncut: `a band of ${Math.max(...runs.map((r) => r.band.rows))} rows` };
 }
 
 function runsOf(bands: readonly Band[]): Run[] {

@@ -6,6 +6,7 @@ import type { KernelCode } from '../kernel.ts';
 import type { Cut } from './cut.ts';
 import type { Epilogue } from './epilogue.ts';
 import { outerOffset, type TileSpace } from './space.ts';
+import { maxRows } from './micro.ts';
 import { tileLoops } from './tiles.ts';
 
 /** What fills the table of row pointers of a block. */
@@ -38,6 +39,8 @@ export interface Blocked {
   /** Bytes of a row that one tap reads. */
   readonly run: number;
   readonly cut: Cut;
+  /** Bytes of the operand that one row adds. */
+  readonly rowBytes: number;
   readonly fillBytes: number;
   fill(f: Fn, pointers: readonly Local[], fill: Fill): E[];
   /** Address of the packed matrix of group 0; called after `fill`. */
@@ -110,5 +113,15 @@ export function blockedKernel(asm: Asm, k: Blocked): KernelCode {
         : [f.if(m.i32.eq(f.get(rowBlock), asm.i32(cut.rowBlocks - 1)), block(lastRows), cut.rowBlocks > 1 ? block(cut.rowBlock) : undefined)]),
     ];
   });
-  return { fn, chunks: space.outer * cut.rowBlocks * cut.groupBlocks * cut.panelBlocks, scratchBytes: tableBytes + k.fillBytes };
+  return { fn, chunks: space.outer * cut.rowBlocks * cut.groupBlocks * cut.panelBlocks, scratchBytes: tableBytes + k.fillBytes, vertexBytes: tableBytes + k.fillBytes + vertexBytes(asm, k) };
 }
+
+/** Bytes of a pass of panels and of the rows that stay beside it, or pass by: what they read, and what they and the epilogue read and write of the result. */
+function vertexBytes(asm: Asm, { cut, ...k }: Blocked): number {
+  const panels = Math.min(cut.panelBlock, cut.panelsPerPass);
+  const columns = Math.min(k.columns, panels * panelColumns);
+  const rows = cut.keepsRows ? cut.rowBlock : Math.min(cut.rowBlock, maxRows(asm));
+  const varying = k.epilogue.operands.filter((o) => o.varies).reduce<number>((n, o) => n + dtypes[o.dtype].bytes, dtypes[k.epilogue.dtype].bytes);
+  return 4 * k.taps * (k.run / 4) * columns + rows * (k.rowBytes + columns * varying);
+}
+

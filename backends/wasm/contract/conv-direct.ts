@@ -37,18 +37,20 @@ export function directConv(asm: Asm, k: Contraction, operands: readonly Placed[]
     invariant(space.rows % ax.result === 0, 'rows of pixels are cut');
     const window = windowOf(axes, geometry.fanIn);
     const channelBytes = 4 * input.strides[1]!;
-    const cut = cutWork({ ...work, rowBytes: 4 * geometry.fanIn * ax.stride * ay.stride, rowMultiple: ax.result });
+    const rowBytes = 4 * geometry.fanIn * ax.stride * ay.stride;
+    const cut = cutWork(asm.division, { ...work, rowBytes, rowMultiple: ax.result });
     return blockedKernel(asm, {
-      ...shared, taps: ay.kernel, run: 4 * geometry.fanIn * ax.kernel, cut, fillBytes: windowBytes(window, ay, cut.rowBlock / ax.result, space.rows / ax.result / ay.result),
+      ...shared, taps: ay.kernel, run: 4 * geometry.fanIn * ax.kernel, cut, rowBytes, fillBytes: windowBytes(window, ay, cut.rowBlock / ax.result, space.rows / ax.result / ay.result),
       fill: (f, pointers, { table, first, count, area }) => windowRows(f, { table, area, first, count, input: () => f.get(pointers[source]!), batchBytes, channels: geometry.fanIn, channelBytes, axes, window }),
     });
   }
   const run = 4 * geometry.fanIn;
   const outside = readsOutside(axes);
   const zeroBytes = outside ? run * geometry.groups : 0;
-  const cut = cutWork({ ...work, rowBytes: run * geometry.groups * Math.min(geometry.taps, axes.reduce((n, a) => n * a.stride, 1)), rowMultiple: 1 });
+  const rowBytes = run * geometry.groups * Math.min(geometry.taps, axes.reduce((n, a) => n * a.stride, 1));
+  const cut = cutWork(asm.division, { ...work, rowBytes, rowMultiple: 1 });
   return blockedKernel(asm, {
-    ...shared, taps: geometry.taps, run, cut, fillBytes: zeroBytes,
+    ...shared, taps: geometry.taps, run, cut, rowBytes, fillBytes: zeroBytes,
     fill: (f, pointers, { table, first, count, area }) => [
       ...(outside ? [asm.m.memory.fill(f.get(area), asm.i32(0), asm.i32(zeroBytes))] : []),
       ...pixelRows(f, { table, input: () => f.get(pointers[source]!), batchBytes, axes, first, count, zero: () => f.get(area) }),

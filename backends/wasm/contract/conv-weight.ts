@@ -7,7 +7,7 @@ import { invariant } from '../../../ir/diagnostic.ts';
 import type { Op, Value } from '../../../ir/graph.ts';
 import { num, nums } from '../../../ir/op.ts';
 import { panelColumns, storedColumns } from '../../../ir/ops/packing/panels.ts';
-import type { Placed } from '../../../ir/tile.ts';
+import type { Division, Placed } from '../../../ir/tile.ts';
 import type { Asm, E, Local, Ty } from '../asm.ts';
 import { kernelKey, type KernelCode } from '../kernel.ts';
 import type { Epilogue } from './epilogue.ts';
@@ -17,9 +17,9 @@ import { tileLoops } from './tiles.ts';
 import { channelRows } from './channel-rows.ts';
 
 /** Bytes of sums that one chunk keeps, the pixels that it takes at a time, and the fewest chunks: 4 threads take 2 each. */
-const mostSums = 256 * 1024;
+const mostSums = (d: Division): number => d.bytesPerTile / 4;
 const pixelsAtOnce = 600;
-const fewestChunks = 8;
+const fewestChunks = (d: Division): number => Math.max(1, d.tiles / 2);
 
 /** One axis of an image: where taps find their inputs once positions of equal phase (position mod stride) lie side by side. */
 export interface Line {
@@ -63,8 +63,9 @@ export function pixelProduct(asm: Asm, k: Contraction, operands: readonly Placed
   let panelBlock = Math.max(1, wholePanels);
   const sums = (): number => 4 * taps * channelBlock * panelBlock * panelColumns;
   const chunks = (): number => parts * groups * (channels / channelBlock) * Math.ceil(Math.max(1, wholePanels) / panelBlock);
-  while (channelBlock % 8 === 0 && (sums() > mostSums || chunks() < fewestChunks)) channelBlock /= 2;
-  while (panelBlock > 1 && (sums() > mostSums || chunks() < fewestChunks)) panelBlock = Math.ceil(panelBlock / 2);
+  const [most, fewest] = [mostSums(asm.division), fewestChunks(asm.division)];
+  while (channelBlock % 8 === 0 && (sums() > most || chunks() < fewest)) channelBlock /= 2;
+  while (panelBlock > 1 && (sums() > most || chunks() < fewest)) panelBlock = Math.ceil(panelBlock / 2);
   const panelBlocks = Math.ceil(Math.max(1, wholePanels) / panelBlock);
   const columns = panelBlock * panelColumns + (rest > 0 ? storedColumns(rest) : 0);
   const rows = taps * channelBlock;
@@ -227,7 +228,7 @@ export function pixelProduct(asm: Asm, k: Contraction, operands: readonly Placed
       ...storeSums,
     ];
   });
-  return { fn, chunks: chunks(), scratchBytes };
+  return { fn, chunks: chunks(), scratchBytes, vertexBytes: scratchBytes + imageBytes * images + panelArea, uncut: `sums of ${channelBlock} x ${Math.min(outputs, columns)} channels beside ${runFloats * images} pixels` };
 }
 
 /** The two axes of an image; a convolution over one axis has one row. */

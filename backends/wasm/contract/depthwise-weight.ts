@@ -5,7 +5,7 @@
 import { invariant } from '../../../ir/diagnostic.ts';
 import type { Op } from '../../../ir/graph.ts';
 import { num } from '../../../ir/op.ts';
-import type { Placed } from '../../../ir/tile.ts';
+import type { Division, Placed } from '../../../ir/tile.ts';
 import type { Asm, E, Local, Ty } from '../asm.ts';
 import { kernelKey, type KernelCode } from '../kernel.ts';
 import { isPixelProduct, linesOf, type Line } from './conv-weight.ts';
@@ -17,7 +17,7 @@ const registers = 14;
 const mostSums = 10;
 const mostPixels = 6;
 /** Fewest chunks: 4 threads take 2 each. Blocks of channels fill lines of the cache. */
-const fewestChunks = 8;
+const fewestChunks = (d: Division): number => Math.max(1, d.tiles / 2);
 const channelMultiple = 16;
 
 /** Whether a `convWeight` is one for this kernel: f32, partial sums, one channel a group on both sides. */
@@ -32,7 +32,7 @@ export function depthwiseWeight(asm: Asm, k: Contraction, operands: readonly Pla
   const channels = x.type.shape[1]!;
   const samples = x.type.shape[0]! / parts;
   const taps = ly.kernel * lx.kernel;
-  const wanted = Math.ceil(fewestChunks / parts);
+  const wanted = Math.ceil(fewestChunks(asm.division) / parts);
   const block = Math.min(channels, Math.max(1, Math.ceil(channels / wanted / channelMultiple)) * channelMultiple);
   const blocks = Math.ceil(channels / block);
   const vectors = Math.ceil(block / 4);
@@ -90,7 +90,7 @@ export function depthwiseWeight(asm: Asm, k: Contraction, operands: readonly Pla
       ]),
     ];
   });
-  return { fn, chunks: parts * blocks, scratchBytes };
+  return { fn, chunks: parts * blocks, scratchBytes, vertexBytes: scratchBytes + 4 * block * (ly.kernel * lx.input + lx.result) };
 }
 
 interface RowShape {

@@ -14,7 +14,6 @@ import { broadcastTo, type TileSpace } from './space.ts';
 const registers = 14;
 const mostPixels = 8;
 const leastWork = 30_000;
-const mostChunks = 32;
 
 /** A row of results that is computed at once: how many, and which columns of the input they read that exist. */
 export interface PixelTile { readonly pixels: number; readonly from: number; readonly to: number }
@@ -35,7 +34,7 @@ export function depthwiseConv(asm: Asm, k: Contraction, operands: readonly Place
   const space: TileSpace = { outerSizes: [], outer: 1, rows: ax.result, tensors: tensors.map((t) => ({ outerStrides: [], rowStride: t.w, columnStride: t.c })) };
   const epilogue = startingFromBias(epilogueOf(k.op, k.root, k.extra, space));
   const rows = batch * ay.result;
-  const chunks = Math.max(1, Math.min(mostChunks, rows, Math.floor((rows * ax.result * channels * taps) / leastWork)));
+  const chunks = Math.max(1, Math.min(2 * asm.division.tiles, rows, Math.floor((rows * ax.result * channels * taps) / leastWork)));
   const block = Math.ceil(rows / chunks);
   const runs = tileRuns(ax, pixelsOf(ax));
 
@@ -79,7 +78,10 @@ export function depthwiseConv(asm: Asm, k: Contraction, operands: readonly Place
       ]),
     ];
   });
-  return { fn, chunks: Math.ceil(rows / block), scratchBytes: 0 };
+  // The rows of the input that one row of results reads stay for the next.
+  const varying = epilogue.operands.filter((o) => o.varies).reduce<number>((n, o) => n + dtypes[o.dtype].bytes, dtypes[epilogue.dtype].bytes);
+  const vertexBytes = 4 * channels * (taps + ((ay.kernel - 1) * ay.dilation + 1) * ax.size) + varying * channels * ax.result;
+  return { fn, chunks: Math.ceil(rows / block), scratchBytes: 0, vertexBytes, uncut: `a row of ${ax.result} pixels of ${channels} channels` };
 }
 
 /** Results per tile: as many as registers allow, the row cut evenly. */

@@ -29,10 +29,10 @@ export function packedGemm(asm: Asm, k: Contraction, operands: readonly Placed[]
   const rowStride = mergedStride(rowShape, a.strides.slice(0, shape.rowAxes));
   const kStride = mergedStride(a.type.shape.slice(shape.rowAxes), a.strides.slice(shape.rowAxes));
   invariant(rowStride !== undefined && (kStride === 1 || shape.k === 1), 'a packed product reads even rows whose elements lie side by side');
-  const cut = cutWork({ outer: space.outer, rows: space.rows, groups: 1, columns: shape.n, k: shape.k, rowBytes: 4 * shape.k, rowMultiple: 1 });
+  const cut = cutWork(asm.division, { outer: space.outer, rows: space.rows, groups: 1, columns: shape.n, k: shape.k, rowBytes: 4 * shape.k, rowMultiple: 1 });
   return blockedKernel(asm, {
     key: kernelKey(k.op, operands, [result]),
-    operands: operands.length, space, epilogue: startingFromBias(epilogueOf(k.op, k.root, k.extra, space)), groups: 1, columns: shape.n, taps: 1, run: 4 * shape.k, cut, fillBytes: 0,
+    operands: operands.length, space, epilogue: startingFromBias(epilogueOf(k.op, k.root, k.extra, space)), groups: 1, columns: shape.n, taps: 1, run: 4 * shape.k, cut, rowBytes: 4 * shape.k, fillBytes: 0,
     panels: (f, pointers) => f.get(pointers[k.roots[1]!]!),
     fill: (f, pointers, { table, first, count }) => evenRows(f, table, () => f.get(pointers[k.roots[0]!]!), first, count, 4 * (sizeOf(rowShape) === 1 ? 0 : rowStride)),
   });

@@ -19,9 +19,8 @@ interface Linear { readonly plus: number; readonly times: ReadonlyMap<string, nu
 /** The index of an axis that may lie outside; it counts as zero there. */
 interface Guard { readonly index: Linear; readonly size: number }
 
-/** Multiply-adds below which a chunk is not worth handing out, and the most chunks of a piece. */
+/** Multiply-adds below which a chunk is not worth handing out. */
 const leastWork = 50_000;
-const mostChunks = 32;
 
 /** Emits a contraction as scalar loops. */
 export function genericContraction(asm: Asm, k: Contraction, operands: readonly Placed[], result: Placed): KernelCode {
@@ -36,7 +35,7 @@ export function genericContraction(asm: Asm, k: Contraction, operands: readonly 
     const points = piece.dims.filter((d) => !reduced.has(d));
     const count = points.reduce((n, d) => n * size.get(d)!, 1);
     const work = count * piece.dims.filter((d) => reduced.has(d)).reduce((n, d) => n * size.get(d)!, 1);
-    const chunks = count === 0 ? 0 : Math.max(1, Math.min(mostChunks, count, Math.floor(work / leastWork)));
+    const chunks = count === 0 ? 0 : Math.max(1, Math.min(2 * asm.division.tiles, count, Math.floor(work / leastWork)));
     return { piece, points, count, chunks, block: chunks === 0 ? 0 : Math.ceil(count / chunks) };
   });
   const fn = asm.fn(`generic ${kernelKey(k.op, operands, [result])}`, Array.from({ length: operands.length + 3 }, (): Ty => 'i32'), undefined, (f, [chunk, , ...pointers]) => {

@@ -37,7 +37,7 @@ export function matmul(asm: Asm, k: Contraction, operands: readonly Placed[], re
   const inner = summed.at(-1)!;
   const inPlace = summed.length === 1 && (inner.left === 1 || inner.size === 1);
   const whole = Math.floor(columns / panelColumns);
-  const cut = cutProduct({ outer: space.outer, rows: space.rows, columns, k: product.k, rowMultiple: maxRows(asm) });
+  const cut = cutProduct(asm.division, { outer: space.outer, rows: space.rows, columns, k: product.k, rowMultiple: maxRows(asm), inPlace });
   const panelBytes = 4 * panelColumns * product.k;
   const panelArea = Math.ceil((4 * product.k * (cut.panelBlock * panelColumns + storedColumns(columns % panelColumns))) / 64) * 64;
   const rowArea = inPlace ? 0 : 4 * product.k * cut.rowBlock;
@@ -79,7 +79,7 @@ export function matmul(asm: Asm, k: Contraction, operands: readonly Placed[], re
   };
   return blockedKernel(asm, {
     key: kernelKey(k.op, operands, [result]),
-    operands: operands.length, space, epilogue: epilogueOf(k.op, k.root, k.extra, space), groups: 1, columns, taps: 1, run: 4 * product.k, cut,
+    operands: operands.length, space, epilogue: epilogueOf(k.op, k.root, k.extra, space), groups: 1, columns, taps: 1, run: 4 * product.k, cut, rowBytes: 4 * product.k,
     fillBytes: panelArea + rowArea, fill,
     panels: (f, _, { from, area }) => asm.sub(f.get(area), asm.times(f.get(from), panelBytes)),
   });

@@ -39,7 +39,7 @@ export const packMatmulKernel: Emitter = (asm, op, [b], [packed]) => {
       ]),
     ];
   });
-  return { fn, chunks: panels, scratchBytes: 0 };
+  return { fn, chunks: panels, scratchBytes: 0, vertexBytes: 2 * 4 * panelColumns * shape.k };
 };
 
 /** Byte offset of a flat row-major index over some axes. */
@@ -88,7 +88,7 @@ function directWeights(asm: Asm, key: string, g: ConvGeometry): KernelCode {
       ]),
     ];
   });
-  return { fn, chunks: g.groups * panels, scratchBytes: 0 };
+  return { fn, chunks: g.groups * panels, scratchBytes: 0, vertexBytes: 2 * panelColumns * columnBytes };
 }
 
 /** One chunk for all: these weights are small. */
@@ -141,5 +141,5 @@ function winogradWeights(asm: Asm, key: string, g: ConvGeometry): KernelCode {
       ]),
     ];
   });
-  return { fn, chunks: panels, scratchBytes: 0 };
+  return { fn, chunks: panels, scratchBytes: 0, vertexBytes: 4 * (9 + side * side) * panelColumns * g.fanIn };
 }

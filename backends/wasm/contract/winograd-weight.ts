@@ -7,7 +7,7 @@ import { invariant } from '../../../ir/diagnostic.ts';
 import type { Op } from '../../../ir/graph.ts';
 import { nums, num, str } from '../../../ir/op.ts';
 import { winogradTile, type ConvAlgorithm } from '../../../ir/ops/packing/geometry.ts';
-import type { Placed } from '../../../ir/tile.ts';
+import type { Division, Placed } from '../../../ir/tile.ts';
 import type { Asm, E, Local, Ty } from '../asm.ts';
 import { kernelKey, type KernelCode } from '../kernel.ts';
 import type { Contraction } from './fused.ts';
@@ -15,19 +15,19 @@ import { addOuterProducts } from './outer-product.ts';
 import { transformBuffer, transformCotangent, transformInput, weightTransform, type TilePlace } from './winograd-transforms.ts';
 
 /** Bytes of sums that one chunk keeps, bytes of transformed tiles at a time, fewest tiles at a time (each reads and writes all sums), and fewest chunks: 4 threads take 2 each. */
-const mostSums = 640 * 1024;
-const tileBytes = 512 * 1024;
+const mostSums = (d: Division): number => (5 * d.bytesPerTile) / 8;
+const tileBytes = (d: Division): number => d.bytesPerTile / 2;
 const fewestTiles = 16;
-const fewestChunks = 8;
+const fewestChunks = (d: Division): number => Math.max(1, d.tiles / 2);
 
 /** How the channels are cut: each block of input channels meets each block of result channels in a chunk of its own. */
 interface Cut { readonly channels: number; readonly outputs: number }
 
-function cutChannels(channels: number, outputs: number, parts: number, positions: number): Cut {
+function cutChannels(d: Division, channels: number, outputs: number, parts: number, positions: number): Cut {
   let [c, o] = [channels, outputs];
   const halves = (n: number): boolean => n % 8 === 0;
-  const tooFew = (): boolean => parts * (channels / c) * (outputs / o) < fewestChunks;
-  while ((4 * positions * c * o > mostSums || tooFew()) && (halves(c) || halves(o))) {
+  const tooFew = (): boolean => parts * (channels / c) * (outputs / o) < fewestChunks(d);
+  while ((4 * positions * c * o > mostSums(d) || tooFew()) && (halves(c) || halves(o))) {
     if (halves(o) && (o >= c || !halves(c))) o /= 2;
     else c /= 2;
   }
@@ -51,12 +51,12 @@ export function winogradWeight(asm: Asm, k: Contraction, operands: readonly Plac
   const parts = num(attrs, 'parts');
   const [tilesHigh, tilesWide] = [Math.ceil(rows / tile), Math.ceil(columns / tile)];
   const tiles = (batch / parts) * tilesHigh * tilesWide;
-  const cut = cutChannels(channels, outputs, parts, positions);
+  const cut = cutChannels(asm.division, channels, outputs, parts, positions);
   const [channelBlocks, outputBlocks] = [channels / cut.channels, outputs / cut.outputs];
 
   // Scratch. The stride between positions is padded so that the positions of one channel do not fall into one set of the first-level cache.
   const align = (n: number): number => Math.ceil(n / 64) * 64;
-  const most = Math.max(fewestTiles, Math.floor(tileBytes / (4 * positions * (cut.channels + cut.outputs))));
+  const most = Math.max(fewestTiles, Math.floor(tileBytes(asm.division) / (4 * positions * (cut.channels + cut.outputs))));
   const unit = Math.ceil(tiles / Math.ceil(tiles / most));
   const inputPosition = align(4 * unit * cut.channels) + 64;
   const cotangentPosition = align(4 * unit * cut.outputs) + 64;
@@ -121,5 +121,5 @@ export function winogradWeight(asm: Asm, k: Contraction, operands: readonly Plac
       ]),
     ];
   });
-  return { fn, chunks: parts * channelBlocks * outputBlocks, scratchBytes };
+  return { fn, chunks: parts * channelBlocks * outputBlocks, scratchBytes, vertexBytes: scratchBytes, uncut: `sums of ${cut.channels} x ${cut.outputs} channels beside ${unit} tiles` };
 }

@@ -2,7 +2,7 @@
 import { invariant } from '../../../ir/diagnostic.ts';
 import { geometryOf, winogradTile } from '../../../ir/ops/packing/geometry.ts';
 import { panelColumns, storedColumns } from '../../../ir/ops/packing/panels.ts';
-import type { Placed } from '../../../ir/tile.ts';
+import type { Division, Placed } from '../../../ir/tile.ts';
 import { dtypes } from '../../../ir/type.ts';
 import type { Asm, E, Local, Ty } from '../asm.ts';
 import { kernelKey, type KernelCode } from '../kernel.ts';
@@ -14,12 +14,13 @@ import { broadcastTo, type TileSpace } from './space.ts';
 import { tileLoops } from './tiles.ts';
 import { outputTransform, transformBuffer, transformInput, type TilePlace } from './winograd-transforms.ts';
 
-const panelCache = 256 * 1024;
-/** Fewest chunks: 4 threads take 2 each. */
-const fewestChunks = 8;
-/** Most scratch for transformed inputs and sums, and as much of it as a core's caches hold. */
-const mostScratch = 4 << 20;
-const cached = 1 << 20;
+/** Bytes of panels that stay in a tile while the transformed inputs of one position pass by. */
+const panelCache = (d: Division): number => d.bytesPerTile / 4;
+/** Fewest chunks: 4 threads take 2 each of 16 tiles' 8. */
+const fewestChunks = (d: Division): number => Math.max(1, d.tiles / 2);
+/** Most scratch for transformed inputs and sums, and as much of it as is read fast. */
+const mostScratch = (d: Division): number => 4 * d.bytesPerTile;
+const cached = (d: Division): number => d.bytesPerTile;
 /** Nanoseconds to read a byte of weights or scratch from beyond the caches, and to transform one tile of one channel per position. */
 const perByte = 0.08;
 const perPosition = 0.28;
@@ -33,21 +34,21 @@ export interface WinogradCut {
 }
 
 /** Cuts tiles and channels into chunks: every block of tiles reads all weights, every part of the channels transforms the input again. */
-export function cutWinograd(tiles: number, channels: number, out: number, positions: number): WinogradCut {
+export function cutWinograd(d: Division, tiles: number, channels: number, out: number, positions: number): WinogradCut {
   const panels = Math.max(1, Math.floor(out / panelColumns));
   const weightBytes = 4 * positions * channels * out;
   let best: { cut: WinogradCut; cost: number } | undefined;
   for (const blocks of [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]) {
     const tileBlock = Math.ceil(tiles / blocks);
     const tileBlocks = Math.ceil(tiles / tileBlock);
-    const panelBlock = Math.ceil(panels / Math.min(panels, Math.ceil(fewestChunks / tileBlocks)));
+    const panelBlock = Math.ceil(panels / Math.min(panels, Math.ceil(fewestChunks(d) / tileBlocks)));
     const cut = { tileBlock, tileBlocks, panelBlock, panelBlocks: Math.ceil(panels / panelBlock) };
     const scratch = 4 * positions * tileBlock * (channels + (cut.panelBlocks === 1 ? out : panelBlock * panelColumns));
-    const reading = weightBytes * (weightBytes > cached ? tileBlocks : 1) + Math.max(0, scratch - cached) * tileBlocks * cut.panelBlocks;
+    const reading = weightBytes * (weightBytes > cached(d) ? tileBlocks : 1) + Math.max(0, scratch - cached(d)) * tileBlocks * cut.panelBlocks;
     // Tiles of few rows leave the multiply-adds waiting for panels.
     const products = (tiles * positions * channels * out) / 27;
     const cost = reading * perByte + tiles * channels * positions * perPosition * cut.panelBlocks + products * (tileBlock >= 12 || tileBlocks === 1 ? 1 : 1.15);
-    if ((scratch <= mostScratch || tileBlock === 1) && (!best || cost < best.cost)) best = { cut, cost };
+    if ((scratch <= mostScratch(d) || tileBlock === 1) && (!best || cost < best.cost)) best = { cut, cost };
     if (tileBlock === 1) break;
   }
   return best!.cut;
@@ -66,7 +67,7 @@ export function winogradConv(asm: Asm, k: Contraction, operands: readonly Placed
   const [tilesHigh, tilesWide] = [Math.ceil(ay.result / tile), Math.ceil(ax.result / tile)];
   const batch = input.type.shape[0]!;
   const tiles = batch * tilesHigh * tilesWide;
-  const cut = cutWinograd(tiles, channels, out, positions);
+  const cut = cutWinograd(asm.division, tiles, channels, out, positions);
   const columns = Math.min(out, cut.panelBlock * panelColumns + (out % panelColumns));
 
   // Every tensor by its strides along batch, rows, pixels and channels. An operand varies where one of the first three is not 0.
@@ -137,7 +138,7 @@ export function winogradConv(asm: Asm, k: Contraction, operands: readonly Placed
       ...evenRows(f, table, () => at(inputAt), position, rows, 4 * channels),
       f.repeat(i, 0, rows, 1, transformTile()),
       f.repeat(position, 0, positions, 1, tileLoops(f, {
-        rows, from, to, panelsPerPass: Math.max(1, Math.floor(panelCache / panelBytes)), lastColumns: out % panelColumns, wholePanels,
+        rows, from, to, panelsPerPass: Math.max(1, Math.floor(panelCache(asm.division) / panelBytes)), lastColumns: out % panelColumns, wholePanels,
         hasLast: () => m.i32.eq(f.get(panelBlock), asm.i32(cut.panelBlocks - 1)),
         table: () => f.get(table), taps: 1, tapStride: () => asm.i32(0), run: 4 * channels,
         rowOffset: () => asm.mul(f.get(position), asm.i32(inputPosition)),
@@ -162,5 +163,7 @@ export function winogradConv(asm: Asm, k: Contraction, operands: readonly Placed
       ...(lastTiles === cut.tileBlock ? block(cut.tileBlock) : [f.if(m.i32.eq(f.get(tileBlock), asm.i32(cut.tileBlocks - 1)), block(lastTiles), block(cut.tileBlock))]),
     ];
   });
-  return { fn, chunks: cut.tileBlocks * cut.panelBlocks, scratchBytes };
+  // What is read of the input and written of the result passes by a tile at a time.
+  const pass = Math.min(panelCache(asm.division), panelBytes * cut.panelBlock);
+  return { fn, chunks: cut.tileBlocks * cut.panelBlocks, scratchBytes, vertexBytes: scratchBytes + pass, uncut: `blocks of ${cut.tileBlock} tiles of ${channels} to ${out} channels: smaller ones read all weights more often` };
 }

@@ -9,6 +9,9 @@ export interface StepRow {
   readonly chunks: number;
   readonly flops: number;
   readonly bytes: number;
+  /** Bytes of its largest vertex, and why those are more than a tile has. */
+  readonly vertex?: number;
+  readonly relaxed?: string;
 }
 
 /** Where things lie that the program needs. */

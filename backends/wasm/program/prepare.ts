@@ -52,7 +52,7 @@ export class Preparation {
   #node(code: KernelCode, op: Op, args: Args): Node {
     this.scratch = Math.max(this.scratch, code.scratchBytes);
     const row = this.#rows.length;
-    this.#rows.push({ name: nameOf(op), source: op.source, chunks: code.chunks, ...costOf(op) });
+    this.#rows.push({ name: nameOf(op), source: op.source, chunks: code.chunks, ...costOf(op), ...vertexOf(code, costOf(op).bytes, this.#asm.division.bytesPerTile) });
     return { kind: 'kernel', code, args, row };
   }
 
@@ -125,6 +125,13 @@ export class Preparation {
     const reach = (sign: 1 | -1): number => v.type.shape.reduce((n, d, i) => n + (sign * strides[i]! > 0 ? (d - 1) * strides[i]! : 0), 0);
     return [this.#address(v) + reach(-1) * bytes, this.#address(v) + (reach(1) + 1) * bytes];
   }
+}
+
+/** What a row says of the vertices of a kernel, whose op reads and writes so many bytes in all. */
+function vertexOf({ vertexBytes, uncut, chunks, scratchBytes }: KernelCode, all: number, limit: number): Pick<StepRow, 'vertex' | 'relaxed'> {
+  const vertex = Math.ceil(vertexBytes ?? all + scratchBytes);
+  if (vertex <= limit) return { vertex };
+  return { vertex, relaxed: uncut ?? (chunks === 1 ? 'it runs as one chunk' : 'its chunks may read any part of its operands') };
 }
 
 interface MovePlace {

@@ -40,7 +40,7 @@ export function emitBlocked(asm: Asm, key: string, plan: RowPlan, shape: Shape, 
   const cut = { at: kept.length - 1, block: kept.at(-1)!.size, blocks: 1, chunks: matrices };
   const scratchBytes = plan.sweeps[0]!.reductions.length * kept.at(-1)!.size * 4;
   return kernel(asm, key, shape.tensors.length, matrices, scratchBytes, (f, k) =>
-    emitNest(f, kept, cut, k.chunk, k.ptrs, { row: (row) => emitMatrix(f, plan, shape, row, k.scratch, blockSize) }));
+    emitNest(f, kept, cut, k.chunk, k.ptrs, { row: (row) => emitMatrix(f, plan, shape, row, k.scratch, blockSize) }), { vertexBytes: blockBytes + scratchBytes });
 }
 
 function emitMatrix(f: Fn, plan: RowPlan, shape: Shape, row: Row, scratch: Local, blockSize: number): E[] {

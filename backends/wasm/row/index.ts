@@ -5,11 +5,11 @@
  */
 import type { Op } from '../../../ir/graph.ts';
 import type { Placed } from '../../../ir/tile.ts';
-import { sizeOf } from '../../../ir/type.ts';
+import { dtypes, sizeOf } from '../../../ir/type.ts';
 import type { Asm, E, Fn, Local } from '../asm.ts';
 import { nothing } from '../elements.ts';
 import type { KernelCode } from '../kernel.ts';
-import { chunkTarget, cutNest, emitNest, kernel, type Row } from '../nest.ts';
+import { cutWithin, emitNest, kernel, type Row } from '../nest.ts';
 import { blockRows, emitBlocked } from './blocked.ts';
 import { emitSweeps } from './emit.ts';
 import { planRows, type RowPlan, type RowRegion } from './plan.ts';
@@ -21,14 +21,13 @@ export function emitRows(asm: Asm, key: string, region: RowRegion, operands: rea
   const plan = planRows(region);
   const shape = planShape(asm, plan, operands, results);
   const reduced = sizeOf(plan.reducedShape);
-  const target = Math.max(1, Math.ceil(chunkTarget / Math.max(1, reduced * plan.sweeps.length)));
   if (shape.kept.some((d) => d.size === 0)) return nothing;
   const rows = blockRows(plan, shape);
   if (rows !== undefined) return emitBlocked(asm, key, plan, shape, rows);
-  const cut = cutNest(shape.kept, target);
+  const cut = cutWithin(asm, shape.kept, { elements: shape.tensors.map((t) => dtypes[t.type.dtype].bytes), work: reduced * plan.sweeps.length, inner: shape.reduced, anywhere: shape.mode !== 'across' });
   const scratchBytes = plan.saved.length * savedBytes(plan, shape);
   return kernel(asm, key, operands.length + results.length, cut.chunks, scratchBytes, (f, k) =>
-    emitNest(f, shape.kept, cut, k.chunk, k.ptrs, { row: (row) => emitKeptRow(f, plan, shape, row, k.scratch) }));
+    emitNest(f, shape.kept, cut, k.chunk, k.ptrs, { row: (row) => emitKeptRow(f, plan, shape, row, k.scratch) }), { vertexBytes: cut.bytes + scratchBytes, uncut: `a reduction over ${reduced} elements` });
 }
 
 /** The region of a plain reduction. */

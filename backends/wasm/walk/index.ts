@@ -9,7 +9,7 @@ import { accessOf, placeAccess } from '../access.ts';
 import type { Asm } from '../asm.ts';
 import type { KernelCode } from '../kernel.ts';
 import { stepAlong } from '../map.ts';
-import { chunkTarget, collapse, cutNest, emitNest, kernelOfParts, type NestDim, type Part } from '../nest.ts';
+import { collapse, cutWithin, emitNest, kernelOfParts, type NestDim, type Part } from '../nest.ts';
 import { emitRow } from './row.ts';
 import type { Tensors, Walk } from './types.ts';
 
@@ -38,9 +38,10 @@ export function walkParts(asm: Asm, walk: Walk, piece: Piece, operands: number):
   if (outer.length === 0 || outer.at(-1)!.indexed) outer.push({ name: ' one', size: 1, steps: t.accesses.map(() => 0) });
   const inner = collapse(reduce.map(nestDim));
   const work = inner.reduce((n, d) => n * Math.max(1, d.size), 1);
-  const cut = cutNest(outer, Math.max(16, Math.ceil(chunkTarget / Math.max(1, work))));
+  const cut = cutWithin(asm, outer, { elements: t.placed.map((p) => dtypes[p.type.dtype].bytes), work, inner, least: 16 });
   return [{
     cut,
+    bytes: cut.bytes,
     work: work * outer.reduce((n, d) => n * d.size, 1),
     emit(f, chunk, ptrs) {
       const bases = t.accesses.map((a, i) => {
