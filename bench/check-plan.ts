@@ -8,37 +8,24 @@
  */
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { parseArgs } from 'node:util';
 import { checkBuffers, checkMemory, checkOverlaps, memoryOf, useBySteps } from './check-plan/memory.ts';
 import { BadInput, flatSteps, readPlan, type Plan, type Problem } from './check-plan/plan.ts';
 import { Slices } from './check-plan/slices.ts';
 import { checkSteps } from './check-plan/walk.ts';
+import { commandLine, stop, text } from './options.ts';
 
-const usage = 'usage: npm run check-plan -- plan.json [--model model.onnx] [--json]';
-
+const { options, operands } = commandLine('npm run check-plan', 'plan.json', { model: text('model.onnx'), json: false });
 try {
-  const { values, positionals } = options();
-  const read = readPlan(positionals[0]!);
+  const read = readPlan(operands[0]!);
   const plan = 'plan' in read ? read.plan : undefined;
-  const problems = 'plan' in read ? [...(values.model === undefined ? [] : checkModel(read.plan, values.model)), ...check(read.plan)] : read.problems;
-  if (values.json) console.log(JSON.stringify({ ok: problems.length === 0, problems, ...(plan && problems.length === 0 && { memory: memoryOf(plan), steps: useBySteps(plan, new Slices(plan)) }) }));
+  const problems = 'plan' in read ? [...(options.model === undefined ? [] : checkModel(read.plan, options.model)), ...check(read.plan)] : read.problems;
+  if (options.json) console.log(JSON.stringify({ ok: problems.length === 0, problems, ...(plan && problems.length === 0 && { memory: memoryOf(plan), steps: useBySteps(plan, new Slices(plan)) }) }));
   else for (const p of problems) console.log(p.message);
-  if (!values.json) console.log(problems.length === 0 ? summary(plan!) : `${problems.length} ${problems.length === 1 ? 'problem' : 'problems'}`);
+  if (!options.json) console.log(problems.length === 0 ? summary(plan!) : `${problems.length} ${problems.length === 1 ? 'problem' : 'problems'}`);
   process.exitCode = problems.length === 0 ? 0 : 1;
 } catch (e) {
   if (!(e instanceof BadInput)) throw e;
-  console.error(e.message);
-  process.exitCode = 2;
-}
-
-function options(): { values: { model?: string | undefined; json: boolean }; positionals: string[] } {
-  try {
-    const parsed = parseArgs({ allowPositionals: true, options: { model: { type: 'string' }, json: { type: 'boolean', default: false } } });
-    if (parsed.positionals.length !== 1) throw new BadInput(usage);
-    return parsed;
-  } catch (e) {
-    throw e instanceof BadInput ? e : new BadInput(`${e instanceof Error ? e.message : String(e)}\n${usage}`);
-  }
+  stop(e.message);
 }
 
 /** All problems of a plan. Steps are followed only where the buffers that they name can be. */

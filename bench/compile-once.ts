@@ -11,8 +11,9 @@ import type { Graph } from '../ir/graph.ts';
 import { bytesOf, type Tensor } from '../ir/type.ts';
 import { readSafetensors } from '../runtime/index.ts';
 import { withBoundInputs } from './onnx-case.ts';
+import { commandLine } from './options.ts';
 
-const [model, folder] = process.argv.slice(2) as [string, string];
+const { operands: [model = '', folder = ''] } = commandLine('node bench/compile-once.ts', 'MODEL FOLDER', {});
 const data = model.replace(/\.onnx$/, '.safetensors');
 const recorded = existsSync(data) ? await readSafetensors(readFileSync(data)) : new Map<string, Tensor>();
 const inputs = Object.fromEntries([...recorded].flatMap(([key, t]) => (key.startsWith('input/') ? [[key.slice('input/'.length), t]] : [])));

@@ -6,12 +6,12 @@
  */
 import { existsSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { exceptions } from './conformance-exceptions.ts';
 import { judge, judgeBy, onnxTolerance } from './judge.ts';
 import { isFloat, sizeOf } from '../ir/type.ts';
 import { openGpu } from '../runtime/index.ts';
 import { runCase, type CaseBackend, type CaseResult } from './onnx-case.ts';
+import { commandLine, oneOf, stop, text } from './options.ts';
 
 interface Row {
   readonly test: string;
@@ -25,31 +25,19 @@ interface Row {
   readonly reason: string;
 }
 
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: { backend: { type: 'string', default: 'wasm' }, filter: { type: 'string' }, json: { type: 'string' }, verbose: { type: 'boolean', default: false } },
-});
-const folder = positionals[0];
-if (folder === undefined || !existsSync(folder)) {
-  console.error('usage: npm run conformance -- FOLDER [--backend wasm|reference|wgsl] [--filter TEXT] [--json FILE] [--verbose]');
-  process.exit(2);
-}
-
-if (values.backend !== 'wasm' && values.backend !== 'reference' && values.backend !== 'wgsl') {
-  console.error(`there is no backend ${values.backend}; there are wasm, reference and wgsl`);
-  process.exit(2);
-}
-const gpu = values.backend === 'wgsl' ? await openGpu() : undefined;
-const backend: CaseBackend = gpu ?? (values.backend === 'reference' ? 'reference' : 'wasm');
+const { options, operands: [folder = ''], usage } = commandLine('npm run conformance', 'FOLDER', { backend: oneOf('wasm', 'reference', 'wgsl'), filter: text('TEXT'), json: text('FILE'), verbose: false });
+if (!existsSync(folder)) stop(`there is no folder ${folder}; ${usage}`);
+const gpu = options.backend === 'wgsl' ? await openGpu() : undefined;
+const backend: CaseBackend = gpu ?? (options.backend === 'reference' ? 'reference' : 'wasm');
 if (gpu) console.log(`GPU: ${gpu.adapter}`);
 
 const rows: Row[] = [];
 for (const test of readdirSync(folder).sort()) {
   const path = join(folder, test);
-  if (!existsSync(join(path, 'model.onnx')) || (values.filter !== undefined && !test.includes(values.filter))) continue;
+  if (!existsSync(join(path, 'model.onnx')) || (options.filter !== undefined && !test.includes(options.filter))) continue;
   const row = await evaluate(test, path);
   rows.push(row);
-  if (row.outcome === 'failed' || values.verbose) console.log(`${row.outcome.padEnd(8)}${test}  ${row.reason}`);
+  if (row.outcome === 'failed' || options.verbose) console.log(`${row.outcome.padEnd(8)}${test}  ${row.reason}`);
   else if (process.stderr.isTTY) process.stderr.write(`\r${rows.length} tests`);
 }
 if (process.stderr.isTTY) process.stderr.write('\r');
@@ -57,7 +45,7 @@ if (process.stderr.isTTY) process.stderr.write('\r');
 const refusals = new Map<string, number>();
 for (const r of rows) if (r.outcome === 'refused') refusals.set(r.feature, (refusals.get(r.feature) ?? 0) + 1);
 for (const [feature, n] of [...refusals].sort((a, b) => b[1] - a[1])) console.log(`refused ${String(n).padStart(4)}  ${feature}`);
-if (values.json !== undefined) writeFileSync(values.json, JSON.stringify(rows, null, 1));
+if (options.json !== undefined) writeFileSync(options.json, JSON.stringify(rows, null, 1));
 const count = (outcome: Row['outcome']): number => rows.filter((r) => r.outcome === outcome).length;
 console.log(`${count('passed')} passed, ${count('failed')} failed, ${count('refused')} refused`);
 process.exitCode = count('failed') === 0 ? 0 : 1;
@@ -81,6 +69,6 @@ async function evaluate(test: string, path: string): Promise<Row> {
   }
   // An output without elements needs no kernel.
   const floats = result.outputs.some((o) => isFloat(o.want.dtype) && sizeOf(o.want.shape) > 0);
-  if (floats && values.backend !== 'reference' && result.kernels === 0) return { ...base, outcome: 'failed', ulp, bound: result.bound, reason: 'no kernel executed' };
+  if (floats && options.backend !== 'reference' && result.kernels === 0) return { ...base, outcome: 'failed', ulp, bound: result.bound, reason: 'no kernel executed' };
   return { ...base, outcome: 'passed', ulp, kernels: result.kernels, bound: result.bound, reason: '' };
 }

@@ -5,7 +5,6 @@
  */
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { readData } from '../cli/data/files.ts';
 import { compile } from '../cli/driver/compile.ts';
 import { bestFeatures } from '../cli/model.ts';
@@ -14,31 +13,25 @@ import { wantedOf } from '../cli/train/model.ts';
 import type { TrainOptions } from '../passes/train/options.ts';
 import { batchesOf, standardisation, type Samples } from '../runtime/data/index.ts';
 import { loadTrainer } from '../runtime/index.ts';
+import { commandLine, stop, text } from './options.ts';
 import { writeChart, type Line } from './plot.ts';
 import { smallNet } from './train-networks.ts';
 
 const root = new URL('..', import.meta.url).pathname;
-const { values } = parseArgs({
-  options: {
-    data: { type: 'string', default: join(root, '../shared/datasets/mnist') }, output: { type: 'string', short: 'o', default: join(root, 'docs/figures') },
-    samples: { type: 'string', default: '2560' }, epochs: { type: 'string', default: '5' }, seeds: { type: 'string', default: '5' }, threads: { type: 'string', default: '2' },
-  },
-});
-const [count, epochs, seeds] = [Number(values.samples), Number(values.epochs), Number(values.seeds)];
+const { options } = commandLine('npm run figures:gc', '', { data: text('FOLDER'), output: text('FOLDER'), samples: 2560, epochs: 5, seeds: 5, threads: 2 });
+const [data, output] = [options.data ?? join(root, '../shared/datasets/mnist'), options.output ?? join(root, 'docs/figures')];
+const { samples: count, epochs, seeds } = options;
 const batch = 64;
 /** Steps that one point of a curve is the mean of. */
 const window = 10;
-if (!existsSync(join(values.data, 'train-images-idx3-ubyte.gz'))) {
-  console.error(`${values.data} holds no MNIST (train-images-idx3-ubyte.gz and the like); name its folder with --data`);
-  process.exit(2);
-}
+if (!existsSync(join(data, 'train-images-idx3-ubyte.gz'))) stop(`${data} holds no MNIST (train-images-idx3-ubyte.gz and the like); name its folder with --data`);
 
 /** The first so many samples. */
 function part({ x, y, name }: Samples, n: number): Samples {
   const first = (t: Samples['x']): Samples['x'] => ({ ...t, shape: [n, ...t.shape.slice(1)], data: t.data.slice(0, (t.data.length / t.shape[0]!) * n) });
   return { name, x: first(x), y: first(y) };
 }
-const read = async (set: string, n: number): Promise<Samples> => part(await readData(['images-idx3', 'labels-idx1'].map((f) => join(values.data, `${set}-${f}-ubyte.gz`)).join(','), { sample: [1, 28, 28] }), n);
+const read = async (set: string, n: number): Promise<Samples> => part(await readData(['images-idx3', 'labels-idx1'].map((f) => join(data, `${set}-${f}-ubyte.gz`)).join(','), { sample: [1, 28, 28] }), n);
 const samples = await read('train', count);
 const test = await read('t10k', 2048);
 const normalisation = standardisation(samples, 1);
@@ -58,7 +51,7 @@ async function run(norm: 'batch' | 'group', gc: boolean, seed: number): Promise<
   const network = smallNet(norm, seed, batch);
   const train: TrainOptions = { loss: { kind: 'crossEntropy' }, optimizer: { kind: 'sgd', momentum: 0.9, weightDecay: 5e-4, ...(gc && { gc: {} }) }, gradients: true };
   const artifact = await compile(network.model, { file: network.name, features: [bestFeatures()], train });
-  await using trainer = await loadTrainer(artifact, { threads: Number(values.threads) });
+  await using trainer = await loadTrainer(artifact, { threads: options.threads });
   const wanted = wantedOf(trainer, train);
   const training = batchesOf(samples, wanted, { seed, normalisation });
   const layers = network.weights.map((w) => w.name).filter((n) => /(conv|fc)\d*\.weight$/.test(n));
@@ -107,7 +100,7 @@ function line(name: string, curves: readonly (readonly number[])[], dashed = fal
   return { name, points: points.map((p) => [p.x, p.y] as const), band: points.map((p) => [p.x, p.low, p.high] as const), ...(dashed && { dashed }) };
 }
 
-mkdirSync(values.output, { recursive: true });
+mkdirSync(output, { recursive: true });
 const layers = [...runs.get('BN')![0]!.norms.keys()];
 const gradients = (norm: 'BN' | 'GN', of: 'norms' | 'largest'): { title: string; x: string; y: string; lines: Line[] }[] => layers.map((layer) => ({
   title: `${layer}, ${of === 'norms' ? 'norm' : 'largest magnitude'}`, x: 'step', y: '',
@@ -115,15 +108,15 @@ const gradients = (norm: 'BN' | 'GN', of: 'norms' | 'largest'): { title: string;
 }));
 for (const norm of ['BN', 'GN'] as const) {
   const panels = layers.flatMap((_, i) => [gradients(norm, 'norms')[i]!, gradients(norm, 'largest')[i]!]);
-  writeChart(join(values.output, `gc-gradients-${norm.toLowerCase()}.svg`), `Gradients of each layer, ${norm} and ${norm}+GC, MNIST, seeds 0 to ${seeds - 1}`, panels);
+  writeChart(join(output, `gc-gradients-${norm.toLowerCase()}.svg`), `Gradients of each layer, ${norm} and ${norm}+GC, MNIST, seeds 0 to ${seeds - 1}`, panels);
 }
-writeChart(join(values.output, 'gc-losses.svg'), `Training loss on MNIST, seeds 0 to ${seeds - 1}`, [
+writeChart(join(output, 'gc-losses.svg'), `Training loss on MNIST, seeds 0 to ${seeds - 1}`, [
   { title: 'batch norm', x: 'step', y: 'loss', lines: [line('BN', runs.get('BN')!.map((r) => r.losses)), line('BN+GC', runs.get('BN+GC')!.map((r) => r.losses), true)] },
   { title: 'group norm', x: 'step', y: 'loss', lines: [line('GN', runs.get('GN')!.map((r) => r.losses)), line('GN+GC', runs.get('GN+GC')!.map((r) => r.losses), true)] },
 ]);
 const rows = [...runs].flatMap(([name, own]) => own.map((r, seed) => [name, seed, mean(r.losses.slice(-r.losses.length / epochs)), r.testLoss, r.accuracy, ...layers.flatMap((l) => [mean(r.norms.get(l)!), mean(r.largest.get(l)!)])].join(',')));
-writeFileSync(join(values.output, 'gc.csv'), `${['kind', 'seed', 'last_epoch_loss', 'test_loss', 'test_accuracy', ...layers.flatMap((l) => [`${l}.norm`, `${l}.max`])].join(',')}\n${rows.join('\n')}\n`);
-console.log(`wrote gc-gradients-bn.svg, gc-gradients-gn.svg, gc-losses.svg and gc.csv to ${values.output}, ${readFileSync(join(values.output, 'gc.csv'), 'utf8').trim().split('\n').length - 1} runs`);
+writeFileSync(join(output, 'gc.csv'), `${['kind', 'seed', 'last_epoch_loss', 'test_loss', 'test_accuracy', ...layers.flatMap((l) => [`${l}.norm`, `${l}.max`])].join(',')}\n${rows.join('\n')}\n`);
+console.log(`wrote gc-gradients-bn.svg, gc-gradients-gn.svg, gc-losses.svg and gc.csv to ${output}, ${readFileSync(join(output, 'gc.csv'), 'utf8').trim().split('\n').length - 1} runs`);
 
 function mean(xs: readonly number[]): number {
   return xs.reduce((n, v) => n + v, 0) / xs.length;

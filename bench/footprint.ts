@@ -11,21 +11,15 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { bytes, ms } from '../cli/print.ts';
 import { median } from '../cli/statistics.ts';
 import type { Manifest } from '../runtime/manifest.ts';
+import { commandLine, stop } from './options.ts';
 
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  allowNegative: true,
-  options: { threads: { type: 'string', default: '2' }, runs: { type: 'string', default: '3' }, peer: { type: 'boolean', default: true }, json: { type: 'boolean', default: false } },
-});
-if (positionals.length === 0 || !positionals.every((f) => existsSync(f)) || modelsOf(positionals).length === 0) {
-  console.error('usage: npm run footprint -- MODEL|FOLDER... [--threads 2] [--runs 3] [--no-peer] [--json]');
-  process.exit(2);
-}
-const threads = Number(values.threads);
+const { options, operands, usage } = commandLine('npm run footprint', 'MODEL|FOLDER...', { threads: 2, runs: 3, peer: true, json: false });
+const missing = operands.find((path) => !existsSync(path));
+if (missing !== undefined || modelsOf(operands).length === 0) stop(`there is no ${missing ?? `model in ${operands.join(', ')}`}; ${usage}`);
+const { threads } = options;
 const pageBytes = 65536;
 
 /** Bytes and milliseconds of one model. */
@@ -50,9 +44,9 @@ interface Footprint {
 }
 
 const isWithin = (r: Footprint): boolean => r.identical && r.activationRatio <= 1.15 && r.totalRatio <= 1;
-const results = modelsOf(positionals).map(measure);
+const results = modelsOf(operands).map(measure);
 const within = results.filter(isWithin).length;
-if (values.json) console.log(JSON.stringify(results, null, 1));
+if (options.json) console.log(JSON.stringify(results, null, 1));
 else console.log(`${within} within, ${results.length - within} over`);
 process.exitCode = within === results.length ? 0 : 1;
 
@@ -71,9 +65,9 @@ function measure(model: string): Footprint {
     const memory = { weights: facts.weights, io: facts.io, activations: facts.activations, scratch, total, pages: Math.ceil(total / pageBytes) };
     const { weights } = compiled[0];
     const times = { ours: [] as number[], peer: [] as number[] };
-    for (let i = 0; i < Number(values.runs); i++) {
+    for (let i = 0; i < options.runs; i++) {
       times.ours.push(firstResult('tilewright', first));
-      if (values.peer) times.peer.push(firstResult('onnxruntime-web', model, first));
+      if (options.peer) times.peer.push(firstResult('onnxruntime-web', model, first));
     }
     const result: Footprint = {
       model: basename(model, '.onnx'),
@@ -88,7 +82,7 @@ function measure(model: string): Footprint {
       firstResult: times.ours.length > 0 ? median(times.ours) : undefined,
       peerFirstResult: times.peer.length > 0 ? median(times.peer) : undefined,
     };
-    if (!values.json) print(result);
+    if (!options.json) print(result);
     return result;
   } finally {
     rmSync(folder, { recursive: true, force: true });

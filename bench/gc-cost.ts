@@ -4,7 +4,6 @@
  * than these costs, so sessions are opened anew every few pairs, in another order; `again` is the plain step once more, and shows what pairs can tell.
  * npm run bench:gc-cost -- [--threads 2] [--pairs 30] [--norm batch|group] [--kernels]
  */
-import { parseArgs } from 'node:util';
 import { artifactOf, type Artifact } from '../cli/driver/compile.ts';
 import { wasmTarget } from '../cli/driver/target.ts';
 import { bestFeatures } from '../cli/model.ts';
@@ -14,12 +13,12 @@ import { importModel } from '../frontend/index.ts';
 import { runPipeline } from '../passes/pipeline.ts';
 import type { OptimizerSpec } from '../passes/train/options.ts';
 import { trainingStep } from '../passes/train/pipeline.ts';
+import { commandLine, oneOf } from './options.ts';
 import { interleaved, medianInterval, profiled } from './pairs.ts';
 import { numbers, resnet20 } from './train-networks.ts';
 
-const { values } = parseArgs({ options: { threads: { type: 'string', default: '2' }, pairs: { type: 'string', default: '30' }, norm: { type: 'string', default: 'batch' }, kernels: { type: 'boolean', default: false } } });
-const [threads, pairs] = [Number(values.threads), Number(values.pairs)];
-const network = resnet20(values.norm === 'group' ? 'group' : 'batch');
+const { options: { threads, pairs, norm, kernels } } = commandLine('npm run bench:gc-cost', '', { threads: 2, pairs: 30, norm: oneOf('batch', 'group'), kernels: false });
+const network = resnet20(norm);
 const sgd = { kind: 'sgd', momentum: 0.9 } as const;
 const variants: Readonly<Record<string, { readonly optimizer: OptimizerSpec; readonly figure: number }>> = {
   plain: { optimizer: sgd, figure: 0 },
@@ -53,7 +52,7 @@ const rows = Object.keys(variants).slice(1).map((name) => {
   const sum = (list: readonly (readonly [string, number])[]): number => list.reduce((n, [, t]) => n + t, 0);
   const total = sum([...plain]);
   const share = (sum(added) - sum(gone)) / total;
-  if (values.kernels) for (const [k, t] of [...added.map(([k, t]) => [`+ ${k}`, t] as const), ...gone.map(([k, t]) => [`- ${k}`, -t] as const)].sort((a, b) => Math.abs(b[1]) - Math.abs(a[1])).slice(0, 25)) console.log(`  ${name} ${t.toFixed(3)} ms ${k}`);
+  if (kernels) for (const [k, t] of [...added.map(([k, t]) => [`+ ${k}`, t] as const), ...gone.map(([k, t]) => [`- ${k}`, -t] as const)].sort((a, b) => Math.abs(b[1]) - Math.abs(a[1])).slice(0, 25)) console.log(`  ${name} ${t.toFixed(3)} ms ${k}`);
   const ratios = times.get(name)!.map((t, i) => t / times.get('plain')![i]! - 1).sort((a, b) => a - b);
   const [low, high] = medianInterval(ratios);
   const percent = (x: number): string => `${(100 * x).toFixed(2)} %`;

@@ -1,18 +1,17 @@
 /**
- * Speed of the contraction kernels against the register-only peak, one thread: `npx node bench/gemm.ts [features] [filter]`.
+ * Speed of the contraction kernels against the register-only peak, one thread: npm run bench:gemm -- [--features relaxed|plain|simd|wide] [--filter TEXT].
  * Peak and kernels are measured in turns; each line is the best of its rounds.
  */
 import { contraction } from '../backends/wasm/contract/index.ts';
-import type { Features } from '../backends/wasm/asm.ts';
 import { Builder } from '../ir/builder.ts';
 import { tensorType } from '../ir/type.ts';
 import { channelsLast, instantiate, rows, type Kernel } from './kernel.ts';
+import { commandLine, oneOf } from './options.ts';
 import { peakLoop } from './peak.ts';
 
 interface Case { readonly name: string; readonly flops: number; readonly kernel: Kernel }
 
-const features = (process.argv[2] ?? 'relaxed') as Features;
-const filter = process.argv[3] ?? '';
+const { options: { features, filter } } = commandLine('npm run bench:gemm', '', { features: oneOf('relaxed', 'plain', 'simd', 'wide'), filter: '' });
 
 function gemm(m: number, n: number, k: number): Case | undefined {
   const name = `gemm ${m}x${n}x${k}`;

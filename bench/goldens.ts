@@ -11,36 +11,32 @@
  */
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { openGpu } from '../runtime/index.ts';
 import { readCase, type GoldenCase } from './golden-case.ts';
 import { microBatches, runMicroBatch } from './golden-micro.ts';
 import { onPublic } from './golden-public.ts';
 import { onWasm } from './golden-wasm.ts';
 import { onReference, runGolden, type CaseExecutor, type Executor } from './golden-run.ts';
+import { commandLine, oneOf, stop, text } from './options.ts';
 
 const executors: Record<string, CaseExecutor> = { reference: onReference, wasm: onPublic(1), 'wasm-2': onPublic(2) };
 /** Of steps over micro-batches, which are no cases of their own. */
 const microExecutors: Readonly<Record<string, Executor>> = { all: onReference, reference: onReference, wasm: onWasm(1), 'wasm-2': onWasm(2) };
 
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: { backend: { type: 'string', default: 'all' }, only: { type: 'string' }, verbose: { type: 'boolean', default: false }, 'micro-batch': { type: 'string' }, 'allow-batch-dependence': { type: 'boolean', default: false } },
+const { options, operands: [folder = ''], usage } = commandLine('npm run goldens', 'FOLDER', {
+  backend: oneOf('all', 'reference', 'wasm', 'wasm-2', 'wgsl'), only: text('TEXT'), verbose: false, 'micro-batch': text('N|all'), 'allow-batch-dependence': false,
 });
-const gpu = values.backend === 'wgsl' ? await openGpu() : undefined;
+const micro = options['micro-batch'];
+if (!existsSync(folder)) stop(`there is no folder ${folder}; ${usage}`);
+if (micro !== undefined && micro !== 'all' && !/^[1-9]\d*$/.test(micro)) stop(`--micro-batch takes a whole number from 1, or all, not ${micro}; ${usage}`);
+const gpu = options.backend === 'wgsl' ? await openGpu() : undefined;
 if (gpu) executors['wgsl'] = onPublic(gpu);
-const folder = positionals[0];
-const backends = values.backend === 'all' ? Object.keys(executors) : [values.backend];
-const micro = values['micro-batch'];
-if (folder === undefined || !existsSync(folder) || !backends.every((b) => executors[b]) || (micro !== undefined && micro !== 'all' && !/^[1-9]\d*$/.test(micro))) {
-  console.error(`usage: npm run goldens -- FOLDER [--backend all|reference|wasm|wasm-2|wgsl] [--only TEXT] [--verbose] [--micro-batch N|all] [--allow-batch-dependence]`);
-  process.exit(2);
-}
+const backends = options.backend === 'all' ? Object.keys(executors) : [options.backend];
 
 let [passed, failed] = [0, 0];
 for (const name of readdirSync(folder).sort()) {
   const path = join(folder, name);
-  if (!existsSync(join(path, 'case.json')) || (values.only !== undefined && !name.includes(values.only))) continue;
+  if (!existsSync(join(path, 'case.json')) || (options.only !== undefined && !name.includes(options.only))) continue;
   const problems: string[] = [];
   try {
     const c = await readCase(path);
@@ -62,7 +58,7 @@ for (const name of readdirSync(folder).sort()) {
     problems.push(`${e instanceof Error ? (e.stack ?? e.message) : String(e)}`);
     console.log(`failed   ${name}`);
   }
-  for (const p of values.verbose ? problems : problems.slice(0, 5)) console.log(`           ${p}`);
+  for (const p of options.verbose ? problems : problems.slice(0, 5)) console.log(`           ${p}`);
   if (problems.length === 0) passed++;
   else failed++;
 }
@@ -73,7 +69,7 @@ gpu?.close();
 /** Every size that divides the case's batch counts as a case of its own. */
 async function runMicroBatches(name: string, c: GoldenCase, wanted: string): Promise<void> {
   for (const size of microBatches(c, wanted)) {
-    const { problems, found } = await runMicroBatch(c, size, microExecutors[values.backend]!, values['allow-batch-dependence']);
+    const { problems, found } = await runMicroBatch(c, size, microExecutors[options.backend]!, options['allow-batch-dependence']);
     console.log(`${problems.length === 0 ? 'passed' : 'failed'}   ${name}, ${size} of ${c.data.get('x')!.shape[0]}: ${found}`);
     for (const p of problems) console.log(`           ${p}`);
     if (problems.length === 0) passed++;

@@ -8,7 +8,6 @@ import { spawnSync } from 'node:child_process';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { dirname, join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { compile, version, type Artifact, type Backend, type CompileOptions } from '../cli/driver/compile.ts';
 import { note, say } from '../cli/print.ts';
 import { median } from '../cli/statistics.ts';
@@ -16,14 +15,11 @@ import { onnxBytes } from '../frontend/onnx/write.ts';
 import { initialValues, zooModel, type ZooOptions } from '../frontend/zoo/index.ts';
 import { load, loadTrainer, openGpu, type SharedGpu } from '../runtime/index.ts';
 import { describeRun, isSoftware, markdown, type Check, type Report, type Timing } from './gpu-report/table.ts';
+import { commandLine, stop, text } from './options.ts';
 
-const usage = 'usage: npm run gpu-report -- [--quick] [--runs 5] [--output FILE.md] [--json FILE]';
-const { values } = parseArgs({ options: { quick: { type: 'boolean', default: false }, runs: { type: 'string' }, output: { type: 'string', short: 'o' }, json: { type: 'string' } } });
-const { quick } = values;
-const runs = Number(values.runs ?? (quick ? 1 : 5));
-if (!Number.isInteger(runs) || runs < 1) stop(usage);
+const { options: { quick, runs, output, json } } = commandLine('npm run gpu-report', '', { quick: false, runs: 5, output: text('FILE.md'), json: text('FILE') });
 
-const gpu = await openGpu().catch((e: unknown) => stop(e instanceof Error ? e.message : String(e)));
+const gpu = await openGpu();
 const software = isSoftware(gpu.adapter);
 if (software && !quick) {
   gpu.close();
@@ -44,9 +40,9 @@ try {
 const report: Report = {
   adapter: gpu.adapter, software, quick, runs, version: `tilewright ${version()}`, node: process.version, system: `${process.platform} ${process.arch}, ${availableParallelism()} CPU threads`, checks, timings,
 };
-const text = markdown(report);
-say(text);
-for (const [file, content] of [[values.output, `${text}\n`], [values.json, `${JSON.stringify(report, null, 1)}\n`]] as const) {
+const page = markdown(report);
+say(page);
+for (const [file, content] of [[output, `${page}\n`], [json, `${JSON.stringify(report, null, 1)}\n`]] as const) {
   if (file === undefined) continue;
   mkdirSync(dirname(file), { recursive: true });
   writeFileSync(file, content);
@@ -145,9 +141,4 @@ function compared(name: string, gpuResult: ArrayLike<number>, wasmResult: ArrayL
 
 function progress(stage: string): void {
   if (process.stderr.isTTY) note(`${describeRun({ adapter: gpu.adapter, quick, runs })}: ${stage} …`);
-}
-
-function stop(message: string): never {
-  console.error(message);
-  process.exit(2);
 }

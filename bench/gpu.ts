@@ -4,7 +4,6 @@
  * The rate of a loop that computes in registers alone (the most that f32 WGSL gives here), and of products, convolutions of ResNet-50 and their weight gradients as the compiler emits them. Times
  * are those of the GPU's own clock (timestamp-query), the median of the runs. Weights and inputs are made here; results are compared with plain sums at some places. `--matmul`: the matrix product alone.
  */
-import { parseArgs } from 'node:util';
 import { artifactOf } from '../cli/driver/compile.ts';
 import { wgslTarget } from '../cli/driver/target.ts';
 import { say, sayJson, table } from '../cli/print.ts';
@@ -15,13 +14,11 @@ import { sizeOf, type Tensor } from '../ir/type.ts';
 import { runPipeline } from '../passes/pipeline.ts';
 import { load, openGpu, type SharedGpu } from '../runtime/index.ts';
 import { computeStage, usage } from '../runtime/webgpu/types.ts';
+import { commandLine, stop } from './options.ts';
 
-const { values } = parseArgs({ options: { size: { type: 'string', default: '4096' }, runs: { type: 'string', default: '5' }, matmul: { type: 'boolean', default: false }, json: { type: 'boolean', default: false } } });
-const [size, runs] = [Number(values.size), Number(values.runs)];
-if (!(Number.isInteger(size) && size >= 16) || !(Number.isInteger(runs) && runs >= 1)) {
-  console.error('usage: npm run bench:gpu -- [--size 4096] [--runs 5] [--matmul] [--json]');
-  process.exit(2);
-}
+const { options, usage: howTo } = commandLine('npm run bench:gpu', '', { size: 4096, runs: 5, matmul: false, json: false });
+const { size, runs } = options;
+if (size < 16) stop(`--size is 16 at least, not ${size}; ${howTo}`);
 
 interface Case { readonly name: string; readonly op: string; readonly shapes: readonly (readonly number[])[]; readonly attrs: Attrs }
 const scale = Math.max(1, Math.round(4096 / size));
@@ -39,8 +36,8 @@ const gpu = await openGpu();
 try {
   const peak = await registerRate(gpu);
   const rows = [];
-  for (const c of values.matmul ? cases.slice(0, 1) : cases) rows.push({ name: c.name, ...(await measure(gpu, c)) });
-  if (values.json) sayJson({ adapter: gpu.adapter, registers: peak, cases: rows });
+  for (const c of options.matmul ? cases.slice(0, 1) : cases) rows.push({ name: c.name, ...(await measure(gpu, c)) });
+  if (options.json) sayJson({ adapter: gpu.adapter, registers: peak, cases: rows });
   else {
     say(`${gpu.adapter}: ${peak.toFixed(1)} GFLOP/s in registers alone; median of ${runs} runs`);
     for (const line of table(['case', 'ms', 'GFLOP/s', 'of registers'], rows.map((r) => [r.name, r.ms.toFixed(3), r.gflops.toFixed(1), `${((100 * r.gflops) / peak).toFixed(1)} %`]), [1, 2, 3])) say(line);

@@ -9,15 +9,14 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'n
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { parseArgs } from 'node:util';
 import { draws, purposes } from '../runtime/data/random.ts';
 import { writeNpy } from '../runtime/npy.ts';
 import { readSafetensors } from '../runtime/safetensors.ts';
 import { encodeModel, floats, node, raw, value } from '../test/onnx-encode.ts';
+import { commandLine } from './options.ts';
 import { numbers } from './train-networks.ts';
 
-const { values } = parseArgs({ options: { kills: { type: 'string', default: '20' }, seed: { type: 'string', default: '0' }, threads: { type: 'string', default: '2' }, epochs: { type: 'string', default: '60' } } });
-const wanted = Number(values.kills);
+const { options: { kills: wanted, seed, threads, epochs } } = commandLine('npm run bench:kills', '', { kills: 20, seed: 0, threads: 2, epochs: 60 });
 const samples = 192;
 const side = 16;
 /** A life lasts up to so long after its first checkpoint. */
@@ -33,7 +32,7 @@ try {
   await lived(straight, false, () => new Promise(() => {}));
   const whole = performance.now() - began;
   const killed = join(folder, 'killed');
-  const draw = draws(Number(values.seed), purposes.shuffle, 0, 0);
+  const draw = draws(seed, purposes.shuffle, 0, 0);
   let [kills, inCheckpoint, early] = [0, 0, 0];
   for (;;) {
     const starting = draw.uniform() < earlyShare;
@@ -54,7 +53,7 @@ try {
   const [a, b] = [await digest(straight), await digest(killed)];
   const losses = [straight, killed].map((f) => readFileSync(join(f, 'metrics.csv'), 'utf8').split('\n').map((row) => row.split(',').slice(0, 4).join()).join('\n'));
   const same = a === b && losses[0] === losses[1];
-  console.log(`${kills} kills (${inCheckpoint} while a checkpoint was written, ${early} while the run started), seed ${values.seed}, ${values.threads} threads; an undisturbed run takes ${(whole / 1000).toFixed(1)} s`);
+  console.log(`${kills} kills (${inCheckpoint} while a checkpoint was written, ${early} while the run started), seed ${seed}, ${threads} threads; an undisturbed run takes ${(whole / 1000).toFixed(1)} s`);
   console.log(`undisturbed ${newest(straight)} ${a}`);
   console.log(`killed      ${newest(killed)} ${b}`);
   console.log(same ? 'state and losses are equal to the bit' : 'they differ');
@@ -65,8 +64,8 @@ try {
 
 /** One life of a run: true if it came to its end, false if it was killed once `moment` had passed. */
 async function lived(ck: string, resume: boolean, moment: (alive: () => boolean) => Promise<void>): Promise<boolean> {
-  const args = ['train', join(folder, 'model.onnx'), '--data', `${join(folder, 'x.npy')},${join(folder, 'y.npy')}`, '--batch', '16', '--epochs', values.epochs, '--optimizer', 'adamw', '--lr', '0.002', '--schedule', 'cosine', '--ema', '0.99',
-    '--augment', 'crop:2,flip,mixup:0.2,cutmix:1', '--seed', values.seed, '--threads', values.threads, '--checkpoint', ck, '--checkpoint-every', '2', ...(resume ? ['--resume', ck] : [])];
+  const args = ['train', join(folder, 'model.onnx'), '--data', `${join(folder, 'x.npy')},${join(folder, 'y.npy')}`, '--batch', '16', '--epochs', String(epochs), '--optimizer', 'adamw', '--lr', '0.002', '--schedule', 'cosine', '--ema', '0.99',
+    '--augment', 'crop:2,flip,mixup:0.2,cutmix:1', '--seed', String(seed), '--threads', String(threads), '--checkpoint', ck, '--checkpoint-every', '2', ...(resume ? ['--resume', ck] : [])];
   const child = spawn(process.execPath, [new URL('../cli/tilewright.js', import.meta.url).pathname, ...args], { stdio: ['ignore', 'ignore', 'pipe'] });
   let said = '';
   child.stderr.on('data', (text: Buffer) => (said += text.toString()));

@@ -6,7 +6,6 @@
  */
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { artifactOf } from '../cli/driver/compile.ts';
 import { wasmTarget } from '../cli/driver/target.ts';
 import { importModel } from '../frontend/index.ts';
@@ -16,21 +15,15 @@ import type { Graph, Op, Value } from '../ir/graph.ts';
 import { sizeOf, type Tensor, type TensorType } from '../ir/type.ts';
 import { runPipeline } from '../passes/pipeline.ts';
 import { load } from '../runtime/index.ts';
+import { commandLine, stop, text } from './options.ts';
 
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: { filter: { type: 'string' }, tensors: { type: 'string', default: '16' }, seed: { type: 'string', default: '1' }, verbose: { type: 'boolean', default: false } },
-});
-const folder = positionals[0];
-if (folder === undefined || !existsSync(folder)) {
-  console.error('usage: npm run light -- FOLDER [--filter TEXT] [--tensors N] [--seed N] [--verbose]');
-  process.exit(2);
-}
+const { options, operands: [folder = ''], usage } = commandLine('npm run light', 'FOLDER', { filter: text('TEXT'), tensors: 16, seed: 1, verbose: false });
+if (!existsSync(folder)) stop(`there is no folder ${folder}; ${usage}`);
 
 let passed = 0;
 let failed = 0;
 for (const file of readdirSync(folder).sort()) {
-  if (!file.endsWith('.onnx') || (values.filter !== undefined && !file.includes(values.filter))) continue;
+  if (!file.endsWith('.onnx') || (options.filter !== undefined && !file.includes(options.filter))) continue;
   const begun = performance.now();
   const report = await judgeModel(join(folder, file)).catch((e: unknown) => ({ problem: e instanceof Error ? e.message : String(e), summary: '' }));
   if (report.problem === undefined) passed++;
@@ -43,8 +36,8 @@ process.exitCode = failed === 0 && passed > 0 ? 0 : 1;
 
 async function judgeModel(model: string): Promise<{ readonly problem: string | undefined; readonly summary: string }> {
   const imported = importModel(model);
-  const random = generator(Number(values.seed));
-  const probes = withProbes(withRandomWeights(imported.graph, random), Number(values.tensors));
+  const random = generator(options.seed);
+  const probes = withProbes(withRandomWeights(imported.graph, random), options.tensors);
   const inputs = Object.fromEntries(probes.graph.inputs.map((v) => [v.name!, normal(v.type, random)]));
   const want = evaluate(probes.graph, inputs).outputs;
   const artifact = await artifactOf({ imported, graph: runPipeline(probes.graph, wasmTarget) }, { features: ['relaxed'] });
@@ -55,7 +48,7 @@ async function judgeModel(model: string): Promise<{ readonly problem: string | u
   for (const [name, tensor] of want) {
     const error = largestError(got[name]!.data as Float32Array, tensor.data as Float32Array);
     const tolerance = toleranceOf(probes.terms.get(name)!);
-    if (values.verbose) console.log(`  ${name}: error ${error.toExponential(1)}, tolerance ${tolerance.toExponential(1)}, ${tensor.data.length} elements`);
+    if (options.verbose) console.log(`  ${name}: error ${error.toExponential(1)}, tolerance ${tolerance.toExponential(1)}, ${tensor.data.length} elements`);
     if (!(error <= tolerance)) return { problem: `${name} is off by ${error.toExponential(2)} of its largest magnitude, tolerance ${tolerance.toExponential(2)}`, summary: '' };
     for (const [what, wrong] of [['zeros', tensor.data.map(() => 0 as never)], ['reversed values', tensor.data.slice().reverse()]] as const) {
       if (tensor.data.length > 1 && largestError(wrong as Float32Array, tensor.data as Float32Array) <= tolerance) return { problem: `the check is blind: ${what} pass for ${name}`, summary: '' };

@@ -3,19 +3,18 @@
  * the step without a limit from the same weights.
  * npm run bench:memory -- [--threads 2] [--steps 7] [--json] [--figure docs/figures/memory.svg]
  */
-import { parseArgs } from 'node:util';
 import { compile } from '../cli/driver/compile.ts';
 import { bestFeatures } from '../cli/model.ts';
 import { bytes, ms, say, sayJson, table } from '../cli/print.ts';
 import { median } from '../cli/statistics.ts';
 import { loadTrainer, type Trainer } from '../runtime/index.ts';
+import { commandLine, text } from './options.ts';
 import { writeChart } from './plot.ts';
 import { numbers, resnet20 } from './train-networks.ts';
 
-const { values } = parseArgs({
-  options: { threads: { type: 'string', default: '2' }, steps: { type: 'string', default: '7' }, json: { type: 'boolean', default: false }, figure: { type: 'string' } },
-});
-const [threads, steps, batch] = [Number(values.threads), Number(values.steps), 256];
+const { options } = commandLine('npm run bench:memory', '', { threads: 2, steps: 7, json: false, figure: text('FILE') });
+const { threads, steps } = options;
+const batch = 256;
 const warmUp = 2;
 const network = resnet20('group');
 const train = { loss: { kind: 'crossEntropy' }, optimizer: { kind: 'sgd', momentum: 0.9 }, batch } as const;
@@ -55,13 +54,13 @@ const shown = rows.map((r) => ({
   limit: r.limit, samples: r.samples, arena: r.arena, smaller: first.arena / r.arena, ms: median(r.times), slower: median(r.times) / median(first.times),
   loss: r.losses.at(-1)!, difference: Math.max(...r.losses.map((l, i) => Math.abs(l - first.losses[i]!) / Math.abs(first.losses[i]!))),
 }));
-if (values.json) sayJson({ network: network.name, batch, threads, node: process.version, rows: shown });
+if (options.json) sayJson({ network: network.name, batch, threads, node: process.version, rows: shown });
 else {
   say(`${network.name} at batch ${batch}, ${threads} threads, median of ${steps} interleaved steps, Node ${process.version}`);
   const cells = shown.map((r) => [r.limit === undefined ? 'none' : bytes(r.limit), String(r.samples), bytes(r.arena), `${r.smaller.toFixed(1)}x`, ms(r.ms), `${r.slower.toFixed(3)}x`, r.loss.toFixed(6), r.difference.toExponential(1)]);
   for (const line of table(['limit', 'samples at a time', 'arena', 'smaller', 'a step', 'time', 'last loss', 'largest relative difference'], cells, [0, 1, 2, 3, 4, 5, 6, 7])) say(line);
 }
-if (values.figure !== undefined) {
+if (options.figure !== undefined) {
   const points = shown.map((r): [number, number] => [r.arena / 2 ** 20, r.ms]).reverse();
-  writeChart(values.figure, `A training step under a limit of memory: ${network.name}, batch ${batch}`, [{ title: `${threads} threads`, x: 'arena in MiB', y: 'ms a step', log: ['x'], lines: [{ name: 'step', points }] }]);
+  writeChart(options.figure, `A training step under a limit of memory: ${network.name}, batch ${batch}`, [{ title: `${threads} threads`, x: 'arena in MiB', y: 'ms a step', log: ['x'], lines: [{ name: 'step', points }] }]);
 }

@@ -6,22 +6,15 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
+import { commandLine, stop, text } from './options.ts';
 import { convnet } from './train-networks.ts';
 
 const root = join(import.meta.dirname, '..');
-const { values } = parseArgs({
-  options: {
-    data: { type: 'string', default: join(root, '../shared/datasets/mnist') }, epochs: { type: 'string', default: '3' },
-    threads: { type: 'string', default: '2' }, seed: { type: 'string', default: '0' },
-  },
-});
+const { options } = commandLine('npm run bench:mnist', '', { data: text('FOLDER'), epochs: 3, threads: 2, seed: 0 });
+const data = options.data ?? join(root, '../shared/datasets/mnist');
 const figure = 0.988;
-const files = (set: string): string => [`${set}-images-idx3-ubyte.gz`, `${set}-labels-idx1-ubyte.gz`].map((f) => join(values.data, f)).join(',');
-if (!existsSync(join(values.data, 'train-images-idx3-ubyte.gz'))) {
-  console.error(`${values.data} holds no MNIST (train-images-idx3-ubyte.gz and the like); name its folder with --data`);
-  process.exit(2);
-}
+const files = (set: string): string => [`${set}-images-idx3-ubyte.gz`, `${set}-labels-idx1-ubyte.gz`].map((f) => join(data, f)).join(',');
+if (!existsSync(join(data, 'train-images-idx3-ubyte.gz'))) stop(`${data} holds no MNIST (train-images-idx3-ubyte.gz and the like); name its folder with --data`);
 
 const folder = mkdtempSync(join(tmpdir(), 'mnist-'));
 try {
@@ -30,14 +23,14 @@ try {
   const started = performance.now();
   const { status } = spawnSync(process.execPath, [
     join(root, 'cli/tilewright.js'), 'train', model, '--data', files('train'), '--eval', files('t10k'), '--loss', 'cross-entropy', '--optimizer', 'sgd', '--lr', '0.1', '--momentum', '0.9',
-    '--nesterov', '--weight-decay', '5e-4', '--schedule', 'cosine', '--warmup', '0.5', '--standardize', '--epochs', values.epochs, '--batch', '128', '--seed', values.seed, '--threads', values.threads,
+    '--nesterov', '--weight-decay', '5e-4', '--schedule', 'cosine', '--warmup', '0.5', '--standardize', '--epochs', String(options.epochs), '--batch', '128', '--seed', String(options.seed), '--threads', String(options.threads),
     '-o', join(folder, 'trained.onnx'),
   ], { stdio: 'inherit' });
   if (status !== 0) process.exit(status ?? 1);
   const seconds = (performance.now() - started) / 1000;
   const last = readFileSync(join(folder, 'metrics.csv'), 'utf8').trim().split('\n').at(-1)!.split(',');
   const accuracy = Number(last[5]);
-  console.log(`test accuracy ${(100 * accuracy).toFixed(2)} % after ${values.epochs} epochs, ${seconds.toFixed(0)} s with compilation and evaluation`);
+  console.log(`test accuracy ${(100 * accuracy).toFixed(2)} % after ${options.epochs} epochs, ${seconds.toFixed(0)} s with compilation and evaluation`);
   if (accuracy < figure) process.exitCode = 1;
 } finally {
   rmSync(folder, { recursive: true });

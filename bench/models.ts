@@ -6,7 +6,6 @@
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { decodeModel } from '../frontend/onnx/decode.ts';
 import { readModelFile } from '../frontend/onnx/external.ts';
 import type { GraphView } from '../frontend/onnx/model.ts';
@@ -15,6 +14,7 @@ import { isFloat, sameShape, showType, type Tensor } from '../ir/type.ts';
 import { load, openGpu, readSafetensors, type LoadOptions } from '../runtime/index.ts';
 import { numbersOf } from './judge.ts';
 import { withBoundInputs } from './onnx-case.ts';
+import { commandLine, oneOf, stop, text } from './options.ts';
 
 /**
  * Added absolute tolerance by model and output. yunet's objectness is a sigmoid whose values lie below 1e-4; its recorded outputs come from a logistic
@@ -24,23 +24,19 @@ const exceptions: Readonly<Record<string, Readonly<Record<string, number>>>> = {
   yunet_n_320: { obj_8: 2 ** -23, obj_16: 2 ** -23, obj_32: 2 ** -23 },
 };
 
-const { values, positionals } = parseArgs({ allowPositionals: true, options: { filter: { type: 'string' }, threads: { type: 'string', default: '1,2' }, backend: { type: 'string', default: 'wasm' } } });
-const folder = positionals[0];
-if (folder === undefined || !existsSync(folder) || (values.backend !== 'wasm' && values.backend !== 'wgsl')) {
-  console.error('usage: npm run models -- FOLDER [--filter TEXT] [--threads 1,2] [--backend wasm|wgsl]');
-  process.exit(2);
-}
+const { options, operands: [folder = ''], usage } = commandLine('npm run models', 'FOLDER', { filter: text('TEXT'), threads: [1, 2], backend: oneOf('wasm', 'wgsl') });
+if (!existsSync(folder)) stop(`there is no folder ${folder}; ${usage}`);
 
 /** The ways in which a model runs; all have to give the same bits. */
-const gpu = values.backend === 'wgsl' ? await openGpu() : undefined;
-const ways: readonly { readonly name: string; readonly options: LoadOptions }[] = gpu ? [{ name: gpu.adapter, options: { gpu } }] : values.threads.split(',').map((n) => ({ name: `${n} threads`, options: { threads: Number(n) } }));
+const gpu = options.backend === 'wgsl' ? await openGpu() : undefined;
+const ways: readonly { readonly name: string; readonly options: LoadOptions }[] = gpu ? [{ name: gpu.adapter, options: { gpu } }] : options.threads.map((threads) => ({ name: `${threads} threads`, options: { threads } }));
 
 let passed = 0;
 let failed = 0;
 for (const file of readdirSync(folder).sort()) {
   const name = file.replace(/\.onnx$/, '');
   const data = join(folder, `${name}.safetensors`);
-  if (name === file || !existsSync(data) || (values.filter !== undefined && !name.includes(values.filter))) continue;
+  if (name === file || !existsSync(data) || (options.filter !== undefined && !name.includes(options.filter))) continue;
   const problem = await judgeModel(join(folder, file), data).catch((e: unknown) => (e instanceof Error ? e.message : String(e)));
   if (problem === undefined) passed++;
   else failed++;

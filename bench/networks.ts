@@ -3,30 +3,23 @@
  * [--only name,name]`. Prints a line a model and number of threads: medians of interleaved runs, their ratio, and what a second thread gives.
  */
 import { execFileSync } from 'node:child_process';
-import { readdirSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
+import { commandLine, stop, text } from './options.ts';
 
 interface Result { readonly runtime: string; readonly threads: number; readonly median: number; readonly fastest: number; readonly difference: number }
 
-const { values: options, positionals } = parseArgs({
-  allowPositionals: true,
-  options: {
-    threads: { type: 'string', default: '1,2' }, runs: { type: 'string', default: '10' }, against: { type: 'string', default: 'onnxruntime-web' },
-    wide: { type: 'boolean', default: false }, sync: { type: 'boolean', default: false }, only: { type: 'string', default: '' },
-  },
-});
-const [folder] = positionals;
-if (folder === undefined) throw new Error('usage: npm run bench -- FOLDER [--threads 1,2] [--runs 10] [--against onnxruntime-web] [--wide] [--sync] [--only name,name]');
-const only = options.only.split(',').filter((name) => name !== '');
+const { options, operands: [folder = ''], usage } = commandLine('npm run bench', 'FOLDER', { threads: [1, 2], runs: 10, against: 'onnxruntime-web', wide: false, sync: false, only: text('NAME,NAME') });
+if (!existsSync(folder)) stop(`there is no folder ${folder}; ${usage}`);
+const only = options.only?.split(',') ?? [];
 const entry = fileURLToPath(new URL('../cli/tilewright.js', import.meta.url));
 
 console.log('| model | threads | ours, ms | theirs, ms | ratio | fastest: ours, theirs | against 1 thread |\n|---|---|---|---|---|---|---|');
 for (const file of readdirSync(folder).filter((name) => name.endsWith('.onnx')).sort()) {
   const model = basename(file, '.onnx');
   if (only.length > 0 && !only.includes(model)) continue;
-  const args = [entry, 'bench', join(folder, file), '--threads', options.threads, '--against', options.against, '--runs', options.runs, '--json', ...(options.wide ? ['--wide'] : []), ...(options.sync ? ['--sync'] : [])];
+  const args = [entry, 'bench', join(folder, file), '--threads', options.threads.join(), '--against', options.against, '--runs', String(options.runs), '--json', ...(options.wide ? ['--wide'] : []), ...(options.sync ? ['--sync'] : [])];
   const { results } = JSON.parse(execFileSync(process.execPath, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] })) as { readonly results: readonly Result[] };
   const ours = results.filter((r) => r.runtime.startsWith('tilewright'));
   for (const r of ours) {

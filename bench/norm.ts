@@ -4,7 +4,6 @@
  * time is that of forward and backward less that of forward. The copy is a loop of loads and stores over all threads.
  * npm run bench:norm -- [--threads 1,2] [--runs 15] [--only TEXT] [--profile]
  */
-import { parseArgs } from 'node:util';
 import { artifactOf } from '../cli/driver/compile.ts';
 import { wasmTarget } from '../cli/driver/target.ts';
 import { bestFeatures } from '../cli/model.ts';
@@ -21,12 +20,11 @@ import { differentiate } from '../passes/train/differentiate.ts';
 import { joinAffine } from '../passes/join-affine.ts';
 import { loadSession, type Session, type StepTime } from '../runtime/index.ts';
 import { encodeModel, node, raw, value, type TestNode } from '../test/onnx-encode.ts';
+import { commandLine } from './options.ts';
 import { numbers } from './train-networks.ts';
 
-const { values } = parseArgs({
-  options: { threads: { type: 'string', default: '1,2' }, runs: { type: 'string', default: '15' }, only: { type: 'string', default: '' }, profile: { type: 'boolean', default: false } },
-});
-const runs = Number(values.runs);
+const { options } = commandLine('npm run bench:norm', '', { threads: [1, 2], runs: 15, only: '', profile: false });
+const { runs } = options;
 const warmUp = 5;
 const shape = [32, 56, 56, 64];
 const elements = shape.reduce((n, d) => n * d, 1);
@@ -34,8 +32,8 @@ const channels = 64;
 const data = numbers(elements, 5);
 type Activation = 'relu' | 'silu';
 
-const cases = (['group:4', 'group:4+proxy'] as const).flatMap((norm) => (['relu', 'silu'] as const).map((activation) => ({ norm, activation, name: `${norm} ${activation}` }))).filter((c) => c.name.includes(values.only));
-for (const threads of values.threads.split(',').map(Number)) {
+const cases = (['group:4', 'group:4+proxy'] as const).flatMap((norm) => (['relu', 'silu'] as const).map((activation) => ({ norm, activation, name: `${norm} ${activation}` }))).filter((c) => c.name.includes(options.only));
+for (const threads of options.threads) {
   const copy = await sessionOf(graphOf([node('Neg', ['x'], ['y'])]), threads);
   const rows: string[][] = [];
   for (const c of cases) {
@@ -51,7 +49,7 @@ for (const threads of values.threads.split(',').map(Number)) {
         if (i >= warmUp) times[k]!.push(timed(session).reduce((n, s) => n + s.end - s.start, 0));
       }
     }
-    if (values.profile) for (const session of [forward, backward]) printSteps(session);
+    if (options.profile) for (const session of [forward, backward]) printSteps(session);
     const [copied, ahead, both] = times.map(median) as [number, number, number];
     const back = both - ahead;
     rows.push([c.name, copied.toFixed(2), ahead.toFixed(2), share(3, copied, ahead), back.toFixed(2), share(5, copied, back)]);

@@ -3,7 +3,6 @@
  * with it, less that without, and the median of interleaved pairs with its 95 % interval (order statistics); `again` is the network without it once more, and shows what pairs can tell.
  * npm run bench:proxy-cost -- [--threads 2] [--pairs 30] [--norm group:4] [--kernels]
  */
-import { parseArgs } from 'node:util';
 import { artifactOf, type Artifact } from '../cli/driver/compile.ts';
 import { wasmTarget } from '../cli/driver/target.ts';
 import { bestFeatures } from '../cli/model.ts';
@@ -14,11 +13,12 @@ import { parseNorm } from '../passes/norm/options.ts';
 import { rewriteNorms } from '../passes/norm/rewrite-norms.ts';
 import { runPipeline } from '../passes/pipeline.ts';
 import { trainingStep } from '../passes/train/pipeline.ts';
+import { commandLine } from './options.ts';
 import { interleaved, medianInterval, profiled } from './pairs.ts';
 import { numbers, resnet20 } from './train-networks.ts';
 
-const { values } = parseArgs({ options: { threads: { type: 'string', default: '2' }, pairs: { type: 'string', default: '30' }, norm: { type: 'string', default: 'group:4' }, kernels: { type: 'boolean', default: false } } });
-const [threads, pairs] = [Number(values.threads), Number(values.pairs)];
+const { options } = commandLine('npm run bench:proxy-cost', '', { threads: 2, pairs: 30, norm: 'group:4', kernels: false });
+const { threads, pairs } = options;
 const network = resnet20('batch');
 const x = numbers(network.input.reduce((n, d) => n * d), 77);
 const y = BigInt64Array.from({ length: network.input[0] }, (_, i) => BigInt(i % network.classes));
@@ -35,11 +35,11 @@ async function compiled(kind: 'training' | 'inference', norm: string, profile: b
 }
 
 const percent = (v: number): string => `${(100 * v).toFixed(2)} %`;
-console.log(`${network.name}, its norms rewritten to ${values.norm}, ${threads} threads, Node ${process.version}`);
+console.log(`${network.name}, its norms rewritten to ${options.norm}, ${threads} threads, Node ${process.version}`);
 for (const kind of ['training', 'inference'] as const) {
   const inputs = kind === 'training' ? { x, y, lr: Float32Array.of(0.01) } : { x };
-  const [plain, proxy] = [await compiled(kind, values.norm, false), await compiled(kind, `${values.norm}+proxy`, false)];
-  const profiles = await profiled(new Map([['plain', await compiled(kind, values.norm, true)], ['proxy', await compiled(kind, `${values.norm}+proxy`, true)]]), inputs, threads);
+  const [plain, proxy] = [await compiled(kind, options.norm, false), await compiled(kind, `${options.norm}+proxy`, false)];
+  const profiles = await profiled(new Map([['plain', await compiled(kind, options.norm, true)], ['proxy', await compiled(kind, `${options.norm}+proxy`, true)]]), inputs, threads);
   const kernels = [profiles.get('plain')!, profiles.get('proxy')!] as const;
   const [without, withIt] = kernels.map((k) => [...k.values()].reduce((n, t) => n + t, 0)) as [number, number];
   const times = await interleaved(new Map([['plain', plain], ['proxy', proxy], ['again', plain]]), inputs, { threads, pairs });
@@ -53,7 +53,7 @@ for (const kind of ['training', 'inference'] as const) {
   for (const line of table(['', 'kernels', 'median of pairs', '95 % interval', 'wanted'], rows, [1, 2, 3, 4])) console.log(line);
   const memory = ({ manifest: { memory: m } }: Artifact): number => m.weights + m.io + m.activations + m.scratchPerThread * threads;
   console.log(`memory: ${bytes(memory(plain))} without, ${bytes(memory(proxy))} with it: ${percent(memory(proxy) / memory(plain) - 1)}${kind === 'training' ? `, wanted under ${percent(wanted.memory)}` : ''}`);
-  if (values.kernels) showKernels(...kernels);
+  if (options.kernels) showKernels(...kernels);
 }
 
 /** The kernels in which two profiles differ, the largest first. */

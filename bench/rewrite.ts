@@ -3,7 +3,6 @@
  *
  * Prints for each model how many norms it has, how many were rewritten, and the median time of five rewrites; exits with 1 where one was left, a proof failed, or the time is a second or more.
  */
-import { parseArgs } from 'node:util';
 import { wasmTarget } from '../cli/driver/target.ts';
 import { table } from '../cli/print.ts';
 import { median } from '../cli/statistics.ts';
@@ -13,12 +12,13 @@ import { initialValues, zooModel } from '../frontend/zoo/index.ts';
 import { proofBatches, proveBatchIndependence } from '../passes/batch-independence.ts';
 import { parseNorm } from '../passes/norm/options.ts';
 import { rewriteNorms } from '../passes/norm/rewrite-norms.ts';
+import { commandLine, text } from './options.ts';
 
-const { values } = parseArgs({ options: { norm: { type: 'string' } } });
+const { options } = commandLine('npm run bench:rewrite', '', { norm: text('NORM') });
 const limit = 1000;
 const rows: string[][] = [];
 for (const [name, usual] of [['resnet-50', 'group:4+proxy'], ['efficientnet-b0', 'layer+proxy']] as const) {
-  const norm = values.norm ?? usual;
+  const norm = options.norm ?? usual;
   const zoo = zooModel(name, { training: true });
   const bytes = onnxBytes(zoo, (w) => initialValues(w, 0));
   const [model, other] = proofBatches.map((n) => importModel(bytes, { dims: { n } }));

@@ -3,24 +3,24 @@
  * npm run bench:threads -- [--steps 200] [--threads 1,2,3] [--only TEXT]
  */
 import { createHash } from 'node:crypto';
-import { parseArgs } from 'node:util';
 import { compile } from '../cli/driver/compile.ts';
 import { bestFeatures } from '../cli/model.ts';
 import { loadTrainer } from '../runtime/index.ts';
+import { commandLine } from './options.ts';
 import { convnet, numbers, resnet20 } from './train-networks.ts';
 
-const { values } = parseArgs({ options: { steps: { type: 'string', default: '200' }, threads: { type: 'string', default: '1,2,3' }, only: { type: 'string', default: '' } } });
-const steps = Number(values.steps);
+const { options } = commandLine('npm run bench:threads', '', { steps: 200, threads: [1, 2, 3], only: '' });
+const { steps } = options;
 /** Samples of a step of the residual networks: enough for kernels to be cut into chunks for every thread. */
 const resnetBatch = 16;
 /** Steps between two looks at all state. */
 const every = 50;
 
-for (const network of [resnet20('group', resnetBatch), resnet20('batch', resnetBatch), convnet()].filter((n) => n.name.includes(values.only))) {
+for (const network of [resnet20('group', resnetBatch), resnet20('batch', resnetBatch), convnet()].filter((n) => n.name.includes(options.only))) {
   const optimizer = { kind: 'sgd', momentum: 0.9, nesterov: true, weightDecay: 5e-4, gc: {}, agc: { lambda: 0.02 } } as const;
   const artifact = await compile(network.model, { file: network.name, features: [bestFeatures()], train: { loss: { kind: 'crossEntropy' }, optimizer } });
   const digests: string[] = [];
-  for (const threads of values.threads.split(',').map(Number)) {
+  for (const threads of options.threads) {
     await using trainer = await loadTrainer(artifact, { threads });
     if (trainer.threads !== threads) throw new Error(`the trainer runs on ${trainer.threads} threads, ${threads} were asked for`);
     const hash = createHash('sha256');

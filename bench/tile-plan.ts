@@ -9,15 +9,14 @@ import { trainingStep } from '../passes/train/pipeline.ts';
 import { wasmTarget } from '../cli/driver/target.ts';
 import { readTarget } from '../cli/plan/build.ts';
 import { boundBatch } from '../cli/train/model.ts';
+import { commandLine, text } from './options.ts';
 
-const [path, ...rest] = process.argv.slice(2);
-if (path === undefined) throw new Error('give an .onnx model');
-const norm = rest.includes('--norm') ? rest[rest.indexOf('--norm') + 1] : undefined;
+const { options: { norm, train }, operands: [path = ''] } = commandLine('node bench/tile-plan.ts', 'MODEL', { norm: text('NORM'), train: false });
 const batch = 16;
 
-const imported = importModel(path, { dims: boundBatch(path, batch, {}).dims, ...(!rest.includes('--train') && { inference: true }) });
+const imported = importModel(path, { dims: boundBatch(path, batch, {}).dims, ...(!train && { inference: true }) });
 const model = norm === undefined ? imported : rewriteNorms(imported, parseNorm(norm), wasmTarget);
-const graph = rest.includes('--train') ? trainingStep(model.graph, model.statistics, { loss: { kind: 'crossEntropy' }, optimizer: { kind: 'sgd', momentum: 0.9 } }, wasmTarget).graph : model.graph;
+const graph = train ? trainingStep(model.graph, model.statistics, { loss: { kind: 'crossEntropy' }, optimizer: { kind: 'sgd', momentum: 0.9 } }, wasmTarget).graph : model.graph;
 const ops = prepare(simplified(graph, wasmTarget, { dtype: 'f16' }), wasmTarget, { recompute: 'none' });
 const target = readTarget('mk2');
 console.log(`${ops.ops.length} ops\n  tiles  steps  seconds of CPU`);

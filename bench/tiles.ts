@@ -6,28 +6,19 @@
  * (state, constants and code) over tiles and the smallest vertex. What is refused is named.
  */
 import { existsSync } from 'node:fs';
-import { parseArgs } from 'node:util';
 import { runTiled } from '../cli/driver/simulate.ts';
 import { readTarget } from '../cli/plan/build.ts';
 import { Unsupported } from '../ir/diagnostic.ts';
 import { withConstants } from '../passes/tile/target.ts';
+import { commandLine, text } from './options.ts';
 import { compare, goldenCases, modelCases, type NamedCase, type TileCase } from './tiles/case.ts';
 import { leastMemory } from './tiles/least.ts';
 
-const { values } = parseArgs({
-  options: {
-    models: { type: 'string', default: '../shared/models' }, goldens: { type: 'string', default: '../shared/goldens' }, tiles: { type: 'string', default: '1,4,64,1472' }, target: { type: 'string', default: 'mk2' },
-    only: { type: 'string' }, json: { type: 'boolean', default: false },
-  },
-});
-const counts = values.tiles.split(',').map(Number);
-if (!counts.every((n) => Number.isInteger(n) && n > 0)) {
-  console.error('usage: npm run tiles -- [--models FOLDER] [--goldens FOLDER] [--tiles 1,4,64,1472] [--target mk2] [--only TEXT] [--json]');
-  process.exit(2);
-}
+const { options } = commandLine('npm run tiles', '', { models: '../shared/models', goldens: '../shared/goldens', tiles: [1, 4, 64, 1472], target: 'mk2', only: text('TEXT'), json: false });
+const counts = options.tiles;
 const within = 1.5;
-const target = readTarget(values.target);
-const cases: NamedCase[] = [...(existsSync(values.goldens) ? goldenCases(values.goldens) : []), ...(existsSync(values.models) ? modelCases(values.models) : [])].filter((c) => values.only === undefined || c.name.includes(values.only));
+const target = readTarget(options.target);
+const cases: NamedCase[] = [...(existsSync(options.goldens) ? goldenCases(options.goldens) : []), ...(existsSync(options.models) ? modelCases(options.models) : [])].filter((c) => options.only === undefined || c.name.includes(options.only));
 
 let [passed, failed, right] = [0, 0, 0];
 for (const named of cases) {
@@ -39,7 +30,7 @@ for (const named of cases) {
     if (problems.length === 0) passed++;
     else failed++;
     const seconds = (performance.now() - started) / 1000;
-    if (values.json) console.log(JSON.stringify({ name: named.name, tiles, passed: problems.length === 0, problems, ...facts, seconds }));
+    if (options.json) console.log(JSON.stringify({ name: named.name, tiles, passed: problems.length === 0, problems, ...facts, seconds }));
     else console.log(`${problems.length === 0 ? 'passed' : 'FAILED'}  ${named.name}, ${tiles} tiles: ${[...problems, ...Object.entries(facts).map(([k, v]) => `${k} ${v}`)].join(', ')}, ${seconds.toFixed(1)} s`);
   }
 }

@@ -3,15 +3,14 @@
  * printed. The peer takes minutes for a batch of 128, so both run a smaller one. The peer is no dependency: npm install --no-save @tensorflow/tfjs
  * npm run bench:train-peer -- [--batch 8] [--steps 2] [--threads 2]
  */
-import { parseArgs } from 'node:util';
 import { compile } from '../cli/driver/compile.ts';
 import { bestFeatures } from '../cli/model.ts';
 import { median } from '../cli/statistics.ts';
 import { loadTrainer } from '../runtime/index.ts';
+import { commandLine } from './options.ts';
 import { convnet, numbers } from './train-networks.ts';
 
-const { values } = parseArgs({ options: { batch: { type: 'string', default: '8' }, steps: { type: 'string', default: '2' }, threads: { type: 'string', default: '2' } } });
-const [batch, steps] = [Number(values.batch), Number(values.steps)];
+const { options: { batch, steps, threads } } = commandLine('npm run bench:train-peer', '', { batch: 8, steps: 2, threads: 2 });
 const rate = 0.01;
 const network = convnet();
 const pixels = 28 * 28;
@@ -42,7 +41,7 @@ const theirs = await timePeer();
 const ours = await timeOurs();
 const show = (losses: readonly number[]): string => losses.slice(0, 3).map((l) => l.toFixed(5)).join(' ');
 console.log(`${network.name.replace(/batch \d+/, `batch ${batch}`)}`);
-console.log(`  tilewright, ${values.threads} threads            ${median(ours.times).toFixed(2)} ms a step, losses ${show(ours.losses)}`);
+console.log(`  tilewright, ${threads} threads            ${median(ours.times).toFixed(2)} ms a step, losses ${show(ours.losses)}`);
 if (theirs) {
   console.log(`  TensorFlow.js ${theirs.version}, CPU backend  ${median(theirs.times).toFixed(0)} ms a step, losses ${show(theirs.losses)}`);
   console.log(`  ratio ${(median(theirs.times) / median(ours.times)).toFixed(0)}`);
@@ -53,7 +52,7 @@ interface Timing { readonly times: readonly number[]; readonly losses: readonly 
 async function timeOurs(): Promise<Timing> {
   const warmUp = 20;
   const artifact = await compile(network.model, { file: network.name, features: [bestFeatures()], train: { loss: { kind: 'crossEntropy' }, optimizer: { kind: 'sgd', momentum: 0.9 }, batch } });
-  await using trainer = await loadTrainer(artifact, { threads: Number(values.threads) });
+  await using trainer = await loadTrainer(artifact, { threads });
   const times: number[] = [];
   const losses: number[] = [];
   for (let k = 0; k < warmUp + 20; k++) {

@@ -6,25 +6,20 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { compile } from '../index.ts';
 import { bestFeatures } from '../cli/model.ts';
 import { table } from '../cli/print.ts';
 import { median } from '../cli/statistics.ts';
 import { loadSession, type Session, type StepTime } from '../runtime/index.ts';
+import { commandLine } from './options.ts';
 import { convnet, numbers, resnet20, type Network } from './train-networks.ts';
 
-const { values } = parseArgs({
-  options: {
-    threads: { type: 'string', default: '2' }, steps: { type: 'string', default: '20' }, only: { type: 'string', default: '' },
-    profile: { type: 'boolean', default: false }, wide: { type: 'boolean', default: false }, python: { type: 'string', default: '/usr/bin/python3' },
-  },
-});
-const [threads, steps] = [Number(values.threads), Number(values.steps)];
+const { options } = commandLine('npm run bench:train', '', { threads: 2, steps: 20, only: '', profile: false, wide: false, python: '/usr/bin/python3' });
+const { threads, steps } = options;
 const rate = 0.01;
 /** Steps until the engine has optimised the code. */
 const warmUp = 5;
-const networks = [convnet(), resnet20('batch'), resnet20('group')].filter((n) => n.name.includes(values.only));
+const networks = [convnet(), resnet20('batch'), resnet20('group')].filter((n) => n.name.includes(options.only));
 
 for (const network of networks) {
   const ours = await timeOurs(network);
@@ -41,9 +36,9 @@ interface Timing { readonly losses: readonly number[]; readonly times: readonly 
 
 async function timeOurs(network: Network): Promise<Timing & Pick<Session, 'features' | 'notices'>> {
   const artifact = await compile(network.model, {
-    file: network.name, features: [...(values.wide ? ['wide' as const] : []), bestFeatures()], profile: values.profile, train: { loss: { kind: 'crossEntropy' }, optimizer: { kind: 'sgd', momentum: 0.9 } },
+    file: network.name, features: [...(options.wide ? ['wide' as const] : []), bestFeatures()], profile: options.profile, train: { loss: { kind: 'crossEntropy' }, optimizer: { kind: 'sgd', momentum: 0.9 } },
   });
-  const session = await loadSession(artifact, { threads, wide: values.wide });
+  const session = await loadSession(artifact, { threads, wide: options.wide });
   try {
     const y = BigInt64Array.from({ length: network.input[0] }, (_, i) => BigInt(i % network.classes));
     const inputs = { x: images(network), y, lr: Float32Array.of(rate) };
@@ -55,9 +50,9 @@ async function timeOurs(network: Network): Promise<Timing & Pick<Session, 'featu
       const { loss } = await session.run(inputs);
       times.push(performance.now() - start);
       losses.push(Number(loss!.data[0]));
-      if (i >= warmUp && values.profile) samples.push([...session.profile()!]);
+      if (i >= warmUp && options.profile) samples.push([...session.profile()!]);
     }
-    if (values.profile) printProfile(samples);
+    if (options.profile) printProfile(samples);
     return { losses, times, features: session.features, notices: session.notices };
   } finally {
     await session.close();
@@ -77,13 +72,13 @@ function printProfile(samples: readonly StepTime[][]): void {
 }
 
 function timeTorch(network: Network): (Timing & { readonly version: string }) | undefined {
-  if (!existsSync(values.python)) return undefined;
+  if (!existsSync(options.python)) return undefined;
   const folder = mkdtempSync(join(tmpdir(), 'train-step-'));
   try {
     const { weights, input, classes, torch } = network;
     writeFileSync(join(folder, 'request.json'), JSON.stringify({ torch, input, classes, rate, threads, steps: steps + warmUp, weights: weights.map(({ name, shape }) => ({ name, shape })) }));
     writeFileSync(join(folder, 'data.f32'), Buffer.concat([...weights.map((w) => w.data), images(network)].map((a) => Buffer.from(a.buffer))));
-    const out = execFileSync(values.python, [new URL('train-step.py', import.meta.url).pathname, join(folder, 'request.json'), join(folder, 'data.f32')], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] });
+    const out = execFileSync(options.python, [new URL('train-step.py', import.meta.url).pathname, join(folder, 'request.json'), join(folder, 'data.f32')], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] });
     return JSON.parse(out) as Timing & { version: string };
   } catch {
     return undefined;

@@ -9,36 +9,34 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { checkedWeights } from '../cli/new.ts';
 import { onnxBytes } from '../frontend/onnx/write.ts';
 import { zooModel, zooNames } from '../frontend/zoo/index.ts';
 import { compile } from '../index.ts';
 import { load, readSafetensors } from '../runtime/index.ts';
 import type { Tensor } from '../runtime/tensor.ts';
+import { commandLine, stop, text } from './options.ts';
 import { unfoldedWeights } from './zoo-unfold.ts';
 
-const { values, positionals } = parseArgs({ allowPositionals: true, options: { filter: { type: 'string' } } });
-const made = positionals[0] === undefined ? mkdtempSync(join(tmpdir(), 'tilewright-zoo-')) : undefined;
-const folder = positionals[0] ?? made!;
+const { options, operands, usage } = commandLine('npm run zoo', '[FOLDER]', { filter: text('TEXT') });
+const made = operands[0] === undefined ? mkdtempSync(join(tmpdir(), 'tilewright-zoo-')) : undefined;
+const folder = operands[0] ?? made!;
 if (made !== undefined) {
-  const names = values.filter === undefined ? [] : [values.filter];
+  const names = options.filter === undefined ? [] : [options.filter];
   const { status } = spawnSync('python3', [join(import.meta.dirname, '../test/twins/zoo.py'), folder, ...names], { stdio: ['ignore', 'inherit', 'inherit'] });
   if (status !== 0) {
     rmSync(made, { recursive: true });
-    console.error('PyTorch did not write the twins; install it (python3-torch, python3-torchvision), or name a folder that holds them');
-    process.exit(2);
+    stop('PyTorch did not write the twins; install it (python3-torch, python3-torchvision), or name a folder that holds them');
   }
 } else if (!existsSync(folder)) {
-  console.error(`there is no folder ${folder}; usage: npm run zoo -- [FOLDER] [--filter TEXT]`);
-  process.exit(2);
+  stop(`there is no folder ${folder}; ${usage}`);
 }
 
 let [passed, failed] = [0, 0];
 try {
   for (const file of readdirSync(folder).sort()) {
     const name = file.replace(/\.safetensors$/, '');
-    if (name === file || (values.filter !== undefined && !name.includes(values.filter))) continue;
+    if (name === file || (options.filter !== undefined && !name.includes(options.filter))) continue;
     const ours = architectureOf(name);
     if (ours === undefined) {
       console.log(`skipped  ${name}: the zoo has no architecture of that name`);

@@ -18,9 +18,16 @@ const root = join(import.meta.dirname, '..');
 /** The installed browser; CHROMIUM names another. */
 export const chromiumPath = [process.env['CHROMIUM'], '/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find((path) => path !== undefined && existsSync(path));
 
-/** Starts the browser with a profile of its own that is deleted with it. It reaches nothing but this machine. `webgpu`: with an adapter that computes on the CPU. */
-export function launch({ webgpu = false } = {}): Promise<Browser> {
-  const gpu = webgpu ? ['--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader'] : ['--disable-gpu'];
+/** Flags of Chromium by what WebGPU shall run on: nothing, an adapter that computes on the CPU, or the GPU of this machine, which without a display is reached through Vulkan. */
+const adapters = {
+  none: ['--disable-gpu'],
+  software: ['--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader'],
+  machine: ['--enable-unsafe-webgpu', '--ignore-gpu-blocklist', ...(process.platform === 'linux' ? ['--enable-features=Vulkan', '--use-vulkan=native', '--use-angle=vulkan'] : [])],
+} as const;
+
+/** Starts the browser with a profile of its own that is deleted with it. It reaches nothing but this machine. */
+export function launch({ webgpu = 'none' }: { readonly webgpu?: keyof typeof adapters } = {}): Promise<Browser> {
+  const gpu = adapters[webgpu];
   const args = ['--no-sandbox', ...gpu, '--disable-background-networking', '--disable-component-update', '--disable-quic', '--no-first-run', '--disable-sync'];
   return chromium.launch({ executablePath: chromiumPath!, headless: true, timeout: 30_000, args });
 }

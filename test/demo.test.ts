@@ -33,7 +33,7 @@ describe.skipIf(!chromiumPath)(chromiumPath ? 'the demo page' : 'the demo page (
     const site = await buildDemo(join(folder, 'demo'));
     for (const isolate of [true, false]) servers.push(await serveDemo(site, { port: 0, isolated: isolate }));
     [isolated, plain] = servers.map(addressOf) as [string, string];
-    browsers.push(withGpu = await launch({ webgpu: true }));
+    browsers.push(withGpu = await launch({ webgpu: 'software' }));
     browsers.push(withoutGpu = await launch());
   }, 2 * patience);
   afterEach(async () => {
