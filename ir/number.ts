@@ -16,6 +16,23 @@ export function encodeFloat(dtype: DType, x: number, rounding: Rounding = {}): n
   return encode(formatOf(dtype), x, rounding.saturate === true);
 }
 
+/** `encodeFloat` of many f32 to f16. */
+export function encodeHalves(data: Float32Array): Uint16Array {
+  const words = new Uint32Array(data.buffer, data.byteOffset, data.length);
+  const out = new Uint16Array(data.length);
+  for (let i = 0; i < out.length; i++) {
+    const word = words[i]!;
+    const magnitude = word & 0x7fffffff;
+    if (magnitude > 0x7f800000) out[i] = 0x7e00;
+    else {
+      // From 2^16 on: infinity. Below 2^-14: multiples of 2^-24. Else the exponent changes its bias and 13 bits of the mantissa go, half to even.
+      const code = magnitude >= 0x47800000 ? 0x7c00 : magnitude < 0x38800000 ? Math.abs(data[i]!) * 2 ** 24 + integral - integral : (magnitude - 0x38000000 + 0xfff + ((magnitude >>> 13) & 1)) >>> 13;
+      out[i] = code | ((word >>> 16) & 0x8000);
+    }
+  }
+  return out;
+}
+
 /** The value of the bits of a float of 16 bits or fewer. */
 export function decodeFloat(dtype: DType, bits: number): number {
   return decodeTable(dtype)[bits]!;

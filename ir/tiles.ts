@@ -145,3 +145,14 @@ export function elementsOf(c: Comb): number[] {
   for (const { n, step } of c.levels) list = list.flatMap((from) => Array.from({ length: n }, (_, i) => from + i * step));
   return list;
 }
+
+/** The digits of a number in a mixed radix, the last one fastest: the parts of some tile dims that stand at a position of a table. */
+export function digitsOf(number: number, sizes: readonly number[]): number[] {
+  const out = sizes.map(() => 0);
+  let rest = number;
+  for (let i = sizes.length - 1; i >= 0; i--) {
+    out[i] = rest % sizes[i]!;
+    rest = Math.floor(rest / sizes[i]!);
+  }
+  return out;
+}

@@ -6,7 +6,7 @@ import { describe, expect, it } from 'vitest';
 import { readTensorFile } from '../frontend/onnx/tensor-file.ts';
 import { Builder } from '../ir/builder.ts';
 import { evaluateOp } from '../ir/evaluate.ts';
-import { decodeFloat, encodeFloat, fromRef, roundTo, toRef, wrapInt, wrapNumber } from '../ir/number.ts';
+import { decodeFloat, encodeFloat, encodeHalves, fromRef, roundTo, toRef, wrapInt, wrapNumber } from '../ir/number.ts';
 import { dtypes, type DType, type Tensor } from '../ir/type.ts';
 
 /** Exponent bits, mantissa bits, bias, largest value, and how infinity and NaN are coded, from the papers that define the formats. */
@@ -19,6 +19,19 @@ const formats: readonly { dtype: DType; e: number; m: number; bias: number; max:
   { dtype: 'f8e5m2fnuz', e: 5, m: 2, bias: 16, max: 57344, least: 2 ** -17, inf: false, nan: true },
   { dtype: 'f4e2m1', e: 2, m: 1, bias: 1, max: 6, least: 0.5, inf: false, nan: false },
 ];
+
+it('many f32 become f16 as one by one', () => {
+  // Borders of rounding: every f16 value, halfway to the next one, and the f32 on either side of each.
+  const finite = Array.from({ length: 0x7c00 }, (_, code) => decodeFloat('f16', code));
+  const near = finite.flatMap((x, code) => [x, (x + (finite[code + 1] ?? 65536)) / 2]);
+  const words = new Uint32Array(new Float32Array(near).buffer);
+  const data = new Float32Array([...new Float32Array(Uint32Array.from([...words].flatMap((w) => [w, Math.max(0, w - 1), w + 1])).buffer), Infinity, NaN, 2 ** -149, 3e38]);
+  for (const sign of [1, -1]) {
+    const signed = data.map((x) => sign * x);
+    const made = encodeHalves(signed);
+    expect(signed.findIndex((x, i) => made[i] !== encodeFloat('f16', x))).toBe(-1);
+  }
+});
 
 describe.each(formats)('$dtype', ({ dtype, e, m, bias, max, least, inf, nan }) => {
   const codes = 1 << (e + m);

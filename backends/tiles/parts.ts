@@ -1,6 +1,6 @@
 /** Parts of tile space: which tile holds which part of a spread, and the elements of its slice. */
 import { InternalError } from '../../ir/diagnostic.ts';
-import { elementsOf, type Comb, type Cut, type Spread, type TileDim } from '../../ir/tiles.ts';
+import { digitsOf, elementsOf, type Comb, type Cut, type Spread, type TileDim } from '../../ir/tiles.ts';
 
 /** Anything that lies over tiles: a spread or a division. */
 export interface Placed { readonly base: number; readonly dims: readonly TileDim[] }
@@ -21,7 +21,7 @@ export function partsOf(placed: Placed, tiles: number): ReadonlyMap<number, Part
   const sizes = placed.dims.map((d) => (d.time ? 1 : d.parts));
   const total = sizes.reduce((n, p) => n * p, 1);
   for (let i = 0; i < total; i++) {
-    const part = digits(i, sizes);
+    const part = digitsOf(i, sizes);
     const tile = part.reduce((t, p, d) => t + p * placed.dims[d]!.stride, placed.base) % tiles;
     if (parts.has(tile)) throw new InternalError(`two parts lie on tile ${tile}: dims ${placed.dims.map((d) => `${d.name} ${d.parts}*${d.stride}`).join(', ')} from ${placed.base} over ${tiles} tiles`);
     parts.set(tile, part);
@@ -33,18 +33,8 @@ export function partsOf(placed: Placed, tiles: number): ReadonlyMap<number, Part
 /** A part at an iteration of the repeat around it: its time dims are the digits of the iteration, the last one fastest. */
 export function atTime(dims: readonly TileDim[], part: Part, iteration: number): Part {
   if (dims.every((d) => !d.time)) return part;
-  const time = digits(iteration, dims.map((d) => (d.time ? d.parts : 1)));
+  const time = digitsOf(iteration, dims.map((d) => (d.time ? d.parts : 1)));
   return part.map((p, i) => (dims[i]!.time ? time[i]! : p));
-}
-
-function digits(number: number, sizes: readonly number[]): number[] {
-  const out = sizes.map(() => 0);
-  let rest = number;
-  for (let i = sizes.length - 1; i >= 0; i--) {
-    out[i] = rest % sizes[i]!;
-    rest = Math.floor(rest / sizes[i]!);
-  }
-  return out;
 }
 
 const lists = new WeakMap<Comb, Int32Array>();

@@ -19,44 +19,59 @@ export interface Clusters {
   ordered(): readonly { readonly ops: readonly Op[]; readonly kind: string | undefined }[];
 }
 
-interface Node { readonly ops: readonly Op[]; readonly kind: string | undefined; readonly first: number; readonly last: number }
+interface Node { readonly ops: readonly Op[]; readonly kind: string | undefined; readonly last: number; place: number; seen: number }
 
 /** Every op a cluster of its own. */
 export function singleClusters(graph: Graph): Clusters {
   const index = new Map<Op, number>(graph.ops.map((op, i) => [op, i]));
-  const nodes = new Map<Op, Node>(graph.ops.map((op, i) => [op, { ops: [op], kind: undefined, first: i, last: i }]));
+  const nodes = new Map<Op, Node>(graph.ops.map((op, i) => [op, { ops: [op], kind: undefined, last: i, place: i, seen: 0 }]));
   const definitions = new Map<Value, Op>(graph.ops.flatMap((op) => op.results.map((r) => [r, op] as const)));
   const readers = new Map<Value, Op[]>();
-  for (const op of graph.ops) for (const v of new Set(op.operands)) readers.set(v, [...(readers.get(v) ?? []), op]);
-  const returned = new Set<Value>([...graph.outputs.map((o) => o.value), ...graph.updates.map((u) => u.value)]);
-
-  const producers = function* (ops: Iterable<Op>): Generator<Op> {
-    for (const op of ops) {
-      for (const v of op.operands) {
-        const def = definitions.get(v);
-        if (def) yield def;
-      }
+  for (const op of graph.ops) {
+    for (const v of new Set(op.operands)) {
+      const list = readers.get(v);
+      if (list) list.push(op);
+      else readers.set(v, [op]);
     }
-  };
-  const closed: Node[] = [];
-  /** The least index from which an op at `index` or after it can be reached backwards: a cluster that spans it leads from its first op to its last. */
-  const horizon = (index: number): number => {
-    const next = closed.reduce((least, n) => (n.last >= index ? Math.min(least, n.first) : least), index);
-    return next === index ? index : horizon(next);
-  };
-  /** Whether any op of `targets` can be reached backwards from `start` without passing through `through`. `first` is the least index among the targets. */
-  const dependsOn = (start: Iterable<Op>, targets: ReadonlySet<Op>, first: number, through: ReadonlySet<Op>): boolean => {
-    const least = horizon(first);
-    const seen = new Set<Node>();
+  }
+  const returned = new Set<Value>([...graph.outputs.map((o) => o.value), ...graph.updates.map((u) => u.value)]);
+  const producers = new Map<Op, readonly Op[]>(graph.ops.map((op) => [op, op.operands.flatMap((v) => definitions.get(v) ?? [])]));
+  /** Clusters in an order in which each comes after what it reads: a walk backwards can stop at places before the one it looks for. */
+  const places: (Node | undefined)[] = [...nodes.values()];
+  let walks = 0;
+
+  /** Whether any op of `targets` can be reached backwards from `start` without passing through `through`. `least` is the first place of the targets. */
+  const dependsOn = (start: readonly Op[], targets: ReadonlySet<Op>, least: number, through: ReadonlySet<Op>): boolean => {
+    const walk = ++walks;
     const stack: Op[] = [...start];
     for (let op = stack.pop(); op; op = stack.pop()) {
       if (targets.has(op)) return true;
       const node = nodes.get(op)!;
-      if (through.has(op) || seen.has(node) || node.last < least) continue;
-      seen.add(node);
-      stack.push(...producers(node.ops));
+      if (node.seen === walk || node.place < least || through.has(op)) continue;
+      node.seen = walk;
+      for (const o of node.ops) stack.push(...producers.get(o)!);
     }
     return false;
+  };
+  /** Puts a new cluster in place of its members: right after what it reads, of the clusters that stood between them. */
+  const reorder = (members: ReadonlySet<Node>, node: Node): void => {
+    const own = [...members].map((m) => m.place);
+    const [first, last] = [Math.min(...own), Math.max(...own)];
+    const walk = ++walks;
+    const stack: Op[] = node.ops.flatMap((o) => producers.get(o)!);
+    for (let op = stack.pop(); op; op = stack.pop()) {
+      const before = nodes.get(op)!;
+      if (before.seen === walk || before.place < first || members.has(before)) continue;
+      before.seen = walk;
+      for (const o of before.ops) stack.push(...producers.get(o)!);
+    }
+    const between = places.slice(first, last + 1).filter((n) => n !== undefined && !members.has(n)) as Node[];
+    const ordered = [...between.filter((n) => n.seen === walk), node, ...between.filter((n) => n.seen !== walk)];
+    for (let i = 0; i <= last - first; i++) {
+      const n = ordered[i];
+      places[first + i] = n;
+      if (n) n.place = first + i;
+    }
   };
 
   return {
@@ -66,18 +81,19 @@ export function singleClusters(graph: Graph): Clusters {
     taken: (op) => nodes.get(op)!.kind !== undefined,
     index: (op) => index.get(op)!,
     mayJoin(set, op) {
-      const least = Math.min(...[...set].map((o) => index.get(o)!));
+      const least = [...set].reduce((n, o) => Math.min(n, nodes.get(o)!.place), Infinity);
       // A path that leaves the set and comes back at the op, or the other way round.
-      const outside = [...producers([op])].filter((p) => !set.has(p));
+      const outside = producers.get(op)!.filter((p) => !set.has(p));
       if (dependsOn(outside, set, least, new Set([op]))) return false;
-      const into = [...producers(set)].filter((p) => !set.has(p) && p !== op);
-      return !dependsOn(into, new Set([op]), index.get(op)!, set);
+      const into = [...set].flatMap((o) => producers.get(o)!.filter((p) => !set.has(p) && p !== op));
+      return !dependsOn(into, new Set([op]), nodes.get(op)!.place, set);
     },
     close(set, kind) {
       const ops = [...set].sort((p, q) => index.get(p)! - index.get(q)!);
-      const node: Node = { ops, kind, first: index.get(ops[0]!)!, last: index.get(ops.at(-1)!)! };
+      const members = new Set(ops.map((op) => nodes.get(op)!));
+      const node: Node = { ops, kind, last: index.get(ops.at(-1)!)!, place: 0, seen: 0 };
+      reorder(members, node);
       for (const op of ops) nodes.set(op, node);
-      closed.push(node);
     },
     ordered() {
       const done = new Set<Node>();
@@ -88,7 +104,7 @@ export function singleClusters(graph: Graph): Clusters {
         const enter = (node: Node): void => {
           if (done.has(node)) return;
           done.add(node);
-          stack.push({ node, inputs: producers(node.ops) });
+          stack.push({ node, inputs: node.ops.flatMap((op) => producers.get(op)!)[Symbol.iterator]() });
         };
         enter(root);
         for (let top = stack.at(-1); top; top = stack.at(-1)) {

@@ -3,7 +3,7 @@ import type { Op } from '../../ir/graph.ts';
 import { countOf, elementsOf, lastOf, type Cut, type Division, type Spread, type TileDim } from '../../ir/tiles.ts';
 import { combAt, divisionFrom, equalParts, isLocal, isShare, largestSlice, operandSpread, resultSpread } from './divide.ts';
 import { estimate, modelOf, type Estimate, type Model } from './estimate.ts';
-import { judge, searchSplits, type Split } from './search.ts';
+import { searchSplits, wholeSplit, type Split } from './search.ts';
 import { changes, inSerial, overTime, serialOptions, timesOf } from './serial.ts';
 import type { TileTarget } from './target.ts';
 import { walkOf, type Walk } from './walk.ts';
@@ -78,7 +78,7 @@ export class Chooser {
     const model = modelOf(walk);
     const splits = serial
       ? serialOptions(model).flatMap((s) => searchSplits(model, this.#target, bound, 2, s)).sort((a, b) => Number(a.temporary > bound) - Number(b.temporary > bound) || a.cycles - b.cycles).slice(0, 4)
-      : walk.vars.length === 0 ? [judge(model, this.#target, [])] : searchSplits(model, this.#target, bound, 8);
+      : walk.vars.length === 0 ? [wholeSplit(model, this.#target)] : searchSplits(model, this.#target, bound, 8);
     const found = { model, splits };
     this.#searched.set(key, found);
     return found;

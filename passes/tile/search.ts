@@ -56,18 +56,20 @@ export function searchSplits(m: Model, t: TileTarget, bound: number, keep: numbe
   const heavy = walk.kind === 'contract' || walk.kind === 'window';
   // A light op has a vector for each worker of a tile: with less it would not be faster, and what comes after would collect it from more tiles.
   const tiles = heavy ? t.constants.tiles : Math.min(t.constants.tiles, Math.max(1, Math.ceil(elements / (t.constants.workers * vectorOf(t, dtype)))));
-  let options = vars.map((v, i) => partOptions(v.size, grainOf(m, t, i, dtype), tiles));
+  const grains = vars.map((_, i) => grainOf(m, t, i, dtype));
+  const optionsOf = (atMost?: number): PartOption[][] => vars.map((v, i) => partOptions(v.size, grains[i]!, tiles, atMost).map((parts) => ({ parts, size: sizeOfParts(v.size, grains[i]!, parts) })));
+  let options = optionsOf();
   const best: Split[] = [];
   let smallest: Split | undefined;
   const parts = vars.map(() => 1);
+  const sizes = vars.map((v) => v.size);
   let reach = reachOf(options, tiles);
   let wanted = heavy ? Math.min(tiles, reach[0]!) / 3 : 1;
   const visit = (i: number, used: number): void => {
     if (i === vars.length) {
       if (used < wanted && walk.kind !== 'single') return;
-      const slowest = best.length === keep ? best.at(-1)!.cycles : Infinity;
-      if (slowest < Infinity && floorOf(m, t, parts) >= slowest) return;
-      const s = judge(m, t, parts, serial);
+      if (best.length === keep && floorOf(m, t, sizes) >= best.at(-1)!.cycles) return;
+      const s = judge(m, t, parts, sizes, serial);
       if (s.temporary <= bound) {
         if (best.length === keep && !faster(s, best.at(-1)!)) return;
         best.push(s);
@@ -76,27 +78,37 @@ export function searchSplits(m: Model, t: TileTarget, bound: number, keep: numbe
       } else if (!smallest || s.temporary < smallest.temporary) smallest = s;
       return;
     }
-    for (const p of options[i]!) {
-      if (used * p > tiles) break;
-      if (used * p * reach[i + 1]! < wanted) continue;
-      parts[i] = p;
-      visit(i + 1, used * p);
+    for (const o of options[i]!) {
+      if (used * o.parts > tiles) break;
+      if (used * o.parts * reach[i + 1]! < wanted) continue;
+      parts[i] = o.parts;
+      sizes[i] = o.size;
+      visit(i + 1, used * o.parts);
     }
     parts[i] = 1;
+    sizes[i] = vars[i]!.size;
   };
   visit(0, 1);
   if (best.length === 0 && wanted > 1 && !serial) {
     // Nothing fits under the bound: all sizes of parts are looked at, not some of them.
     wanted = 1;
-    options = vars.map((v, i) => partOptions(v.size, grainOf(m, t, i, dtype), tiles, moreOptions));
+    options = optionsOf(moreOptions);
     reach = reachOf(options, tiles);
     visit(0, 1);
   }
-  return best.length > 0 ? best : smallest ? [smallest] : [judge(m, t, vars.map(() => 1), serial)];
+  return best.length > 0 ? best : [smallest ?? wholeSplit(m, t, serial)];
 }
 
+/** A number of parts of a var, and the size of the largest. */
+interface PartOption { readonly parts: number; readonly size: number }
+
+const sizeOfParts = (size: number, grain: number, parts: number): number => Math.min(size, Math.ceil(Math.ceil(size / grain) / parts) * grain);
+
+/** An op that is not cut. */
+export const wholeSplit = (m: Model, t: TileTarget, serial?: Serial): Split => judge(m, t, m.walk.vars.map(() => 1), m.walk.vars.map((v) => v.size), serial);
+
 /** The most tiles that vars from each position on can take. */
-const reachOf = (options: readonly (readonly number[])[], tiles: number): number[] => options.map((o) => o.at(-1)!).reduceRight<number[]>((acc, n) => [Math.min(tiles, n * acc[0]!), ...acc], [1]);
+const reachOf = (options: readonly (readonly PartOption[])[], tiles: number): number[] => options.map((o) => o.at(-1)!.parts).reduceRight<number[]>((acc, n) => [Math.min(tiles, n * acc[0]!), ...acc], [1]);
 
 /** By cycles; among equals the one with fewer parts. */
 const faster = (a: Split, b: Split): boolean => a.cycles < b.cycles || (a.cycles === b.cycles && product(a.parts) < product(b.parts));
@@ -113,24 +125,15 @@ function grainOf(m: Model, t: TileTarget, at: number, dtype: Parameters<typeof g
 }
 
 /** Cycles that a split cannot get below. */
-function floorOf(m: Model, t: TileTarget, parts: readonly number[]): number {
+function floorOf(m: Model, t: TileTarget, sizes: readonly number[]): number {
   if (m.walk.kind !== 'contract') return 0;
-  const least = leastWork(m, sizesOf(m, t, parts));
+  const least = leastWork(m, sizes);
   return least.macs / macsOf(t, m.walk.op.operands[0]!.type.dtype) + least.bytes / (t.constants.exchange * t.constants.pairFactor);
 }
 
-function sizesOf(m: Model, t: TileTarget, parts: readonly number[]): number[] {
-  const dtype = m.walk.op.results[0]!.type.dtype;
-  return m.walk.vars.map((v, i) => {
-    const grain = grainOf(m, t, i, dtype);
-    return Math.min(v.size, Math.ceil(Math.ceil(v.size / grain) / parts[i]!) * grain);
-  });
-}
-
-/** Judges one split. */
-export function judge(m: Model, t: TileTarget, parts: readonly number[], serial?: Serial): Split {
+/** Judges one split. `whole`: the largest part of each var, serial parts of it taken together. */
+function judge(m: Model, t: TileTarget, parts: readonly number[], whole: readonly number[], serial?: Serial): Split {
   const { vars } = m.walk;
-  const whole = sizesOf(m, t, parts);
   const sizes = serial ? whole.map((n, i) => (i === serial.at ? Math.ceil(n / serial.times) : n)) : whole;
   const times = serial?.times ?? 1;
   const contributors = vars.reduce((n, v, i) => (v.role === 'reduce' ? n * parts[i]! : n), 1);
@@ -138,7 +141,7 @@ export function judge(m: Model, t: TileTarget, parts: readonly number[], serial?
   const shared = sharing(m, parts, t);
   const received = e.operands.reduce((n, b, k) => n + (b / (shared === k ? t.constants.pairFactor : 1)) * (serial && dependsOn(m, k, serial.at) ? times : 1), 0) + e.partial * times;
   const cycles = (e.compute + e.merge) * times + received / t.constants.exchange + times * (contributors > 1 ? 2 : 1) * (t.constants.sync + t.constants.control);
-  return { parts: [...parts], sizes: whole, ...(serial && { serial }), estimate: e, cycles, temporary: Math.max(e.operands.reduce((n, b) => n + b, 0) + e.partial, 2 * e.partial) };
+  return { parts: [...parts], sizes: [...whole], ...(serial && { serial }), estimate: e, cycles, temporary: Math.max(e.operands.reduce((n, b) => n + b, 0) + e.partial, 2 * e.partial) };
 }
 
 /** The operand that neighbouring tiles share: the streamed one of a product, where its columns are cut in an even number of parts. */

@@ -1,5 +1,5 @@
 /** Serial splits: one dim of a result in parts that follow each other on the same tiles, so that one part's operands and contributions are held at a time. */
-import { countOf, elementsOf, lastOf, type Cut, type Division, type Spread, type TileDim } from '../../ir/tiles.ts';
+import { countOf, digitsOf, elementsOf, lastOf, type Cut, type Division, type Spread, type TileDim } from '../../ir/tiles.ts';
 import { combOf, scaled } from './comb.ts';
 import { equalParts } from './divide.ts';
 import type { Model } from './estimate.ts';
@@ -59,7 +59,7 @@ export function overTime(s: Spread): Spread | undefined {
     changing++;
     const lists = new Map<number, number[]>();
     cut.combs.forEach((c, i) => {
-      const at = digits(i, cut.by.map((d) => s.dims[d]!.parts));
+      const at = digitsOf(i, cut.by.map((d) => s.dims[d]!.parts));
       const key = cut.by.reduce((n, d, j) => (s.dims[d]!.time ? n : n * s.dims[d]!.parts + at[j]!), 0);
       lists.set(key, [...(lists.get(key) ?? []), ...elementsOf(c)]);
     });
@@ -68,14 +68,4 @@ export function overTime(s: Spread): Spread | undefined {
     axes.push({ by: kept.map((d) => place.get(d)!), combs: combs.map(({ comb }) => comb) });
   }
   return changing > 1 ? undefined : { ...s, dims, axes };
-}
-
-function digits(number: number, sizes: readonly number[]): number[] {
-  const out = sizes.map(() => 0);
-  let rest = number;
-  for (let i = sizes.length - 1; i >= 0; i--) {
-    out[i] = rest % sizes[i]!;
-    rest = Math.floor(rest / sizes[i]!);
-  }
-  return out;
 }

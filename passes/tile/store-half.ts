@@ -1,10 +1,10 @@
 import { Builder } from '../../ir/builder.ts';
 import { invariant } from '../../ir/diagnostic.ts';
 import type { Attrs, Graph, Op, State, Value } from '../../ir/graph.ts';
-import { encodeFloat } from '../../ir/number.ts';
+import { encodeHalves } from '../../ir/number.ts';
 import { opDef } from '../../ir/ops/index.ts';
 import { rewriteOps } from '../../ir/rewrite.ts';
-import { dtypes, sizeOf, type Tensor, type TypedArray } from '../../ir/type.ts';
+import { sizeOf, type Tensor } from '../../ir/type.ts';
 
 /** Reductions that sum what may be many elements, in f32 before they are rounded. */
 const wide: ReadonlySet<string> = new Set(['reduceSum', 'moments', 'reduceProd']);
@@ -98,8 +98,6 @@ function retyped(op: Op): Attrs {
 
 function rounded(t: Tensor): Tensor {
   if (t.dtype !== 'f32') return t;
-  const data: TypedArray = new dtypes.f16.array(t.data.length);
-  invariant(data instanceof Uint16Array, 'f16 holds bits');
-  for (let i = 0; i < data.length; i++) data[i] = encodeFloat('f16', Number(t.data[i]));
-  return { dtype: 'f16', shape: t.shape, data };
+  invariant(t.data instanceof Float32Array, 'f32 is held as such');
+  return { dtype: 'f16', shape: t.shape, data: encodeHalves(t.data) };
 }

@@ -69,12 +69,12 @@ function checkConstant(key: ConstantName, value: number, file: string): void {
 }
 
 /** Vectors and matrix units work on f16, or on f32 and everything else. */
-const widthOf = (dtype: DType): 'f16' | 'f32' => (dtype === 'f16' || dtype === 'bf16' ? 'f16' : 'f32');
+const isHalf = (dtype: DType): boolean => dtype === 'f16' || dtype === 'bf16';
 /** Elements of one vector. */
-export const vectorOf = (t: TileTarget, dtype: DType): number => t.constants[`vector.${widthOf(dtype)}`];
-export const macsOf = (t: TileTarget, dtype: DType): number => t.constants[`macs.${widthOf(dtype)}`];
-export const grainInOf = (t: TileTarget, dtype: DType): number => t.constants[`grainIn.${widthOf(dtype)}`];
-export const weightLoadOf = (t: TileTarget, dtype: DType): number => t.constants[`matrix.load.${widthOf(dtype)}`];
+export const vectorOf = ({ constants }: TileTarget, dtype: DType): number => (isHalf(dtype) ? constants['vector.f16'] : constants['vector.f32']);
+export const macsOf = ({ constants }: TileTarget, dtype: DType): number => (isHalf(dtype) ? constants['macs.f16'] : constants['macs.f32']);
+export const grainInOf = ({ constants }: TileTarget, dtype: DType): number => (isHalf(dtype) ? constants['grainIn.f16'] : constants['grainIn.f32']);
+export const weightLoadOf = ({ constants }: TileTarget, dtype: DType): number => (isHalf(dtype) ? constants['matrix.load.f16'] : constants['matrix.load.f32']);
 /** Rounds bytes up to the target's grain. */
 export const toGrain = (t: TileTarget, bytes: number): number => Math.ceil(bytes / t.constants.grain) * t.constants.grain;
 /** Bytes that a tile may hold, slack left free. */
