@@ -19,7 +19,8 @@ import { readTensor } from './inputs.ts';
 import { modelInputs, readModelGraph } from './model.ts';
 import { normOf, normOptions, type NormOptions } from './norm.ts';
 import { byteCount, dims, featureSets, pairs, positive, refuseOption } from './options.ts';
-import { targetHelp } from './plan/target.ts';
+import { kernelFacts, showRelaxed } from './plan/kernels.ts';
+import { targetHelp, targetOf } from './plan/target.ts';
 import { bytes, ms, note, say, sayJson, withProgress } from './print.ts';
 import { compileForTiles } from './tiles/compile.ts';
 import { showMemory, stepMemory } from './train/memory.ts';
@@ -73,7 +74,7 @@ export function compileCommand(program: Command): void {
     .option('--json', 'print facts as JSON')
     .option('--train', 'make a training artifact, with the options below: entries step and eval over one state');
   command
-    .option('--target <name>', `compile to a tile program for this machine: ${targetHelp}; the folder then holds plan.json and program.txt, and \`tilewright run\` executes them on simulated tiles`)
+    .option('--target <name>', `the machine: ${targetHelp}. For cpu (the default), host and files in their form kernels are cut for its tiles and bytes; for others the folder holds a tile program, plan.json and program.txt, which \`tilewright run\` executes on simulated tiles`)
     .option('--tiles <n>', 'another number of tiles than the target’s', positive)
     .option('--tile-memory <size>', 'other bytes a tile, as 638976 or 256KiB', byteCount)
     .addOption(new Option('--dtype <dtype>', 'how a tile program stores tensors (default: f32)').choices(['f16', 'f32']))
@@ -105,8 +106,11 @@ async function run(model: string, options: Options, command: Command): Promise<v
   }
   const folder = options.output ?? basename(model, extname(model));
   const values = options.value && Object.fromEntries(Object.entries(options.value).map(([name, file]) => [name, readTensor(file)]));
-  if (options.target !== undefined) return forTiles(model, options.target, folder, norm, values, options, command);
+  const machine = options.target === undefined && options.tiles === undefined && options.tileMemory === undefined ? undefined : await targetOf({ ...options, target: options.target ?? 'cpu' });
+  const placed = options.printAfter?.includes(place) === true || options.stopAfter === place;
+  if (machine && (machine.backend !== 'wasm' || placed)) return forTiles(model, options.target ?? machine.name, folder, norm, values, options, command);
   refuseTileOptions(options, command);
+  refuseOption(machine !== undefined && options.backend !== 'wasm', '--target', `${machine?.name ?? ''} is for WebAssembly; leave out --backend ${options.backend}`);
   if (options.stopAfter === undefined) await checkFolder(folder);
   const started = performance.now();
   const seen = new Set<string>();
@@ -115,6 +119,7 @@ async function run(model: string, options: Options, command: Command): Promise<v
     ...(options.dim && { dims: options.dim }),
     ...(values && { values }),
     backend: options.backend,
+    ...(machine && { target: machine }),
     fallback: options.fallback,
     ...(options.features && { features: options.features }),
     ...(options.profile && { profile: true }),
@@ -141,7 +146,7 @@ async function run(model: string, options: Options, command: Command): Promise<v
   const step = manifest.state && stepMemory(artifact.program, new Map(manifest.state.map((s) => [s.name, s.role])));
   const weights = manifest.weights.reduce((n, w) => n + w.bytes, 0);
   if (options.json) {
-    sayJson({ folder, ...(artifact.fit && { fit: artifact.fit }), ms: time, inputs: manifest.inputs, outputs: manifest.outputs, dims: manifest.dims, modules, weights, memory: { ...manifest.memory, scheduleBytes: artifact.program.memory.scheduleBytes, ...(step && { step }) }, steps: manifest.steps.length, warnings: artifact.warnings });
+    sayJson({ folder, ...(artifact.fit && { fit: artifact.fit }), ms: time, inputs: manifest.inputs, outputs: manifest.outputs, dims: manifest.dims, modules, weights, kernels: kernelFacts(manifest, machine), memory: { ...manifest.memory, scheduleBytes: artifact.program.memory.scheduleBytes, ...(step && { step }) }, steps: manifest.steps.length, warnings: artifact.warnings });
     return;
   }
   const code = manifest.gpu ? [`${manifest.gpu.shaders.length} shaders${artifact.fallback ? ' and WebAssembly' : ''}`] : modules.map((m) => `${m.file} ${bytes(m.bytes)}`);
@@ -149,6 +154,7 @@ async function run(model: string, options: Options, command: Command): Promise<v
   if (artifact.fit) say(showFit(artifact.fit));
   if (step) say(showMemory(step));
   say(`memory: ${bytes(manifest.memory.weights)} weights, ${bytes(manifest.memory.activations)} activations (${bytes(artifact.program.memory.scheduleBytes)} live at once; ${bytes(manifest.memory.io)} inputs and outputs among them), ${bytes(manifest.memory.scratchPerThread)} scratch a thread`);
+  if (!manifest.gpu) showRelaxed(kernelFacts(manifest, machine));
 }
 
 /** Compiles to a tile program; options that say how WebAssembly or shaders are made do not go with it. */
@@ -172,7 +178,7 @@ function fixedBatch(model: string): number | undefined {
 }
 
 function refuseTileOptions(options: Options, command: Command): void {
-  for (const name of ['tiles', 'tileMemory', 'dtype', 'recompute'] as const) refuseOption(options[name] !== undefined, longOf(command, name), 'goes with --target');
+  for (const name of ['dtype', 'recompute'] as const) refuseOption(options[name] !== undefined, longOf(command, name), 'goes with a --target whose tiles have memories of their own');
   refuseOption(options.printAfter?.includes(place) === true || options.stopAfter === place, place, 'makes the tile program of a target: give --target');
 }
 

@@ -10,6 +10,7 @@ import { planFromJson, planToJson } from '../passes/tile/json.ts';
 import { planTiles, type Planned } from '../passes/tile/plan.ts';
 import type { Recompute } from '../passes/tile/recompute.ts';
 import type { TileTarget } from '../passes/tile/target.ts';
+import { compile, type CompileOptions } from './driver/compile.ts';
 import { wasmTarget } from './driver/target.ts';
 import { readTensor } from './inputs.ts';
 import { normOf, normOptions, type NormOptions } from './norm.ts';
@@ -18,10 +19,12 @@ import { buildGraph, prepared, type Wanted } from './plan/build.ts';
 import { comparePlans, onnxDigest, requireSameModel } from './plan/compare.ts';
 import { withFindings } from './plan/host.ts';
 import { planHtml } from './plan/html.ts';
+import { showKernels } from './plan/kernels.ts';
+import { bestFeatures } from './model.ts';
 import { showDifference, showPeak, showPlan, showTrials, showVertices } from './plan/show.ts';
 import { targetHelp, targetOf } from './plan/target.ts';
-import { say } from './print.ts';
-import { boundBatch } from './train/model.ts';
+import { say, withProgress } from './print.ts';
+import { boundBatch, compileTraining } from './train/model.ts';
 import { refuseStepOptions, trainOptions, withStepOptions, type StepOptions } from './train/options.ts';
 
 interface Options extends StepOptions, NormOptions {
@@ -47,6 +50,8 @@ const consideredBatches = [1, 2, 4, 8, 12, 16, 18, 20, 24, 32];
 /** Shares of a tile for temporaries that --fit considers beside the target's own. */
 const narrower = [1, 0.5];
 const exitDoesNotFit = 3;
+/** Options of plans for tiles with memories of their own. */
+const planOptions = ['temporary', 'dtype', 'recompute', 'fit', 'explain', 'json', 'html', 'against', 'difference'] as const;
 
 /** Adds the command. */
 export function planCommand(program: Command): void {
@@ -75,6 +80,8 @@ export function planCommand(program: Command): void {
 async function run(model: string, options: Options, command: Command): Promise<void> {
   if (!options.train) refuseStepOptionsButBatch(command);
   const target = await targetOf(options);
+  const cut = target.backend === 'wasm' && planOptions.every((name) => command.getOptionValueSource(name) !== 'cli');
+  if (cut) return planKernels(model, target, options);
   if (options.difference !== undefined && options.against === undefined) throw new UserError('--difference goes with --against, which names the plan to compare with');
   const other = options.against === undefined ? undefined : readPlan(options.against);
   const onnx = onnxDigest(model);
@@ -109,6 +116,15 @@ async function run(model: string, options: Options, command: Command): Promise<v
   if (options.difference !== undefined) writeFileSync(options.difference, `${JSON.stringify(comparePlans(plan, other!))}\n`);
   if (other) showDifference(comparePlans(plan, other), options.against!);
   process.exitCode = fit.best ? 0 : exitDoesNotFit;
+}
+
+/** Prints how kernels are cut for cores that share a memory: what is always possible. */
+async function planKernels(model: string, target: TileTarget, options: Options): Promise<void> {
+  const values = options.value && Object.fromEntries(Object.entries(options.value).map(([name, file]) => [name, readTensor(file)]));
+  const norm = normOf(options);
+  const base: CompileOptions = { target, features: [bestFeatures()], ...(options.dim && { dims: options.dim }), ...(values && { values }), ...(norm && { norm }) };
+  const { manifest } = await withProgress(model, (onProgress) => (options.train ? compileTraining(model, trainOptions(options), options.batch, { ...base, onProgress }) : compile(model, { ...base, onProgress })));
+  showKernels(manifest, target);
 }
 
 function report(chosen: Trial, trials: readonly Trial[], target: TileTarget, options: Options): void {

@@ -34,7 +34,7 @@ export interface ArtifactObject {
   readonly explain?: Explain;
 }
 
-export interface OpenArtifact {
+export interface OpenArtifact extends Pick<ArtifactObject, 'recompile' | 'explain'> {
   readonly manifest: Manifest;
   module(file: string): Promise<Uint8Array>;
   /** Texts of shaders by file name. */
@@ -48,6 +48,8 @@ export async function openArtifact(source: string | URL | ArtifactObject): Promi
   if (typeof source === 'object' && 'manifest' in source) {
     return {
       manifest: checkManifest(source.manifest, 'the artifact'),
+      ...(source.recompile && { recompile: source.recompile }),
+      ...(source.explain && { explain: source.explain }),
       async module(file) {
         const binary = source.modules[file];
         if (!binary) throw new InputError(`the artifact has no module ${file}`);

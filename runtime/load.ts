@@ -1,6 +1,6 @@
 import { openArtifact, type ArtifactObject } from './artifact.ts';
-import { loadSession, type LoadOptions, type Session } from './session.ts';
-import { loadTrainer, type LoadTrainerOptions, type Trainer } from './trainer.ts';
+import { openedSession, type LoadOptions, type Session } from './session.ts';
+import { openedTrainer, type LoadTrainerOptions, type Trainer } from './trainer.ts';
 
 /**
  * Loads an artifact from a folder, a URL or memory: a session where it was compiled for inference, a trainer where it was compiled for training, which a caller in TypeScript says
@@ -9,7 +9,7 @@ import { loadTrainer, type LoadTrainerOptions, type Trainer } from './trainer.ts
 export function load(source: string | URL | ArtifactObject, options?: LoadOptions): Promise<Session>;
 export function load<T extends Trainer>(source: string | URL | ArtifactObject, options?: LoadTrainerOptions): Promise<T>;
 export async function load(source: string | URL | ArtifactObject, options: LoadOptions & LoadTrainerOptions = {}): Promise<Session | Trainer> {
-  const { manifest } = await openArtifact(source);
-  const trains = manifest.entries?.some((e) => e.name === 'step') ?? false;
-  return trains ? loadTrainer(source, options) : loadSession(source, options);
+  const artifact = await openArtifact(source);
+  const trains = artifact.manifest.entries?.some((e) => e.name === 'step') ?? false;
+  return trains ? openedTrainer(artifact, options) : openedSession(artifact, options);
 }

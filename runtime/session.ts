@@ -1,5 +1,5 @@
 /** Sessions: a loaded artifact with its threads. */
-import { openArtifact, type ArtifactObject, type Recompile, type SpecialisationRequest } from './artifact.ts';
+import { openArtifact, type ArtifactObject, type OpenArtifact, type Recompile, type SpecialisationRequest } from './artifact.ts';
 import { InputError, RunError } from './error.ts';
 import type { Executor } from './executor.ts';
 import type { Features } from './features.ts';
@@ -70,8 +70,12 @@ export interface Session {
  * memory that the module works on. An idle session does not keep a Node process alive.
  */
 export async function loadSession(source: string | URL | ArtifactObject, options: LoadOptions = {}): Promise<Session> {
-  const artifact = await openArtifact(source);
-  const recompile = options.recompile ?? (typeof source === 'object' && 'manifest' in source ? source.recompile : undefined);
+  return openedSession(await openArtifact(source), options);
+}
+
+/** A session over an artifact that is open. */
+export async function openedSession(artifact: OpenArtifact, options: LoadOptions): Promise<Session> {
+  const recompile = options.recompile ?? artifact.recompile;
   const notices: string[] = [];
   const started = await start(artifact, options, notices);
   // The hook of this artifact makes its specialisations; one of them that does not fit says so instead of compiling for ever.

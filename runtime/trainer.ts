@@ -1,5 +1,5 @@
 /** Trainers: a loaded training artifact, its state, and what goes in and out of it. */
-import type { ArtifactObject, Explain } from './artifact.ts';
+import { openArtifact, type ArtifactObject, type Explain, type OpenArtifact } from './artifact.ts';
 import { checkBelongs, type Checkpoint } from './checkpoint.ts';
 import { readCheckpoint, writeCheckpoint } from './checkpoint-files.ts';
 import type { Engine, EntryInfo, StateInfo } from './engine.ts';
@@ -78,8 +78,13 @@ export type InputTensor = Tensor | Float32Array | Float64Array;
  * keep a Node process alive.
  */
 export async function loadTrainer(source: string | URL | ArtifactObject, options: LoadTrainerOptions = {}): Promise<Trainer> {
-  const explain = options.explain ?? (typeof source === 'object' && 'manifest' in source ? source.explain : undefined);
-  return trainerOver(await wasmEngine(source, options), { ...options, ...(explain && { explain }) });
+  return openedTrainer(await openArtifact(source), options);
+}
+
+/** A trainer over an artifact that is open. */
+export async function openedTrainer(artifact: OpenArtifact, options: LoadTrainerOptions): Promise<Trainer> {
+  const explain = options.explain ?? artifact.explain;
+  return trainerOver(await wasmEngine(artifact, options), { ...options, ...(explain && { explain }) });
 }
 
 /** A trainer over an engine. */

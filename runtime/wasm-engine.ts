@@ -1,5 +1,5 @@
 /** Runs the entries of a compiled training artifact. */
-import { openArtifact, type ArtifactObject } from './artifact.ts';
+import type { OpenArtifact } from './artifact.ts';
 import { control } from './control.ts';
 import type { Engine } from './engine.ts';
 import { InputError } from './error.ts';
@@ -11,9 +11,8 @@ import { start } from './start.ts';
 import { byteLength, bytesOf, tensorOver, type Tensor } from './tensor.ts';
 import type { Range } from './worker.ts';
 
-/** Loads a training artifact. One that was compiled for inference alone is an InputError. */
-export async function wasmEngine(source: string | URL | ArtifactObject, options: Pick<LoadOptions, 'threads' | 'features' | 'gpu' | 'backend'>): Promise<Engine> {
-  const artifact = await openArtifact(source);
+/** Starts a training artifact. One that was compiled for inference alone is an InputError. */
+export async function wasmEngine(artifact: OpenArtifact, options: Pick<LoadOptions, 'threads' | 'features' | 'gpu' | 'backend'>): Promise<Engine> {
   // What cannot be trained is refused before anything starts.
   entriesOf(artifact.manifest);
   const notices: string[] = [];

@@ -95,8 +95,10 @@ describe('a session', () => {
   test('loads from a folder, a file URL and over HTTP', async () => {
     const artifact = tinyArtifact();
     writeArtifact(artifact, folder);
+    const asked: string[] = [];
     const server = createServer((request, response) => {
       const file = request.url!.slice('/model/'.length);
+      if (request.method === 'GET' && request.headers.range === undefined) asked.push(file);
       const body = file === 'manifest.json' ? JSON.stringify(artifact.manifest) : file === 'model.wasm' ? artifact.modules['model.wasm'] : artifact.weights;
       response.end(body);
     });
@@ -107,6 +109,7 @@ describe('a session', () => {
         const s = await session(source, { threads: 2 });
         expect((await s.run({ x: tinyInput() }))['y']!.data).toEqual(tinyResult(tinyInput()));
       }
+      expect(asked.filter((file) => file === 'manifest.json')).toHaveLength(1);
     } finally {
       server.close();
     }

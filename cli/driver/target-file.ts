@@ -38,7 +38,7 @@ function inManifest(data: unknown): unknown {
 }
 
 /** A target in the form of its file: what manifests record. */
-export function targetData({ name, description, constants, sources }: TileTarget): TargetData {
+export function targetData({ name, description, backend, constants, sources }: TileTarget): TargetData {
   const entries = (Object.keys(constantUnits) as ConstantName[]).map((key) => [key, { value: constants[key], unit: constantUnits[key], source: sources[key] }] as const);
-  return { name, description, constants: Object.fromEntries(entries) };
+  return { name, description, ...(backend && { backend }), constants: Object.fromEntries(entries) };
 }

@@ -20,6 +20,8 @@ export type ConstantName = keyof typeof constantUnits;
 export interface TileTarget {
   readonly name: string;
   readonly description: string;
+  /** What is compiled for it in place of a tile program: kernels for WebAssembly, whose cores share a memory, cut for its tiles and bytes. */
+  readonly backend?: 'wasm';
   readonly constants: Readonly<Record<ConstantName, number>>;
   /** Where each constant comes from. */
   readonly sources: Readonly<Record<ConstantName, string>>;
@@ -31,9 +33,10 @@ const mayBeZero = (name: ConstantName): boolean => /^(matrix|vector|map|reduce|p
 /** Checks what a target file holds. A field that is missing, unknown or out of range is a UserError that names it and its unit; `file` is how messages call the file. */
 export function parseTarget(data: unknown, file: string): TileTarget {
   if (typeof data !== 'object' || data === null || Array.isArray(data)) throw new UserError(`${file} holds no target: expected an object with name, description and constants`);
-  const { name, description, constants } = data as Record<string, unknown>;
+  const { name, description, backend, constants } = data as Record<string, unknown>;
   if (typeof name !== 'string' || name === '') throw new UserError(`${file}: field "name" is missing; it is the target's name`);
   if (typeof description !== 'string') throw new UserError(`${file}: field "description" is missing; it says in words what the target is`);
+  if (backend !== undefined && backend !== 'wasm') throw new UserError(`${file}: field "backend" is ${JSON.stringify(backend)}, expected "wasm" (kernels for WebAssembly are cut for the target) or none (tile programs)`);
   if (typeof constants !== 'object' || constants === null) throw new UserError(`${file}: field "constants" is missing; it holds a value, a unit and a source for each constant`);
   const given = constants as Record<string, unknown>;
   const names = Object.keys(constantUnits) as ConstantName[];
@@ -52,7 +55,7 @@ export function parseTarget(data: unknown, file: string): TileTarget {
     values[key] = entry.value;
     sources[key] = entry.source;
   }
-  return { name, description, constants: values as Record<ConstantName, number>, sources: sources as Record<ConstantName, string> };
+  return { name, description, ...(backend && { backend }), constants: values as Record<ConstantName, number>, sources: sources as Record<ConstantName, string> };
 }
 
 /** A target with other numbers of tiles or bytes, as the command line gives them. */

@@ -31,27 +31,42 @@ export interface WinogradCut {
   readonly tileBlocks: number;
   readonly panelBlock: number;
   readonly panelBlocks: number;
+  /** Bytes of transformed inputs and sums, and of the panels that pass by. */
+  readonly bytes: number;
+  /** Time of the fastest cut that fits a tile, as a multiple of this one's; at least 1, and Infinity where none fits. */
+  readonly within: number;
 }
 
-/** Cuts tiles and channels into chunks: every block of tiles reads all weights, every part of the channels transforms the input again. */
+/** How much longer a cut may take that fits a tile, before a larger one is taken. */
+const mostLonger = 1.03;
+
+/**
+ * Cuts tiles and channels into chunks: every block of tiles reads all weights, every part of the channels transforms the input again. Of all cuts the fastest, or one that fits a tile of the target where that
+ * is about as fast.
+ */
 export function cutWinograd(d: Division, tiles: number, channels: number, out: number, positions: number): WinogradCut {
   const panels = Math.max(1, Math.floor(out / panelColumns));
   const weightBytes = 4 * positions * channels * out;
-  let best: { cut: WinogradCut; cost: number } | undefined;
+  type Tried = { readonly cut: Omit<WinogradCut, 'within'>; readonly cost: number };
+  let best: Tried | undefined;
+  let within: Tried | undefined;
   for (const blocks of [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]) {
     const tileBlock = Math.ceil(tiles / blocks);
     const tileBlocks = Math.ceil(tiles / tileBlock);
     const panelBlock = Math.ceil(panels / Math.min(panels, Math.ceil(fewestChunks(d) / tileBlocks)));
-    const cut = { tileBlock, tileBlocks, panelBlock, panelBlocks: Math.ceil(panels / panelBlock) };
-    const scratch = 4 * positions * tileBlock * (channels + (cut.panelBlocks === 1 ? out : panelBlock * panelColumns));
+    const panelBlocks = Math.ceil(panels / panelBlock);
+    const scratch = 4 * positions * tileBlock * (channels + (panelBlocks === 1 ? out : panelBlock * panelColumns));
+    const cut = { tileBlock, tileBlocks, panelBlock, panelBlocks, bytes: scratch + Math.min(panelCache(d), 4 * channels * panelColumns * panelBlock) };
     const reading = weightBytes * (weightBytes > cached(d) ? tileBlocks : 1) + Math.max(0, scratch - cached(d)) * tileBlocks * cut.panelBlocks;
     // Tiles of few rows leave the multiply-adds waiting for panels.
     const products = (tiles * positions * channels * out) / 27;
     const cost = reading * perByte + tiles * channels * positions * perPosition * cut.panelBlocks + products * (tileBlock >= 12 || tileBlocks === 1 ? 1 : 1.15);
     if ((scratch <= mostScratch(d) || tileBlock === 1) && (!best || cost < best.cost)) best = { cut, cost };
+    if (cut.bytes <= d.bytesPerTile && (!within || cost < within.cost)) within = { cut, cost };
     if (tileBlock === 1) break;
   }
-  return best!.cut;
+  const longer = within ? within.cost / best!.cost : Infinity;
+  return longer <= mostLonger ? { ...within!.cut, within: 1 } : { ...best!.cut, within: longer };
 }
 
 /** Emits a `convPacked` of algorithm `winograd2` or `winograd4`, plain or as the root of a fused op. */
@@ -164,6 +179,5 @@ export function winogradConv(asm: Asm, k: Contraction, operands: readonly Placed
     ];
   });
   // What is read of the input and written of the result passes by a tile at a time.
-  const pass = Math.min(panelCache(asm.division), panelBytes * cut.panelBlock);
-  return { fn, chunks: cut.tileBlocks * cut.panelBlocks, scratchBytes, vertexBytes: scratchBytes + pass, uncut: `blocks of ${cut.tileBlock} tiles of ${channels} to ${out} channels: smaller ones read all weights more often` };
+  return { fn, chunks: cut.tileBlocks * cut.panelBlocks, scratchBytes, vertexBytes: scratchBytes + Math.min(panelCache(asm.division), panelBytes * cut.panelBlock), uncut: `blocks of ${cut.tileBlock} tiles of ${channels} to ${out} channels: smaller ones ${cut.within === Infinity ? 'do not fit either' : `would take ${cut.within.toFixed(2)} times as long by estimate`}` };
 }
