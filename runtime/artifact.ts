@@ -5,6 +5,7 @@ import { InputError } from './error.ts';
 import type { InputValue } from './inputs.ts';
 import type { Manifest } from './manifest.ts';
 import { byteLength, dtypeFacts, elementCount, type Tensor } from './tensor.ts';
+import { wordBytes } from './webgpu/words.ts';
 
 /** Asked for when run() gets other shapes, or other values of bound inputs, than the artifact was compiled for. */
 export interface SpecialisationRequest {
@@ -118,13 +119,14 @@ function checkManifest(manifest: Manifest, where: string): Manifest {
   const inside = (name: string, address: number, bytes: number): void => {
     if (!Number.isSafeInteger(address) || address < control.size || address + bytes > memory.scratch) bad(`${JSON.stringify(name)} lies outside the memory (address ${address}, ${bytes} bytes)`);
   };
+  const halves = manifest.gpu?.features?.includes('shader-f16') ?? false;
   for (const io of [...manifest.inputs, ...manifest.outputs]) {
     if (!(io.dtype in dtypeFacts) || !Array.isArray(io.shape) || !io.shape.every((d) => Number.isSafeInteger(d) && d >= 0)) bad(`the type of ${JSON.stringify(io.name)} is malformed`);
-    inside(io.name, io.address, manifest.backend === 'wgsl' ? 4 * elementCount(io.shape) : byteLength(io));
+    inside(io.name, io.address, manifest.backend === 'wgsl' ? wordBytes(io.dtype, halves) * elementCount(io.shape) : byteLength(io));
   }
   for (const w of manifest.weights) {
     if (!Number.isSafeInteger(w.bytes) || w.bytes < 0) bad(`the size of ${JSON.stringify(w.name)} is malformed`);
-    inside(w.name, w.address, w.dtype === undefined ? w.bytes : (4 * w.bytes) / dtypeFacts[w.dtype].bytes);
+    inside(w.name, w.address, w.dtype === undefined ? w.bytes : (wordBytes(w.dtype, halves) * w.bytes) / dtypeFacts[w.dtype].bytes);
   }
   return manifest;
 }

@@ -115,15 +115,20 @@ export interface Dispatch {
 /** A dispatch, or steps that run so many times. */
 export type GpuStep = Dispatch | { readonly repeat: number; readonly body: readonly GpuStep[] };
 
-/** A program of compute shaders. In its memory every element takes 4 bytes, whatever its dtype: integers and bool as 32-bit integers, small floats as their bits. */
+/**
+ * A program of compute shaders. In its memory every element takes 4 bytes, whatever its dtype: integers and bool as 32-bit integers, small floats as their bits. With the feature `shader-f16` f16 takes 2.
+ * A tensor may lie in several segments that follow each other.
+ */
 export interface GpuProgram {
   readonly segments: readonly Segment[];
   /** What each entry runs, in order. */
   readonly entries: readonly (readonly GpuStep[])[];
-  /** Files in the folder `shaders`, the fused op that each computes, the ONNX nodes that it came from, and of each binding whether it is written. */
-  readonly shaders: readonly { readonly file: string; readonly name: string; readonly source: readonly string[]; readonly writes: readonly boolean[] }[];
+  /** Files in the folder `shaders`, the fused op that each computes, the ONNX nodes that it came from, and of each binding whether it is written. `subgroups`: the file of the form that takes subgroups, where the device has them in order. */
+  readonly shaders: readonly { readonly file: string; readonly name: string; readonly source: readonly string[]; readonly writes: readonly boolean[]; readonly subgroups?: string }[];
   /** What an adapter has to offer, by WebGPU's names. */
   readonly limits: Readonly<Record<'maxBufferSize' | 'maxStorageBufferBindingSize' | 'maxStorageBuffersPerShaderStage' | 'maxComputeWorkgroupStorageSize' | 'maxComputeInvocationsPerWorkgroup', number>>;
+  /** Features that an adapter has to have, by WebGPU's names. */
+  readonly features: readonly string[];
   /** Between which values 64-bit integers of inputs lie: all others were proved to fit 32 bits if these do. */
   readonly integerInputs: readonly [lo: number, hi: number];
 }

@@ -21,7 +21,7 @@ describe('shaders', () => {
     const { shaders, manifest } = await compile(digits, { backend: 'wgsl' });
     expect(Object.keys(shaders!)[0]).toBe('000-conv-add-relu-Convolution28.wgsl');
     expect(shaders!['000-conv-add-relu-Convolution28.wgsl']).toMatch(/^\/\/ contract\(conv add relu\), from Conv\(Convolution28\), Add\(Plus30\), Relu\(ReLU32\)\n/);
-    expect(manifest.gpu!.shaders.map((s) => s.file)).toEqual(Object.keys(shaders!));
+    expect(manifest.gpu!.shaders.flatMap((s) => [s.file, ...(s.subgroups === undefined ? [] : [s.subgroups])])).toEqual(Object.keys(shaders!));
     expect(manifest.steps).toHaveLength(5);
   });
 

@@ -4,13 +4,14 @@ import { flag, num } from '../../ir/op.ts';
 import { sizeOf } from '../../ir/type.ts';
 import { positions } from './elements.ts';
 import { Kernel, type KernelCode, type Located } from './kernel.ts';
+import type { Site } from './machine.ts';
 import { registerOf } from './types.ts';
 
 /** Elements of a line: keys and places fill the 16 KiB that every adapter has. For shorter lines ranks are cheaper. */
 const [shortest, longest] = [64, 2048];
 
 /** The kernel, or undefined where lines are short or do not fit. */
-export function emitBitonic(op: Op, operands: readonly Located[], results: readonly Located[]): KernelCode | undefined {
+export function emitBitonic(op: Op, operands: readonly Located[], results: readonly Located[], site: Site): KernelCode | undefined {
   const [x] = operands as [Located];
   const { shape, dtype } = x.type;
   const [axis, k] = [num(op.attrs, 'axis'), num(op.attrs, 'k')];
@@ -19,7 +20,7 @@ export function emitBitonic(op: Op, operands: readonly Located[], results: reado
   if (length <= shortest || length > longest || register === 'bool') return undefined;
   const padded = 2 ** Math.ceil(Math.log2(length));
   const lanes = Math.min(256, padded / 2);
-  const kernel = new Kernel(op, operands, results);
+  const kernel = new Kernel(op, operands, results, site);
   const { w } = kernel;
   const line = positions(w, 'group', shape.map((d, i) => (i === axis ? 1 : d)), x.strides);
   const at = (i: string): string[] => line.map((l, d) => (d === axis ? i : l));

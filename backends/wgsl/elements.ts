@@ -4,17 +4,18 @@ import type { Op } from '../../ir/graph.ts';
 import { rowMajor, sameShape, sizeOf } from '../../ir/type.ts';
 import { Evaluator } from './evaluator.ts';
 import { bodyOf, Kernel, type KernelCode, type Located } from './kernel.ts';
+import type { Site } from './machine.ts';
 import type { Writer } from './writer.ts';
 
 const lanes = 64;
 
 /** One kernel for each shape among the results. */
-export function emitElements(op: Op, operands: readonly Located[], results: readonly Located[]): KernelCode[] {
+export function emitElements(op: Op, operands: readonly Located[], results: readonly Located[], site: Site): KernelCode[] {
   const body = bodyOf(op);
   const shapes = results.map((r) => r.type.shape).filter((s, i, all) => sizeOf(s) > 0 && all.findIndex((o) => sameShape(o, s)) === i);
   return shapes.map((shape) => {
     const which = results.flatMap((r, i) => (sameShape(r.type.shape, shape) ? [i] : []));
-    const kernel = new Kernel(op, operands, which.map((i) => results[i]!));
+    const kernel = new Kernel(op, operands, which.map((i) => results[i]!), site);
     const { w } = kernel;
     const count = sizeOf(shape);
     w.line(`let element = group * ${lanes} + lane;`);

@@ -3,40 +3,19 @@
  * sets before them; while the gate is shut these are 0. The dispatches take their workgroups from there, and their shaders know nothing of it.
  */
 import type { Op } from '../../ir/graph.ts';
-import type { Buffer } from '../../ir/tile.ts';
-import type { GpuStep } from '../../runtime/manifest.ts';
+import type { Dispatch, GpuStep } from '../../runtime/manifest.ts';
 import { Kernel, type KernelCode, type Located } from './kernel.ts';
-
-/** Bindings start at multiples of this many bytes on every adapter. */
-const alignment = 256;
+import type { Site } from './machine.ts';
 
 /** A flag, and the workgroups of what is behind it: three words for each different number. */
 export interface Gate { readonly flag: Located; readonly workgroups: Located; readonly sizes: readonly (readonly [number, number])[] }
 
-/** The gates of a program: the GPU buffer that holds them is one more segment. `start`: its first byte, `buffers`: of the program, which flags join. */
+/** The gates of a program: the GPU buffer that holds them is one more. */
 export class Gates {
-  /** First byte of their segment. */
-  readonly start: number;
-  readonly #segment: number;
-  readonly #buffers: Map<number, Buffer>;
-  #id: number;
-  #bytes = 0;
+  readonly #site: Site;
 
-  constructor(segment: number, start: number, buffers: Map<number, Buffer>) {
-    this.#segment = segment;
-    this.#buffers = buffers;
-    this.start = Math.ceil(start / alignment) * alignment;
-    this.#id = Math.max(-1, ...buffers.keys()) + 1;
-  }
-
-  /** Whether an address is one of the gates'. */
-  holds(address: number): boolean {
-    return this.#bytes > 0 && address >= this.start;
-  }
-
-  /** The segment, or none where there is no gate. */
-  segment(): { readonly kind: 'gate'; readonly start: number; readonly bytes: number } | undefined {
-    return this.#bytes === 0 ? undefined : { kind: 'gate', start: this.start, bytes: this.#bytes };
+  constructor(site: Site) {
+    this.#site = site;
   }
 
   /** A flag that is set before what it guards. */
@@ -46,32 +25,33 @@ export class Gates {
 
   /** Puts dispatches behind a flag, but for those that set gates. */
   close(flag: Located, steps: readonly GpuStep[]): { readonly gate: Gate; readonly steps: GpuStep[] } {
+    const { memory } = this.#site;
+    const { gateSegment } = memory;
+    const waits = (s: Dispatch): boolean => !s.indirect && s.bindings.every(([segment]) => segment !== gateSegment);
     const sizes: (readonly [number, number])[] = [];
-    const offset = this.#bytes;
+    const sizeOf = ([x, y]: readonly [number, number]): number => sizes.findIndex((s) => s[0] === x && s[1] === y);
+    const collect = (list: readonly GpuStep[]): void => list.forEach((s) => {
+      if ('repeat' in s) collect(s.body);
+      else if (waits(s) && sizeOf(s.workgroups) < 0) sizes.push(s.workgroups);
+    });
+    collect(steps);
+    const workgroups = this.#words(3 * sizes.length);
+    const offset = memory.cut(workgroups.address, workgroups.address + 1, 1)[0]!.offset;
     const behind = (list: readonly GpuStep[]): GpuStep[] => list.map((s) => {
       if ('repeat' in s) return { repeat: s.repeat, body: behind(s.body) };
-      if (s.indirect || s.bindings.some(([segment]) => segment === this.#segment)) return s;
-      let at = sizes.findIndex(([x, y]) => x === s.workgroups[0] && y === s.workgroups[1]);
-      if (at < 0) at = sizes.push(s.workgroups) - 1;
-      return { ...s, indirect: [this.#segment, offset + 12 * at] };
+      return waits(s) ? { ...s, indirect: [gateSegment, offset + 12 * sizeOf(s.workgroups)] } : s;
     });
-    const gated = behind(steps);
-    return { gate: { flag, workgroups: this.#words(3 * sizes.length), sizes }, steps: gated };
+    return { gate: { flag, workgroups, sizes }, steps: behind(steps) };
   }
 
   #words(count: number): Located {
-    const offset = this.#bytes;
-    const bytes = Math.ceil((4 * count) / alignment) * alignment;
-    this.#bytes += bytes;
-    const id = this.#id++;
-    this.#buffers.set(id, { id, kind: 'temp', bytes, address: this.start + offset });
-    return { type: { dtype: 'u32', shape: [count] }, strides: [1], buffer: id, offset: 0, writable: true, segment: this.#segment, start: offset / 4 };
+    return { type: { dtype: 'u32', shape: [count] }, strides: [1], address: this.#site.memory.addGates(4 * count), offset: 0, word: 'u32' };
   }
 }
 
 /** The kernel that opens or shuts a gate: `when` gives the condition from the loads of `operands`. A gate within another one is shut with it. */
-export function setGate(op: Op, gate: Gate, within: Located | undefined, operands: readonly Located[], when: (...values: string[]) => string): KernelCode {
-  const kernel = new Kernel({ ...op, name: 'gate', regions: [] }, within ? [...operands, within] : operands, [gate.flag, gate.workgroups]);
+export function setGate(site: Site, op: Op, gate: Gate, within: Located | undefined, operands: readonly Located[], when: (...values: string[]) => string): KernelCode {
+  const kernel = new Kernel({ ...op, name: 'gate', regions: [] }, within ? [...operands, within] : operands, [gate.flag, gate.workgroups], site);
   const { w } = kernel;
   const conditions = [`(${when(...operands.map((x, i) => kernel.load(i, x.type.shape.map(() => '0'))))})`, ...(within ? [`${kernel.load(operands.length, ['0'])} != 0u`] : [])];
   const open = w.let('open', `select(0u, 1u, ${conditions.join(' && ')})`);

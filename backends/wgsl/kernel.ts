@@ -2,27 +2,28 @@
 import type { Op, Value } from '../../ir/graph.ts';
 import type { Placed } from '../../ir/tile.ts';
 import { sizeOf } from '../../ir/type.ts';
+import { putWord, rangesOf, rangeText, wordAt, type Range } from './bindings.ts';
 import { libraryText } from './library.ts';
 import { literal } from './literal.ts';
+import type { Site } from './machine.ts';
+import type { Piece } from './memory.ts';
 import { decodeName, encodeName } from './small-floats.ts';
-import { isSmallFloat, registerOf, wordOf, type Word } from './types.ts';
+import { bytesOfWord, isSmallFloat, registerOf, type Word } from './types.ts';
 import { address, plus, Writer } from './writer.ts';
 
-/** A placed tensor and the buffer that holds it; `offset` in elements. `writable`: the buffer shares its GPU buffer with one that the op writes, so that it has to be bound for writing too. */
+/** A placed tensor in memory: `address` is that of its buffer, `offset` its first element from there, and `word` what an element lies in. */
 export interface Located extends Placed {
-  readonly buffer: number;
+  readonly address: number;
   readonly offset: number;
-  readonly writable: boolean;
-  /** The GPU buffer that holds it, and where in it the buffer starts, in elements. */
-  readonly segment: number;
-  readonly start: number;
+  readonly word: Word;
 }
 
 /** A compute shader and what it is called with. Workgroups are counted along one line; `dispatchSize` folds them into three dimensions. */
 export interface KernelCode {
   readonly code: string;
-  /** Buffers of each binding: one, or all between the first and the last of several. */
-  readonly buffers: readonly (readonly number[])[];
+  /** The same with subgroups, where the kernel joins values of a workgroup. */
+  readonly withSubgroups: string | undefined;
+  readonly bindings: readonly Piece[];
   /** Of each binding, whether it is written. */
   readonly writes: readonly boolean[];
   readonly workgroups: number;
@@ -30,11 +31,6 @@ export interface KernelCode {
   readonly workgroupBytes: number;
   readonly workgroupSize: number;
 }
-
-interface Binding { readonly buffers: readonly number[]; readonly name: string; readonly word: Word; readonly writable: boolean; readonly segment: number; readonly start: number }
-
-/** Storage buffers that a shader may bind on every adapter. */
-const mostBindings = 8;
 
 /** Most workgroups along one dimension of a dispatch, on every adapter. */
 const widest = 65535;
@@ -45,19 +41,24 @@ export function dispatchSize(workgroups: number): readonly [number, number] {
 }
 
 export class Kernel {
-  readonly w = new Writer();
+  readonly w: Writer;
   readonly op: Op;
   readonly operands: readonly Located[];
   readonly results: readonly Located[];
-  readonly #bindings: readonly Binding[];
+  readonly site: Site;
+  readonly #ranges: readonly Range[];
+  readonly #helpers: { readonly plain: string; readonly withSubgroups: string }[] = [];
   #workgroupBytes = 0;
 
-  constructor(op: Op, operands: readonly Located[], results: readonly Located[]) {
+  constructor(op: Op, operands: readonly Located[], results: readonly Located[], site: Site) {
     this.op = op;
     this.operands = operands;
     this.results = results;
-    this.#bindings = bindingsOf(operands, results);
-    for (const name of [...this.#bindings.map((b) => b.name), 'group', 'lane', 'local', 'workgroup', 'element', 'main', 'put', 'k0', 'step', 'half', 'batch', 'value']) this.w.name(name);
+    this.site = site;
+    this.w = new Writer(site.machine.f16);
+    this.#ranges = rangesOf(operands, results, site);
+    const taken = ['group', 'lane', 'local', 'workgroup', 'element', 'main', 'put', 'k0', 'step', 'half', 'batch', 'value', 'subgroup_lane', 'subgroup_width'];
+    for (const name of [...operands.map((_, i) => `x${i}`), ...results.map((_, i) => `y${i}`), ...taken]) this.w.name(name);
   }
 
   /** Operand `i` at an index, in a register. */
@@ -72,9 +73,9 @@ export class Kernel {
     const { dtype, shape } = x.type;
     // What has no elements is not bound, and no invocation gets here.
     if (sizeOf(shape) === 0) return literal(this.w, registerOf(dtype), 0);
-    const b = this.#binding(x);
-    const word = converted(`${b.name}[${plus(at, x.start - b.start)}]`, b.word, wordOf(dtype));
-    if (isSmallFloat(dtype)) return this.w.call(decodeName(dtype), word);
+    const [range, from] = this.#place(x);
+    const word = wordAt(range, x.word, plus(at, from));
+    if (isSmallFloat(dtype) && x.word !== 'f16') return this.w.call(decodeName(dtype), word);
     return dtype === 'bool' ? `(${word} != 0u)` : word;
   }
 
@@ -87,71 +88,70 @@ export class Kernel {
   storeWord(i: number, at: string, value: string): void {
     const y = this.results[i]!;
     const { dtype } = y.type;
-    const b = this.#binding(y);
-    const word = isSmallFloat(dtype) ? this.w.call(encodeName(dtype), value) : registerOf(dtype) === 'bool' ? `select(0u, 1u, ${value})` : value;
-    this.w.line(`${b.name}[${plus(at, y.start - b.start)}] = ${converted(word, wordOf(dtype), b.word)};`);
+    const [range, from] = this.#place(y);
+    const word = isSmallFloat(dtype) && y.word !== 'f16' ? this.w.call(encodeName(dtype), value) : registerOf(dtype) === 'bool' ? `select(0u, 1u, ${value})` : value;
+    this.w.line(putWord(range, y.word, plus(at, from), word));
   }
 
   /** An array that the invocations of a workgroup share. */
-  shared(hint: string, type: Word | 'vec4<f32>', length: number): string {
+  shared(hint: string, type: Word | 'vec4<f32>' | 'vec4<f16>', length: number): string {
     const name = this.w.name(hint);
     this.w.declarations.push(`var<workgroup> ${name}: array<${type}, ${length}>;`);
-    this.#workgroupBytes += length * (type === 'vec4<f32>' ? 16 : 4);
+    this.#workgroupBytes += length * (type === 'vec4<f32>' ? 16 : type === 'vec4<f16>' ? 8 : bytesOfWord(type));
     return name;
+  }
+
+  /** A function of the kernel's that subgroups do in another way: they find their invocation and its neighbours as `subgroup_lane` and `subgroup_width`. */
+  helper(plain: string, withSubgroups: string): void {
+    this.#helpers.push({ plain, withSubgroups });
   }
 
   /** The shader. `workgroups` along one line: the body finds its own as `group`, and its invocation within it as `lane`. */
   finish(workgroups: number, workgroupSize: number): KernelCode {
-    const bindings = this.#bindings.map((b, i) => `@group(0) @binding(${i}) var<storage, ${b.writable ? 'read_write' : 'read'}> ${b.name}: array<${b.word}>;`);
+    const pages = this.#ranges.flatMap((r) => r.pages);
+    let first = 0;
+    const ranges = this.#ranges.flatMap((r) => {
+      const lines = rangeText(r, first);
+      first += r.pages.length;
+      return lines;
+    });
     const [row, rows] = dispatchSize(workgroups);
     const folded = workgroups > row;
     const body = this.w.text();
-    const code = [
-      ...bindings,
-      ...this.w.declarations,
-      libraryText(this.w.used),
-      `@compute @workgroup_size(${workgroupSize})`,
-      'fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32) {',
-      `  let group = i32(${folded ? `workgroup.y * ${row}u + workgroup.x` : 'workgroup.x'});`,
-      // Folding rounds up; what is left over does nothing.
-      ...(row * rows > workgroups ? [`  if (group >= ${workgroups}) { return; }`] : []),
-      ...(/\blane\b/.test(body) ? ['  let lane = i32(local);'] : []),
-      body,
-      '}',
-      '',
-    ].filter((l) => l !== '').join('\n');
-    return { code: `${code}\n`, buffers: this.#bindings.map((b) => b.buffers), writes: this.#bindings.map((b) => b.writable), workgroups, workgroupBytes: this.#workgroupBytes, workgroupSize };
+    const text = (subgroups: boolean): string => {
+      const parts = [
+        ...ranges,
+        ...this.w.declarations,
+        ...this.#helpers.map((h) => (subgroups ? h.withSubgroups : h.plain)),
+        libraryText(this.w.used),
+        ...(subgroups ? ['var<private> subgroup_lane: u32;', 'var<private> subgroup_width: u32;'] : []),
+        `@compute @workgroup_size(${workgroupSize})`,
+        `fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) local: u32${subgroups ? ', @builtin(subgroup_invocation_id) own_lane: u32, @builtin(subgroup_size) own_width: u32' : ''}) {`,
+        ...(subgroups ? ['  subgroup_lane = own_lane;', '  subgroup_width = own_width;'] : []),
+        `  let group = i32(${folded ? `workgroup.y * ${row}u + workgroup.x` : 'workgroup.x'});`,
+        // Folding rounds up; what is left over does nothing.
+        ...(row * rows > workgroups ? [`  if (group >= ${workgroups}) { return; }`] : []),
+        ...(/\blane\b/.test(body) ? ['  let lane = i32(local);'] : []),
+        body,
+        '}',
+        '',
+      ].filter((l) => l !== '').join('\n');
+      const needs = [...(/\bf16\b/.test(parts) ? ['enable f16;'] : []), ...(subgroups ? ['enable subgroups;'] : [])];
+      return `${[...needs, parts].join('\n')}\n`;
+    };
+    return {
+      code: text(false), withSubgroups: this.#helpers.length > 0 ? text(true) : undefined, bindings: pages.map(({ segment, offset, bytes }) => ({ segment, offset, bytes })), writes: pages.map((p) => p.writable),
+      workgroups, workgroupBytes: this.#workgroupBytes, workgroupSize,
+    };
   }
 
-  #binding(x: Located): Binding {
-    return this.#bindings.find((b) => b.buffers.includes(x.buffer))!;
+  /** The range that holds a tensor, and where its buffer starts in it, in elements. */
+  #place(x: Located): readonly [Range, number] {
+    const first = x.address + x.offset * bytesOfWord(x.word);
+    const range = this.#ranges.find((r) => first >= r.from && first < r.to)!;
+    return [range, (x.address - range.from) / bytesOfWord(x.word)];
   }
 }
-
-/** One binding a buffer, or one a GPU buffer where there are too many. What holds tensors of several kinds of words is bound as bits. */
-function bindingsOf(operands: readonly Located[], results: readonly Located[]): Binding[] {
-  const list: Binding[] = [];
-  const all = [...operands.map((x, i) => ({ x, name: `x${i}` })), ...results.map((x, i) => ({ x, name: `y${i}` }))];
-  for (const { x, name } of all) {
-    if (sizeOf(x.type.shape) === 0) continue;
-    const at = list.findIndex((b) => b.buffers.includes(x.buffer));
-    const word = wordOf(x.type.dtype);
-    const writable = x.writable || results.includes(x);
-    if (at < 0) list.push({ buffers: [x.buffer], name, word, writable, segment: x.segment, start: x.start });
-    else list[at] = { ...list[at]!, word: list[at]!.word === word ? word : 'u32', writable: writable || list[at]!.writable };
-  }
-  return list.length <= mostBindings ? list : [...new Set(list.map((b) => b.segment))].map((segment) => joined(list.filter((b) => b.segment === segment)));
-}
-
-/** One binding over the memory from the first of several buffers to the last. */
-function joined(list: readonly Binding[]): Binding {
-  const [first] = list;
-  if (list.length === 1) return first!;
-  const word = list.every((b) => b.word === first!.word) ? first!.word : 'u32';
-  return { ...first!, buffers: list.flatMap((b) => b.buffers), name: `memory${first!.segment}`, word, writable: list.some((b) => b.writable), start: Math.min(...list.map((b) => b.start)) };
-}
-
-const converted = (text: string, from: Word, to: Word): string => (from === to ? text : `bitcast<${to}>(${text})`);
 
 /** The ops of a kernel as one region: those of a fused op, or the op alone. */
 export interface Body {

@@ -9,7 +9,11 @@ import { costOf } from '../../ir/cost.ts';
 import { emitOp } from './emitters.ts';
 import { dispatchSize, Kernel, type KernelCode, type Located } from './kernel.ts';
 import { Gates, setGate } from './gates.ts';
+import type { Machine, Site } from './machine.ts';
+import { Memory } from './memory.ts';
 import { nameOf, ShaderFiles } from './shader-files.ts';
+import { scratchBytes } from './sort.ts';
+import { wordOf } from './types.ts';
 import { inputBounds } from './ranges.ts';
 
 /** One row of a profile. */
@@ -26,17 +30,16 @@ export interface WgslModule {
 }
 
 /**
- * Emits the shaders of all entries. Everything that WebGPU cannot do (64-bit floats, integers that are not proved to fit 32 bits, loops that nothing bounds) is Unsupported, with the op and the
+ * Emits the shaders of all entries for machines that offer this much. Everything that WebGPU cannot do (64-bit floats, integers that are not proved to fit 32 bits, loops that nothing bounds) is Unsupported, with the op and the
  * ONNX nodes that it came from.
  */
-export function emitWgsl(program: TileProgram): WgslModule {
+export function emitWgsl(program: TileProgram, machine: Machine): WgslModule {
   const bounds = inputBounds(program.entries.map((e) => e.graph ?? program.graph));
-  const segments = segmentsOf(program.buffers);
-  const emission = new Emission(program, segments, bounds.rounds);
+  const memory = new Memory(program.buffers, { bufferBytes: machine.bufferBytes, scratch: scratchBytes(program, machine) });
+  const emission = new Emission(program, { machine, memory }, bounds.rounds);
   const rows: StepRow[] = emission.rows;
   const entries = program.entries.map((entry) => emission.entry(entry));
-  const gates = emission.gates.segment();
-  if (gates) segments.push(gates);
+  const segments = memory.segments();
   return {
     shaders: emission.files.texts(),
     gpu: {
@@ -44,32 +47,12 @@ export function emitWgsl(program: TileProgram): WgslModule {
       entries: entries.map((e) => e.dispatches),
       shaders: emission.files.list(),
       limits: limitsOf(segments, emission),
+      features: machine.f16 ? ['shader-f16'] : [],
       integerInputs: [bounds.lo, bounds.hi],
     },
     steps: rows,
     entrySteps: entries.map((e) => e.rows),
   };
-}
-
-/** GPU buffers that every adapter can make. */
-const largestSegment = 256 * 2 ** 20;
-
-/** One GPU buffer for each kind of memory, more where one would be too large. `start` and `bytes` as the plan counts them. */
-function segmentsOf(buffers: readonly Buffer[]): Segment[] {
-  const segments: { kind: Segment['kind']; start: number; bytes: number }[] = [];
-  const temps = buffers.filter((b) => b.kind === 'temp');
-  const fixed = buffers.filter((b) => b.kind !== 'temp').sort((p, q) => p.address - q.address);
-  for (const b of fixed) {
-    const kind = b.kind === 'output' || b.kind === 'input' ? 'io' : (b.kind as Segment['kind']);
-    const last = segments.at(-1);
-    if (last?.kind === kind && b.address + b.bytes - last.start <= largestSegment) last.bytes = b.address + b.bytes - last.start;
-    else segments.push({ kind, start: b.address, bytes: b.bytes });
-  }
-  if (temps.length > 0) {
-    const start = Math.min(...temps.map((b) => b.address));
-    segments.push({ kind: 'temp', start, bytes: Math.max(...temps.map((b) => b.address + b.bytes)) - start });
-  }
-  return segments;
 }
 
 /** Most rounds of a loop that ends by a condition: each is recorded, whether it runs or not. */
@@ -96,20 +79,20 @@ class Emission {
   mostWorkgroupBytes = 0;
   mostInvocations = 0;
   readonly #program: TileProgram;
-  readonly #segments: readonly Segment[];
-  readonly #buffers: Map<number, Buffer>;
-  readonly gates: Gates;
+  readonly #site: Site;
+  readonly #buffers: ReadonlyMap<number, Buffer>;
+  readonly #gates: Gates;
   /** The flag of the gate that the steps being emitted are behind. */
   #within: Located | undefined;
   /** Most rounds of loops that end by a condition. */
   readonly #rounds: ReadonlyMap<Op, number>;
 
-  constructor(program: TileProgram, segments: readonly Segment[], rounds: ReadonlyMap<Op, number>) {
+  constructor(program: TileProgram, site: Site, rounds: ReadonlyMap<Op, number>) {
     this.#program = program;
-    this.#segments = segments;
+    this.#site = site;
     this.#rounds = rounds;
     this.#buffers = new Map(program.buffers.map((b) => [b.id, b]));
-    this.gates = new Gates(segments.length, Math.max(0, ...segments.map((s) => s.start + s.bytes)), this.#buffers);
+    this.#gates = new Gates(site);
   }
 
   entry(entry: Entry): Emitted {
@@ -131,10 +114,9 @@ class Emission {
 
   #kernel(op: Op): Dispatch[] {
     if (op.results.every((r) => sizeOf(r.type.shape) === 0)) return [];
-    const written = new Set(op.results.map((v) => this.#segmentOf(v)));
-    const located = (v: Value): Located => this.#located(v, written);
+    const located = (v: Value): Located => this.#located(v);
     try {
-      return this.#add(op, emitOp(op, op.operands.map(located), op.results.map(located)));
+      return this.#add(op, emitOp(op, op.operands.map(located), op.results.map(located), this.#site));
     } catch (e) {
       if (!(e instanceof Unsupported) || op.source.length === 0 || e.message.includes(op.source[0]!)) throw e;
       throw new Unsupported(e.feature, `${nameOf(op)} of ${op.source.join(', ')}: ${e.message}`);
@@ -147,12 +129,7 @@ class Emission {
     const row = this.rows.length;
     this.rows.push({ name: nameOf(op), source: op.source, chunks: kernels.reduce((n, k) => n + k.workgroups, 0), ...(cost ?? costOf(op)) });
     return kernels.map((k): Dispatch => {
-      const bindings = k.buffers.map((ids): Dispatch['bindings'][number] => {
-        const buffers = ids.map((id) => this.#buffers.get(id)!);
-        const segment = this.#segmentAt(buffers[0]!.address);
-        const first = Math.min(...buffers.map((b) => b.address));
-        return [segment, first - (this.#segments[segment]?.start ?? this.gates.start), Math.max(...buffers.map((b) => b.address + b.bytes)) - first];
-      });
+      const bindings = k.bindings.map((p): Dispatch['bindings'][number] => [p.segment, p.offset, p.bytes]);
       this.largestBinding = Math.max(this.largestBinding, ...bindings.map(([, , bytes]) => bytes));
       this.mostBindings = Math.max(this.mostBindings, bindings.length);
       this.mostWorkgroupBytes = Math.max(this.mostWorkgroupBytes, k.workgroupBytes);
@@ -166,7 +143,7 @@ class Emission {
 
   /** Both branches, each behind a gate. */
   #if(step: Extract<Step, { kind: 'if' }>): GpuStep[] {
-    const condition = this.#located(step.condition, new Set());
+    const condition = this.#located(step.condition);
     const branch = (steps: readonly Step[], when: (c: string) => string): GpuStep[] => this.#behind(step.op, () => this.#steps(steps), [condition], when);
     return [...branch(step.then, (c) => c), ...branch(step.otherwise, (c) => `!${c}`)];
   }
@@ -179,26 +156,26 @@ class Emission {
     if (trips >= 0) return [...start, { repeat: trips, body: round() }];
     const most = this.#rounds.get(step.op) ?? Infinity;
     if (!(most <= mostRounds)) throw refused(step.op, `a loop that may run ${most < 2 ** 31 - 1 ? `${most} rounds, more than ${mostRounds},` : 'any number of rounds'}`);
-    const [proceed, index, limit] = [step.proceed, step.index, step.limit].map((v) => this.#located(v, new Set())) as [Located, Located, Located];
+    const [proceed, index, limit] = [step.proceed, step.index, step.limit].map((v) => this.#located(v)) as [Located, Located, Located];
     return [...start, { repeat: Math.max(0, most), body: this.#behind(step.op, round, [proceed, index, limit], (go, i, n) => `${go} && ${i} < ${n}`) }];
   }
 
   /** What `emit` emits, behind a gate that is open where the condition is true. */
   #behind(op: Op, emit: () => GpuStep[], operands: readonly Located[], when: (...values: string[]) => string): GpuStep[] {
     const within = this.#within;
-    this.#within = this.gates.flag();
-    const { gate, steps } = this.gates.close(this.#within, emit());
+    this.#within = this.#gates.flag();
+    const { gate, steps } = this.#gates.close(this.#within, emit());
     this.#within = within;
     if (steps.length === 0) return [];
     const set: Op = { name: 'gate', operands: [], attrs: {}, results: [], regions: [], source: op.source };
-    return [...this.#add(set, [setGate(op, gate, within, operands, when)], { flops: 0, bytes: 4 * (1 + 3 * gate.sizes.length) }), ...steps];
+    return [...this.#add(set, [setGate(this.#site, op, gate, within, operands, when)], { flops: 0, bytes: 4 * (1 + 3 * gate.sizes.length) }), ...steps];
   }
 
   /** Sets a loop's index to 0, or counts on. */
   #counter(op: Op, index: Value, counts: boolean): Dispatch[] {
-    const at = this.#located(index, new Set([this.#segmentOf(index)]));
+    const at = this.#located(index);
     const name = counts ? 'next round' : 'first round';
-    const kernel = new Kernel({ ...op, name, regions: [] }, counts ? [at] : [], [at]);
+    const kernel = new Kernel({ ...op, name, regions: [] }, counts ? [at] : [], [at], this.#site);
     kernel.store(0, [], counts ? `${kernel.load(0, [])} + 1` : '0');
     return this.#add({ name, operands: [], attrs: {}, results: [index], regions: [], source: op.source }, [kernel.finish(1, 1)], { flops: 0, bytes: 4 });
   }
@@ -209,9 +186,8 @@ class Emission {
     if (!('stack' in to)) return this.#kernel(copy(to));
     const row = { dtype: to.stack.type.dtype, shape: to.stack.type.shape.slice(1) };
     if (sizeOf(row.shape) === 0) return [];
-    const written = new Set([this.#segmentOf(to.stack)]);
-    const stack = this.#located(to.stack, written);
-    const kernel = new Kernel({ ...op, name: 'stack', regions: [] }, [this.#located(from, written), this.#located(to.index, written)], [stack]);
+    const stack = this.#located(to.stack);
+    const kernel = new Kernel({ ...op, name: 'stack', regions: [] }, [this.#located(from), this.#located(to.index)], [stack], this.#site);
     const { w } = kernel;
     const count = sizeOf(row.shape);
     w.line('let element = group * 64 + lane;');
@@ -222,20 +198,10 @@ class Emission {
     return this.#add({ name: 'stack', operands: [from], attrs: {}, results: [to.stack], regions: [], source: op.source }, [kernel.finish(Math.ceil(count / 64), 64)], { flops: 0, bytes: 8 * count });
   }
 
-  #segmentOf(v: Value): number {
-    return this.#segmentAt(this.#buffers.get(this.#program.placements.get(v)!.buffer)!.address);
-  }
-
-  #segmentAt(address: number): number {
-    if (this.gates.holds(address)) return this.#segments.length;
-    return this.#segments.findIndex((s) => address >= s.start && address < s.start + s.bytes);
-  }
-
-  #located(v: Value, written: ReadonlySet<number>): Located {
+  #located(v: Value): Located {
     const p = this.#program.placements.get(v);
     invariant(p, `value ${v.name ?? '(unnamed)'} has no place`);
-    const segment = this.#segmentOf(v);
-    return { type: v.type, strides: p.strides, buffer: p.buffer, offset: p.offset, writable: written.has(segment), segment, start: (this.#buffers.get(p.buffer)!.address - this.#segments[segment]!.start) / 4 };
+    return { type: v.type, strides: p.strides, address: this.#buffers.get(p.buffer)!.address, offset: p.offset, word: wordOf(v.type.dtype, this.#site.machine.f16) };
   }
 }
 

@@ -7,6 +7,7 @@ import { positions } from './elements.ts';
 import { Evaluator } from './evaluator.ts';
 import { joinOf } from './families/reduce.ts';
 import { bodyOf, Kernel, type Body, type KernelCode, type Located } from './kernel.ts';
+import type { Site } from './machine.ts';
 import { literal } from './literal.ts';
 import { narrowed } from './map.ts';
 import { tree } from './tree.ts';
@@ -19,7 +20,7 @@ const shortRow = 32;
 const manyRows = 8192;
 
 /** The kernel, or undefined where the op is none of reductions over one set of axes and elementwise ops. */
-export function emitRows(op: Op, operands: readonly Located[], results: readonly Located[]): KernelCode[] | undefined {
+export function emitRows(op: Op, operands: readonly Located[], results: readonly Located[], site: Site): KernelCode[] | undefined {
   const body = bodyOf(op);
   const rows = rowsOf(body);
   if (!rows || sizeOf(rows.full) === 0) return undefined;
@@ -30,7 +31,7 @@ export function emitRows(op: Op, operands: readonly Located[], results: readonly
   const along = Math.min(...operands.flatMap((x) => (sameShape(x.type.shape, rows.full) ? rows.axes.filter((a) => rows.full[a]! > 1).map((a) => x.strides[a]!) : [])));
   const alone = length <= shortRow || (count >= manyRows && along > 1);
   const lanes = alone ? 1 : length < 2048 ? 64 : 256;
-  return [emit(new Kernel(op, operands, results), body, rows, { length, keptSizes, count, lanes })];
+  return [emit(new Kernel(op, operands, results, site), body, rows, { length, keptSizes, count, lanes })];
 }
 
 function rowsOf(body: Body): Rows | undefined {

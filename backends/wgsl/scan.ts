@@ -5,6 +5,7 @@ import { sizeOf } from '../../ir/type.ts';
 import { positions } from './elements.ts';
 import { joinOf } from './families/reduce.ts';
 import { Kernel, type KernelCode, type Located } from './kernel.ts';
+import type { Site } from './machine.ts';
 import { narrowed } from './map.ts';
 import { registerOf, type Word } from './types.ts';
 import { times } from './writer.ts';
@@ -13,7 +14,7 @@ import { times } from './writer.ts';
 const longLine = 64;
 
 /** The kernel, or undefined where lines are short. */
-export function emitScan(op: Op, operands: readonly Located[], results: readonly Located[]): KernelCode[] | undefined {
+export function emitScan(op: Op, operands: readonly Located[], results: readonly Located[], site: Site): KernelCode[] | undefined {
   const [x] = operands as [Located];
   const { shape, dtype } = x.type;
   const axis = num(op.attrs, 'axis');
@@ -23,9 +24,9 @@ export function emitScan(op: Op, operands: readonly Located[], results: readonly
   if (lines === 0) return [];
   const lanes = length < 2048 ? 64 : 256;
   const block = Math.ceil(length / lanes);
-  const kernel = new Kernel(op, operands, results);
+  const kernel = new Kernel(op, operands, results, site);
   const { w } = kernel;
-  const register = registerOf(dtype) as Word;
+  const register = registerOf(dtype) as Exclude<Word, 'f16'>;
   const { start, join } = joinOf(w, op.name === 'cumSum' ? 'reduceSum' : 'reduceProd', dtype);
   const line = positions(w, 'group', shape.map((d, i) => (i === axis ? 1 : d)), x.strides);
   const at = (k: string): string[] => line.map((i, d) => (d !== axis ? i : flag(op.attrs, 'reverse') ? `(${length - 1} - ${k})` : k));

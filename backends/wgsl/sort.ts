@@ -5,16 +5,18 @@ import { sizeOf } from '../../ir/type.ts';
 import { positions } from './elements.ts';
 import { emitBitonic } from './bitonic.ts';
 import { Kernel, type KernelCode, type Located } from './kernel.ts';
+import type { Machine, Site } from './machine.ts';
+import type { TileProgram } from '../../ir/tile.ts';
 import { registerOf } from './types.ts';
 
 const lanes = 64;
 
-export function emitSort(op: Op, operands: readonly Located[], results: readonly Located[]): KernelCode[] {
+export function emitSort(op: Op, operands: readonly Located[], results: readonly Located[], site: Site): KernelCode[] {
   const [x] = operands as [Located];
   if (sizeOf(x.type.shape) === 0 || num(op.attrs, 'k') === 0) return [];
-  const sorted = emitBitonic(op, operands, results);
+  const sorted = emitBitonic(op, operands, results, site);
   if (sorted) return [sorted];
-  const kernel = new Kernel(op, operands, results);
+  const kernel = new Kernel(op, operands, results, site);
   const { w } = kernel;
   const { shape, dtype } = x.type;
   const [axis, k] = [num(op.attrs, 'axis'), num(op.attrs, 'k')];
@@ -43,3 +45,6 @@ export function emitSort(op: Op, operands: readonly Located[], results: readonly
   });
   return [kernel.finish(Math.ceil(count / lanes), lanes)];
 }
+
+/** Bytes that the sorts of a program need beside its tensors. */
+export function scratchBytes(program: TileProgram, machine: Machine): number { void program; void machine; return 0; }

@@ -9,6 +9,12 @@ export class Writer {
   #lines: string[] = [];
   readonly #taken = new Set<string>();
   #depth = 1;
+  /** Whether f16 is computed as such. */
+  readonly halves: boolean;
+
+  constructor(halves = false) {
+    this.halves = halves;
+  }
 
   line(text: string): void {
     this.#lines.push(`${'  '.repeat(this.#depth)}${text}`);
@@ -81,6 +87,8 @@ export class Writer {
 }
 
 const literal = /^-?\d+$/;
+/** Whether all parentheses that a text opens are closed in it. */
+const balanced = (text: string): boolean => [...text].reduce((depth, c) => depth + (c === '(' || c === '[' ? 1 : c === ')' || c === ']' ? -1 : 0), 0) === 0;
 
 /** Sums and products of i32 expressions, with numbers folded. */
 export function plus(a: string, b: string | number): string {
@@ -88,6 +96,8 @@ export function plus(a: string, b: string | number): string {
   if (a === '0') return y;
   if (y === '0') return a;
   if (literal.test(a) && literal.test(y)) return String(Number(a) + Number(y));
+  const [, head, sign, last] = (literal.test(y) && /^(.*[\w)]) ([+-]) (\d+)$/.exec(a)) || [];
+  if (head !== undefined && balanced(head)) return plus(head, (sign === '-' ? -1 : 1) * Number(last) + Number(y));
   return y.startsWith('-') && literal.test(y) ? `${a} - ${y.slice(1)}` : `${a} + ${y}`;
 }
 export function times(a: string, n: number): string {

@@ -32,7 +32,7 @@ import { rewrittenOnnx } from './export.ts';
 import { rewrittenFile, writeFolder, type Files } from './folder.ts';
 import { makeManifest, weightsOf } from './manifest.ts';
 import { stateRoles } from './state-roles.ts';
-import { emitGpu } from './gpu.ts';
+import { emitGpu, machineOf, type GpuLimits } from './gpu.ts';
 import { wasmTarget, wasmTargetOf, wgslTarget } from './target.ts';
 import { targetData } from './target-file.ts';
 
@@ -50,6 +50,13 @@ export interface CompileOptions {
   readonly backend?: Backend;
   /** With the backend wgsl: compiles the model for WebAssembly as well, which `load` takes where there is no GPU. The folder `wasm` of the artifact's holds it, weights included. */
   readonly fallback?: boolean;
+  /** With the backend wgsl: what the adapter offers, where that is not WebGPU's defaults; larger tensors are split. */
+  readonly gpuLimits?: GpuLimits;
+  /**
+   * With the backend wgsl: stores and computes in f16, which an adapter needs the feature `shader-f16` for. Sums of products and reductions stay f32, and so do inputs, outputs and state. A training
+   * artifact stores f16 what its mixed precision makes f16.
+   */
+  readonly f16?: boolean;
   /** With the backend wasm: the machine that kernels are cut for; targets/cpu.json unless given. */
   readonly target?: TileTarget;
   /** A module is emitted for each feature set, best first; the runtime takes the first that runs. */
@@ -206,7 +213,7 @@ async function emitArtifact(
 ): Promise<Artifact> {
   if (options.backend === 'wgsl') {
     options.onProgress?.('emit wgsl', 0, 1);
-    const gpu = inStage('emit wgsl', program.graph, () => emitGpu(imported, program, { profile: options.profile ?? false, producer: `tilewright ${version()}` }, roles));
+    const gpu = inStage('emit wgsl', program.graph, () => emitGpu(imported, program, { profile: options.profile ?? false, producer: `tilewright ${version()}`, machine: machineOf(options.gpuLimits, options) }, roles));
     const chunks = safetensorsChunks(weightsOf(program));
     return {
       manifest: gpu.manifest,

@@ -26,13 +26,14 @@ export interface SharedGpu {
 /** A device with the artifact's limits. */
 export async function openDevice(program: GpuProgram, wanted: { readonly timestamps: boolean }): Promise<OpenDevice> {
   const { adapter, release } = await findAdapter();
-  const missing = Object.entries(program.limits).find(([name, least]) => (adapter.limits[name] ?? 0) < least);
-  if (missing) {
+  try {
+    checkOffer(adapter, nameOf(adapter), program);
+  } catch (e) {
     release();
-    throw new NoGpu(`the GPU adapter ${nameOf(adapter)} offers ${missing[0]} = ${adapter.limits[missing[0]]}, but this artifact needs ${missing[1]}`);
+    throw e;
   }
   const limits = Object.fromEntries(Object.entries(program.limits).map(([name, least]) => [name, Math.max(least, defaults[name] ?? 0)]));
-  const features = wanted.timestamps && adapter.features.has('timestamp-query') ? ['timestamp-query'] : [];
+  const features = [...(wanted.timestamps ? ['timestamp-query'] : []), 'subgroups', 'shader-f16'].filter((f) => adapter.features.has(f));
   const device = await bounded(adapter.requestDevice({ requiredLimits: limits, requiredFeatures: features }), patience.device, 'the GPU adapter made no device').catch((e: unknown) => {
     release();
     throw e;
@@ -40,26 +41,40 @@ export async function openDevice(program: GpuProgram, wanted: { readonly timesta
   return { device, adapter: nameOf(adapter), own: true, release };
 }
 
+/** Throws a NoGpu that says what the artifact needs where an adapter, or a device that was made before, offers less. */
+export function checkOffer(offer: Pick<GpuAdapter, 'limits' | 'features'>, name: string, program: GpuProgram): void {
+  const limit = Object.entries(program.limits).find(([key, least]) => (offer.limits[key] ?? 0) < least);
+  if (limit) throw new NoGpu(`the GPU adapter ${name} offers ${limit[0]} = ${offer.limits[limit[0]]}, but this artifact needs ${limit[1]}`);
+  const feature = (program.features ?? []).find((f) => !offer.features.has(f));
+  if (feature !== undefined) throw new NoGpu(`the GPU adapter ${name} lacks the feature ${feature}, which this artifact needs${feature === 'shader-f16' ? ' (it was compiled with --f16)' : ''}`);
+}
+
 /** A device with all that its adapter offers, to load many artifacts on. An InputError where there is none. */
 export async function openGpu(): Promise<SharedGpu> {
   const { adapter, release } = await findAdapter();
   const names = ['maxBufferSize', 'maxStorageBufferBindingSize', 'maxStorageBuffersPerShaderStage', 'maxComputeWorkgroupStorageSize', 'maxComputeInvocationsPerWorkgroup'];
-  const features = adapter.features.has('timestamp-query') ? ['timestamp-query'] : [];
+  const features = ['timestamp-query', 'subgroups', 'shader-f16'].filter((f) => adapter.features.has(f));
   const device = await bounded(adapter.requestDevice({ requiredLimits: Object.fromEntries(names.map((n) => [n, adapter.limits[n]!])), requiredFeatures: features }), patience.device, 'the GPU adapter made no device');
   return {
     device,
     adapter: nameOf(adapter),
     close() {
+      closed.add(device);
       device.destroy();
       release();
     },
   };
 }
 
+const closed = new WeakSet<GpuDevice>();
+/** Whether `close` has ended a shared device: what is asked of it after that can crash Dawn. */
+export const isClosed = (device: GpuDevice): boolean => closed.has(device);
+
 /** WebGPU's default limits: every device has them, asked for or not. */
-const defaults: Readonly<Record<string, number>> = {
+export const defaultLimits = {
   maxBufferSize: 256 * 2 ** 20, maxStorageBufferBindingSize: 128 * 2 ** 20, maxStorageBuffersPerShaderStage: 8, maxComputeWorkgroupStorageSize: 16384, maxComputeInvocationsPerWorkgroup: 256,
-};
+} as const satisfies GpuProgram['limits'];
+const defaults: Readonly<Record<string, number>> = defaultLimits;
 
 async function findAdapter(): Promise<{ readonly adapter: GpuAdapter; release(): void }> {
   const found = await findGpu();

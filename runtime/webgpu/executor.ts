@@ -5,20 +5,22 @@ import type { Executor } from '../executor.ts';
 import type { DTypeName, GpuProgram, GpuStep, IoEntry, Manifest } from '../manifest.ts';
 import { dtypeFacts } from '../tensor.ts';
 import type { Patch, Range } from '../worker.ts';
-import { bounded, patience, type OpenDevice } from './device.ts';
+import { bounded, isClosed, patience, type OpenDevice } from './device.ts';
 import { record, walkCalls, type CallTree } from './calls.ts';
-import { LostGpu } from './error.ts';
+import { LostGpu, NoGpu } from './error.ts';
 import type { Pipeline } from './pipelines.ts';
 import { TimeStamps } from './timestamps.ts';
 import { mapRead, usage, type GpuBindGroup, type GpuBuffer, type GpuCommandEncoder, type GpuDevice } from './types.ts';
-import { fromWords, toWords } from './words.ts';
+import { fromWords, toWords, wordBytes } from './words.ts';
 
 const chunkBytes = 1 << 24;
 
-/** A tensor that the host reads or writes. */
-interface Place { readonly name: string; readonly dtype: DTypeName; readonly buffer: GpuBuffer; readonly offset: number }
+/** A tensor that the host reads or writes; `start` as segments count it. */
+interface Place { readonly name: string; readonly dtype: DTypeName; readonly start: number; readonly width: number }
+/** A range of one GPU buffer. */
+interface Span { readonly buffer: GpuBuffer; readonly offset: number; readonly bytes: number }
 
-/** Makes the buffers and bind groups of an artifact. Memory that the GPU does not have is an InputError with numbers. */
+/** Makes the buffers and bind groups of an artifact. Memory that the GPU does not have is a NoGpu with numbers. */
 export async function makeExecutor(open: OpenDevice, manifest: Manifest, pipelines: readonly Pipeline[]): Promise<Executor> {
   const { device } = open;
   const program = manifest.gpu!;
@@ -29,7 +31,7 @@ export async function makeExecutor(open: OpenDevice, manifest: Manifest, pipelin
   const error = errors.find((e) => e !== null);
   if (error) {
     for (const b of buffers) b.destroy();
-    throw new InputError(`the GPU ${open.adapter} has no room for the ${Math.ceil(program.segments.reduce((n, s) => n + s.bytes, 0) / 2 ** 20)} MiB that the model needs: ${error.message}`);
+    throw new NoGpu(`the GPU ${open.adapter} has no room for the ${Math.ceil(program.segments.reduce((n, s) => n + s.bytes, 0) / 2 ** 20)} MiB that the model needs: ${error.message}`);
   }
   const groups = new Map<string, GpuBindGroup>();
   const tree = (steps: readonly GpuStep[]): CallTree[] => steps.map((s): CallTree => {
@@ -59,6 +61,8 @@ class GpuExecutor implements Executor {
   readonly #buffers: readonly GpuBuffer[];
   readonly #entries: readonly (readonly CallTree[])[];
   readonly #places = new Map<number, Place>();
+  /** Whether f16 is stored as such. */
+  readonly #halves: boolean;
   readonly #times: TimeStamps | undefined;
   #entry = 0;
   #staging: GpuBuffer | undefined;
@@ -72,6 +76,7 @@ class GpuExecutor implements Executor {
     this.#device = open.device;
     this.#manifest = manifest;
     this.#program = manifest.gpu!;
+    this.#halves = (this.#program.features ?? []).includes('shader-f16');
     this.#buffers = buffers;
     this.#entries = entries;
     this.#failed = new Promise((_, reject) => {
@@ -92,13 +97,13 @@ class GpuExecutor implements Executor {
   }
 
   async fill(address: number, bytes: number, read: (at: number, into: Uint8Array) => Promise<void>): Promise<void> {
+    this.#check();
     const place = this.#at(address);
     const { bytes: width } = dtypeFacts[place.dtype];
     for (let at = 0; at < bytes; at += chunkBytes) {
       const chunk = new Uint8Array(Math.min(chunkBytes, bytes - at));
       await read(at, chunk);
-      const words = toWords(place.name, place.dtype, chunk, wholeWords(place.dtype));
-      this.#device.queue.writeBuffer(place.buffer, place.offset + (at / width) * 4, words);
+      this.#write(place, (at / width) * place.width, toWords(place.name, place.dtype, chunk, wholeWords(place.dtype), this.#halves));
     }
   }
 
@@ -109,11 +114,12 @@ class GpuExecutor implements Executor {
   }
 
   async run(writes: readonly Patch[], reads: readonly Range[]): Promise<Uint8Array<ArrayBuffer>[]> {
+    this.#check();
     for (const w of writes) {
       if (w.address === control.entry) this.#entry = new Int32Array(w.bytes.slice().buffer)[0]!;
       else if (w.address !== this.#manifest.profile && w.bytes.length > 0) {
         const place = this.#at(w.address);
-        this.#device.queue.writeBuffer(place.buffer, place.offset, toWords(place.name, place.dtype, w.bytes, place.dtype === 'i64' ? this.#program.integerInputs : [0, this.#program.integerInputs[1]]));
+        this.#write(place, 0, toWords(place.name, place.dtype, w.bytes, place.dtype === 'i64' ? this.#program.integerInputs : [0, this.#program.integerInputs[1]], this.#halves));
       }
     }
     const calls = this.#entries[this.#entry]!;
@@ -145,25 +151,33 @@ class GpuExecutor implements Executor {
     const copies = ranges.map((r) => {
       if (r.bytes === 0) return undefined;
       const place = this.#at(r.address);
-      const bytes = (r.bytes / dtypeFacts[place.dtype].bytes) * 4;
+      const bytes = (r.bytes / dtypeFacts[place.dtype].bytes) * place.width;
       const at = size;
-      size += bytes;
-      return { place, at, bytes };
+      // Copies take whole words.
+      size += Math.ceil(bytes / 4) * 4;
+      return { place, at, bytes, spans: this.#spans(place.start, Math.ceil(bytes / 4) * 4) };
     });
     const staging = this.#stage(size);
     const encoder = this.#device.createCommandEncoder();
     encode(encoder);
-    for (const c of copies) if (c) encoder.copyBufferToBuffer(c.place.buffer, c.place.offset, staging, c.at, c.bytes);
+    for (const c of copies) {
+      let at = c?.at ?? 0;
+      for (const s of c?.spans ?? []) {
+        encoder.copyBufferToBuffer(s.buffer, s.offset, staging, at, s.bytes);
+        at += s.bytes;
+      }
+    }
     this.#device.queue.submit([encoder.finish()]);
     await this.#within(staging.mapAsync(mapRead, 0, Math.max(4, size)));
     const mapped = staging.getMappedRange(0, Math.max(4, size));
-    const results = copies.map((c) => (c ? fromWords(c.place.dtype, mapped.slice(c.at, c.at + c.bytes)) : new Uint8Array(0)));
+    const results = copies.map((c) => (c ? fromWords(c.place.dtype, mapped.slice(c.at, c.at + c.bytes), this.#halves) : new Uint8Array(0)));
     staging.unmap();
     this.#check();
     return results;
   }
 
   #check(): void {
+    if (!this.#closed && isClosed(this.#device)) this.#fail(new LostGpu('the GPU device was lost (destroyed): it was closed'));
     if (this.#failure) throw this.#failure;
   }
 
@@ -197,11 +211,31 @@ class GpuExecutor implements Executor {
   }
 
   #place({ name, address, dtype }: { readonly name: string; readonly address: number; readonly dtype?: DTypeName }): Place {
-    const at = address - control.size;
-    const index = this.#program.segments.findIndex((s) => at >= s.start && at < s.start + Math.max(1, s.bytes));
     if (dtype === undefined) throw new InputError(`the manifest does not say the element type of ${JSON.stringify(name)}`);
-    const segment = Math.max(0, index);
-    return { name, dtype, buffer: this.#buffers[segment]!, offset: at - (this.#program.segments[segment]?.start ?? 0) };
+    return { name, dtype, start: address - control.size, width: wordBytes(dtype, this.#halves) };
+  }
+
+  /** Writes words of a tensor, from a byte of its memory on. */
+  #write(place: Place, from: number, words: Uint8Array<ArrayBuffer>): void {
+    let at = 0;
+    for (const s of this.#spans(place.start + from, words.length)) {
+      this.#device.queue.writeBuffer(s.buffer, s.offset, words, at, s.bytes);
+      at += s.bytes;
+    }
+  }
+
+  /** What a range of memory is in GPU buffers. */
+  #spans(from: number, bytes: number): Span[] {
+    const spans: Span[] = [];
+    for (let at = from; at < from + bytes;) {
+      const index = this.#program.segments.findIndex((s) => at >= s.start && at < s.start + s.bytes);
+      const segment = this.#program.segments[index];
+      if (!segment) throw new InputError(`the artifact has no memory at address ${at}`);
+      const end = Math.min(from + bytes, segment.start + segment.bytes);
+      spans.push({ buffer: this.#buffers[index]!, offset: at - segment.start, bytes: end - at });
+      at = end;
+    }
+    return spans;
   }
 }
 

@@ -3,6 +3,7 @@ import { RunError } from '../error.ts';
 import type { GpuProgram } from '../manifest.ts';
 import { bounded, patience } from './device.ts';
 import { ShaderError } from './error.ts';
+import { subgroupsInOrder } from './subgroups.ts';
 import { computeStage, type GpuBindGroupLayout, type GpuDevice, type GpuPipeline } from './types.ts';
 
 export interface Pipeline { readonly pipeline: GpuPipeline; readonly layout: GpuBindGroupLayout }
@@ -13,7 +14,9 @@ const made = new WeakMap<GpuDevice, Map<string, Promise<Pipeline>>>();
 export async function makePipelines(device: GpuDevice, shaders: GpuProgram['shaders'], texts: Readonly<Record<string, string>>): Promise<Pipeline[]> {
   const known = made.get(device) ?? new Map<string, Promise<Pipeline>>();
   made.set(device, known);
-  const all = shaders.map((s) => {
+  const subgroups = shaders.some((s) => s.subgroups !== undefined) && await subgroupsInOrder(device);
+  const all = shaders.map((shader) => {
+    const s = subgroups && shader.subgroups !== undefined ? { ...shader, file: shader.subgroups } : shader;
     const code = texts[s.file];
     if (code === undefined) throw new RunError(`the artifact lacks the shader ${s.file}`);
     const key = code.slice(code.indexOf('\n'));

@@ -2,7 +2,7 @@
 import type { OpenArtifact } from '../artifact.ts';
 import type { Executor } from '../executor.ts';
 import { InputError } from '../error.ts';
-import { openDevice, type OpenDevice, type SharedGpu } from './device.ts';
+import { checkOffer, openDevice, type OpenDevice, type SharedGpu } from './device.ts';
 import { makeExecutor } from './executor.ts';
 import { makePipelines } from './pipelines.ts';
 
@@ -13,6 +13,7 @@ export async function startGpu(artifact: OpenArtifact, gpu: SharedGpu | undefine
   const texts = artifact.shaders();
   // Where no GPU is found, nobody waits for the shaders.
   texts.catch(() => {});
+  if (gpu) checkOffer(gpu.device, gpu.adapter, manifest.gpu);
   const open: OpenDevice = gpu ? { device: gpu.device, adapter: gpu.adapter, own: false, release: () => {} } : await openDevice(manifest.gpu, { timestamps: manifest.profile >= 0 });
   try {
     const pipelines = await makePipelines(open.device, manifest.gpu.shaders, await texts);

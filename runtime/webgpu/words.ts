@@ -1,12 +1,19 @@
-/** Between tensors as the host holds them and the 32-bit words of GPU memory. Nothing is computed: integers are widened and narrowed, floats travel as their bits. */
+/** Between tensors as the host holds them and the words of GPU memory. Nothing is computed: integers are widened and narrowed, floats travel as their bits. */
 import { InputError } from '../error.ts';
 import type { DTypeName } from '../manifest.ts';
 import { dtypeFacts } from '../tensor.ts';
 
-/** The words of some elements, given by their bytes. A 64-bit integer outside `bounds` is an InputError that names the tensor. */
-export function toWords(name: string, dtype: DTypeName, bytes: Uint8Array, bounds: readonly [number, number]): Uint8Array<ArrayBuffer> {
+/** Bytes of an element in GPU memory. `halves`: f16 is stored as such. */
+export const wordBytes = (dtype: DTypeName, halves: boolean): number => (halves && dtype === 'f16' ? 2 : 4);
+
+/** The words of some elements, given by their bytes; a whole number of 32 bits. A 64-bit integer outside `bounds` is an InputError that names the tensor. */
+export function toWords(name: string, dtype: DTypeName, bytes: Uint8Array, bounds: readonly [number, number], halves: boolean): Uint8Array<ArrayBuffer> {
   const { array, bytes: width } = dtypeFacts[dtype];
-  if (width === 4) return bytes.slice();
+  if (width === wordBytes(dtype, halves)) {
+    const words = new Uint8Array(Math.ceil(bytes.length / 4) * 4);
+    words.set(bytes);
+    return words;
+  }
   const aligned = bytes.byteOffset % width === 0 ? bytes : bytes.slice();
   const values = new array(aligned.buffer as ArrayBuffer, aligned.byteOffset, bytes.byteLength / width);
   const words = new Int32Array(values.length);
@@ -21,9 +28,9 @@ export function toWords(name: string, dtype: DTypeName, bytes: Uint8Array, bound
 }
 
 /** The bytes of the elements that words hold. */
-export function fromWords(dtype: DTypeName, words: ArrayBuffer): Uint8Array<ArrayBuffer> {
+export function fromWords(dtype: DTypeName, words: ArrayBuffer, halves: boolean): Uint8Array<ArrayBuffer> {
   const { array, bytes: width } = dtypeFacts[dtype];
-  if (width === 4) return new Uint8Array(words).slice();
+  if (width === wordBytes(dtype, halves)) return new Uint8Array(words).slice();
   const values = dtype === 'u64' ? new Uint32Array(words) : new Int32Array(words);
   const out = new array(values.length);
   if (out instanceof BigInt64Array || out instanceof BigUint64Array) for (let i = 0; i < values.length; i++) out[i] = BigInt(values[i]!);

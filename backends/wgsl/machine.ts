@@ -1,0 +1,23 @@
+/** What shaders may use of an adapter, and where they find a program's memory. */
+import type { Memory } from './memory.ts';
+
+/** Limits and features that shaders are written for. Plain data, which the driver gives; an artifact says which of them it needs. */
+export interface Machine {
+  /** Bytes of workgroup memory: what a workgroup shares of its operands fits them. */
+  readonly workgroupBytes: number;
+  /** Invocations of a workgroup. */
+  readonly invocations: number;
+  /** Storage buffers that a shader binds. */
+  readonly bindings: number;
+  /** Bytes of one binding, and of one GPU buffer; multiples of 256. */
+  readonly bindingBytes: number;
+  readonly bufferBytes: number;
+  /** Whether f16 is stored in 16 bits and computed as such, which needs the feature `shader-f16`; elsewhere its bits take a word. */
+  readonly f16: boolean;
+}
+
+/** What every kernel is written for. */
+export interface Site {
+  readonly machine: Machine;
+  readonly memory: Memory;
+}
