@@ -13,14 +13,25 @@ interface Case { readonly name: string; readonly flops: number; readonly kernel:
 
 const { options: { features, filter } } = commandLine('npm run bench:gemm', '', { features: oneOf('relaxed', 'plain', 'simd', 'wide'), filter: '' });
 
-function gemm(m: number, n: number, k: number): Case | undefined {
-  const name = `gemm ${m}x${n}x${k}`;
+function gemm(m: number, n: number, k: number, algorithm: 'direct' | 'strassen' = 'direct'): Case | undefined {
+  const name = `gemm ${m}x${n}x${k}${algorithm === 'direct' ? '' : ` ${algorithm}`}`;
   if (!name.includes(filter)) return undefined;
   const b = new Builder('bench');
   const a = b.input(tensorType('f32', [m, k]));
   const w = b.one('packMatmul', [b.input(tensorType('f32', [k, n]))], { spec: 'mk,kn->mn' });
-  const y = b.one('contractPacked', [a, w], { spec: 'mk,kn->mn', bShape: [k, n] });
-  return { name, flops: 2 * m * n * k, kernel: instantiate(features, contraction, b.ops.at(-1)!, [rows(a.type), rows(w.type)], [rows(y.type)]) };
+  const operands = algorithm === 'direct' ? [a, w] : [a, w, b.one('strassenSums', [a], { rowAxes: 1 })];
+  const y = b.one('contractPacked', operands, { spec: 'mk,kn->mn', bShape: [k, n], algorithm });
+  return { name, flops: 2 * m * n * k, kernel: instantiate(features, contraction, b.ops.at(-1)!, operands.map((v) => rows(v.type)), [rows(y.type)]) };
+}
+
+/** The sums of a left operand that a product by Strassen's algorithm reads; counted are their additions. */
+function sums(m: number, k: number): Case | undefined {
+  const name = `strassen sums ${m}x${k}`;
+  if (!name.includes(filter)) return undefined;
+  const b = new Builder('bench');
+  const a = b.input(tensorType('f32', [m, k]));
+  const y = b.one('strassenSums', [a], { rowAxes: 1 });
+  return { name, flops: m * k, kernel: instantiate(features, contraction, b.ops.at(-1)!, [rows(a.type)], [rows(y.type)]) };
 }
 
 function conv(label: string, algorithm: string, c: number, o: number, size: number, kernel: number, stride: number, groups = 1): Case | undefined {
@@ -64,6 +75,7 @@ const cases = [
   gemm(512, 512, 512),
   gemm(3136, 64, 64), gemm(3136, 256, 64), gemm(3136, 64, 256), gemm(784, 128, 512), gemm(784, 512, 128), gemm(196, 256, 1024), gemm(196, 1024, 256), gemm(49, 512, 2048), gemm(49, 2048, 512),
   gemm(197, 768, 768), gemm(197, 3072, 768), gemm(197, 768, 3072), gemm(1, 1000, 2048),
+  ...([[197, 768, 768], [197, 2304, 768], [197, 3072, 768], [197, 768, 3072]] as const).map(([m, n, k]) => gemm(m, n, k, 'strassen')), sums(197, 768), sums(197, 3072),
   product('bthd,bshd->bhts', [1, 197, 12, 64], [1, 197, 12, 64]), product('bhts,bshd->bthd', [1, 12, 197, 197], [1, 197, 12, 64]),
   product('mk,kn->mn', [512, 512], [512, 512]), product('mk,nk->mn', [512, 512], [512, 512]), product('km,kn->mn', [512, 512], [512, 512]), product('bhtd,bhsd->bhts', [1, 4, 64, 32], [1, 4, 64, 32]),
   conv('stem', 'direct', 3, 64, 224, 7, 2),

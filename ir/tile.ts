@@ -84,7 +84,7 @@ export interface Target {
   readonly panel: number;
   /** Weight bytes that packing may produce, as a multiple of the weights' own bytes. */
   readonly packBudget: number;
-  /** Whether Winograd convolutions may be chosen. */
+  /** Whether algorithms that trade multiplications for additions may be chosen: Winograd's for convolutions, and his form of Strassen's for products. */
   readonly winograd: boolean;
   /** Where tiles are cores with caches: what kernels are cut by. Values that are larger than two tiles may then be computed and read in bands of rows, which fit one. */
   readonly division?: Division;

@@ -1,5 +1,6 @@
-/** What the algorithms of a convolution cost, in nanoseconds of one thread, as measured with `bench/gemm.ts`. Only ratios matter. */
+/** What the algorithms of convolutions and products cost, in nanoseconds of one thread, as measured with `bench/gemm.ts`. Only ratios matter. */
 import type { ConvAlgorithm } from '../ir/ops/packing/geometry.ts';
+import type { ProductAlgorithm } from '../ir/ops/packing/matmul.ts';
 import { sizeOf } from '../ir/type.ts';
 
 /** Multiply-adds in a nanosecond. */
@@ -20,6 +21,16 @@ export function convTime(algorithm: Exclude<ConvAlgorithm, 'depthwise'>, s: { re
   const tiles = s.y[0]! * Math.ceil(s.y[2]! / tile) * Math.ceil(s.y[3]! / tile);
   const weights = positions * channels * out;
   return (tiles * weights) / rate + (4 * weights) / stream + tiles * (channels * repeats(tiles) + out) * transform[algorithm];
+}
+
+/** What Strassen's algorithm adds, for each element: sums of quarters of the rows, which mostly come from beyond the second-level cache, and of the weights, and results that pass through buffers. */
+const strassen = { rows: 0.6, weights: 0.16, results: 0.3 };
+
+/** Time of a product of m rows with a weight of k rows and n columns. */
+export function productTime(algorithm: ProductAlgorithm, { m, n, k }: { readonly m: number; readonly n: number; readonly k: number }): number {
+  const plain = (rows: number): number => (rows * n * k) / rate;
+  if (algorithm === 'direct') return plain(m) + (4 * n * k) / stream;
+  return (7 / 8) * plain(2 * Math.ceil(m / 2)) + (4 * n * k) / stream + strassen.rows * m * k + strassen.weights * n * k + strassen.results * m * n;
 }
 
 /** Multiply-adds in a nanosecond of a weight gradient over pixels, whose operands are laid out anew for each chunk. */

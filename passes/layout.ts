@@ -125,9 +125,10 @@ export function demandOf(op: Op, operand: number): Demand {
   }
   const root = rootOf(op);
   if (root.name === 'convWeight') return (root.attrs['parts'] as number) > 0 ? 'channelsLast' : 'any';
+  if (root.name === 'strassenSums') return 'rows';
   if (root.name !== 'convPacked' && root.name !== 'contractPacked') return root.name === 'packConv' || root.name === 'packMatmul' ? 'rowMajor' : 'any';
   const at = root === op ? operand : root.operands.indexOf(op.regions[0]!.inputs[operand]!);
-  if (at === 1) return 'rowMajor';
+  if (at >= 1) return 'rowMajor';
   if (root.name === 'contractPacked') return at === 0 || sameShape(op.operands[operand]!.type.shape, op.results[0]!.type.shape) ? 'rows' : 'any';
   if (at === 0) return copiesRows(geometryOf(root.attrs), root.attrs['dilations'] as readonly number[]) ? 'any' : 'channelsLast';
   const rank = op.results[0]!.type.shape.length;

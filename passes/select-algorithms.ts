@@ -4,26 +4,30 @@ import type { Graph, Op, Value } from '../ir/graph.ts';
 import { num, nums, str } from '../ir/op.ts';
 import { convGeometry, packedFloats, type ConvAlgorithm } from '../ir/ops/packing/geometry.ts';
 import { opDef } from '../ir/ops/index.ts';
-import { matmulShape } from '../ir/ops/packing/matmul.ts';
+import { matmulShape, type MatmulShape } from '../ir/ops/packing/matmul.ts';
+import { columnMultiple, summedMultiple } from '../ir/ops/packing/strassen.ts';
 import { captures } from '../ir/regions.ts';
 import { rewriteOps, type Facts } from '../ir/rewrite.ts';
 import type { Target } from '../ir/tile.ts';
 import { bytesOf, sizeOf, type Tensor } from '../ir/type.ts';
-import { convTime, weightGradientTime } from './algorithm-cost.ts';
+import { convTime, productTime, weightGradientTime } from './algorithm-cost.ts';
+import { strassenError } from './strassen-error.ts';
 import { winogradError } from './winograd-error.ts';
 
 /**
  * Rewrites every f32 `conv`, and every f32 `contract` with a weight made of constants, into its packed form over a packing op: constant folding computes that for constants, and each run does
  * for weights that a graph updates and for those that stay quantised. Convolutions become Winograd where that is faster and exact enough, judged for such weights by what they start from; where not all constants fit the target's
- * budget of packed bytes, those that save most time per byte do. Weight gradients in partial sums become Winograd where that is faster. Products of two computed values and other element types are left as they are, and so is all where the target packs nothing. Runs before fusion.
+ * budget of packed bytes, those that save most time per byte do. Weight gradients in partial sums become Winograd where that is faster. Products with constants are computed by
+ * Strassen's algorithm where that is faster by a twentieth and exact enough, in graphs that update nothing. Products of two computed values and other element types are left as they are, and so is all where the target packs nothing. Runs before fusion.
  */
 export function selectAlgorithms(graph: Graph, target: Target): Graph {
   if (target.panel === 0) return graph;
   const winograd = chooseWinograd(graph, target);
+  const strassen: Strassen | undefined = target.winograd && graph.updates.length === 0 ? { sums: new Map() } : undefined;
   return rewriteOps(graph, (op, b, facts) => {
     switch (op.name) {
       case 'conv': return packConvolution(op, b, facts, winograd);
-      case 'contract': return packProduct(op, b, facts);
+      case 'contract': return packProduct(op, b, facts, strassen);
       case 'convWeight': return target.winograd ? weightGradient(op, b) : undefined;
       default: return undefined;
     }
@@ -43,7 +47,7 @@ function packConvolution(op: Op, b: Builder, facts: Facts, winograd: ReadonlyMap
 const plainAlgorithm = (w: Value, groups: number): ConvAlgorithm => (groups > 1 && w.type.shape[0] === groups && w.type.shape[1] === 1 && w.type.shape.length <= 4 ? 'depthwise' : 'direct');
 
 /** A product is packed with its constant operand on the right; the operands change places where the constant is the left one. */
-function packProduct(op: Op, b: Builder, facts: Facts): readonly Value[] | undefined {
+function packProduct(op: Op, b: Builder, facts: Facts, strassen: Strassen | undefined): readonly Value[] | undefined {
   const [left, right] = op.operands as [Value, Value];
   if (sizeOf(op.results[0]!.type.shape) === 0) return undefined;
   const spec = str(op.attrs, 'spec');
@@ -53,9 +57,30 @@ function packProduct(op: Op, b: Builder, facts: Facts): readonly Value[] | undef
     const shape = matmulShape(c.spec, c.weight.type.shape);
     if (!shape || shape.k === 0 || !isPackable(c.weight, facts)) continue;
     const packed = b.one('packMatmul', [c.weight], { spec: c.spec });
-    return [b.one('contractPacked', [c.data, packed], { spec: c.spec, bShape: c.weight.type.shape })];
+    const attrs = { spec: c.spec, bShape: c.weight.type.shape };
+    const known = facts.constant(c.weight);
+    if (!strassen || !known || !strassenPays(c.data, shape) || !(strassenError(known, c.spec) <= largestProductError)) return [b.one('contractPacked', [c.data, packed], attrs)];
+    // Products that read the same rows share the sums of them.
+    const sums = strassen.sums.get(c.data) ?? b.one('strassenSums', [c.data], { rowAxes: shape.rowAxes });
+    strassen.sums.set(c.data, sums);
+    return [b.one('contractPacked', [c.data, packed, sums], { ...attrs, algorithm: 'strassen' })];
   }
   return undefined;
+}
+
+/** The sums of rows that there are, by the value that they were made of. */
+interface Strassen { readonly sums: Map<Value, Value> }
+
+/** Largest error of a product by Strassen's algorithm, as a fraction of its results' standard deviation: ordinary weights stay below 1.1e-5. */
+const largestProductError = 5e-5;
+
+/** Time that Strassen's algorithm must save, as a part of the plain product's. */
+const leastSaved = 0.05;
+
+function strassenPays(rows: Value, { k, n, rowAxes }: MatmulShape): boolean {
+  if (k % summedMultiple !== 0 || n % columnMultiple !== 0) return false;
+  const sizes = { m: sizeOf(rows.type.shape.slice(0, rowAxes)), n, k };
+  return productTime('strassen', sizes) < (1 - leastSaved) * productTime('direct', sizes);
 }
 
 const isPackable = (w: Value, facts: Facts): boolean => w.type.dtype === 'f32' && isOfConstants(w, facts);

@@ -48,7 +48,7 @@ export function winogradError(w: Tensor, tile: 2 | 4): number {
 }
 
 /** Normal numbers by Box and Muller, the same in every run. */
-function normals(): () => number {
+export function normals(): () => number {
   let s = 12345;
   const uniform = (): number => {
     s = (Math.imul(s, 1664525) + 1013904223) >>> 0;

@@ -28,7 +28,7 @@ it.each(withoutAxes)('%s says why it has no axes', (name) => {
 /** Ops over a packed operand: any part of the result may read any of it; the rest of the walk is that of the op they stand for. */
 const packed = [
   { op: 'convPacked', pack: 'packConv', plain: 'conv', weight: [6, 2, 3, 3], x: [2, 4, 7, 6], packAttrs: { algorithm: 'direct', groups: 2 }, attrs: { strides: [2, 1], pads: [1, 0, 1, 2], dilations: [1, 2], groups: 2 } },
-  { op: 'contractPacked', pack: 'packMatmul', plain: 'contract', weight: [5, 6], x: [2, 3, 5], packAttrs: { spec: 'bmk,kn->bmn' }, attrs: { spec: 'bmk,kn->bmn' } },
+  { op: 'contractPacked', pack: 'packMatmul', plain: 'contract', weight: [5, 6], x: [2, 3, 5], packAttrs: { spec: 'bmk,kn->bmn' }, attrs: { spec: 'bmk,kn->bmn', algorithm: 'direct' } },
 ];
 
 it.each(packed)('$op walks as $plain does, but for its packed operand', ({ op, pack, plain, weight, x, packAttrs, attrs }) => {
@@ -58,8 +58,21 @@ it.each(packed)('$pack reads its operand whole', ({ pack, weight, packAttrs }) =
   expect(axes.stages[0]!.pieces[0]!.reads[0]!.map((r) => r.kind)).toEqual(weight.map(() => 'whole'));
 });
 
+it("any part of a product by Strassen's algorithm may read any of the sums, and those any of their operand", () => {
+  const type = (shape: readonly number[]): TensorType => ({ dtype: 'f32', shape });
+  const attrs = { spec: 'mk,kn->mn', bShape: [8, 16], algorithm: 'strassen' };
+  const [sums] = opDef('strassenSums').infer([type([6, 8])], { rowAxes: 1 }, []);
+  const whole = opDef('strassenSums').axes([type([6, 8])], { rowAxes: 1 }, [sums!]);
+  const operands = [type([6, 8]), type([128]), sums!];
+  const product = opDef('contractPacked').axes(operands, attrs, opDef('contractPacked').infer(operands, attrs, []));
+  if ('none' in whole || 'none' in product) throw new Error('no axes');
+  expect(whole.stages[0]!.pieces[0]!.reads[0]!.map((r) => r.kind)).toEqual(['whole', 'whole']);
+  expect(product.stages[0]!.pieces[0]!.reads.slice(1)).toEqual([[{ kind: 'whole', dim: 'packed' }], [{ kind: 'whole', dim: 'sums' }]]);
+  expect(product.space.filter((d) => d.role === 'whole').map((d) => d.size)).toEqual([128, sums!.shape[0]]);
+});
+
 it('every op outside [map] has a case, or no axes', () => {
-  const covered = new Set([...cases.map((c) => c.op), ...withoutAxes, ...packed.flatMap((p) => [p.op, p.pack])]);
+  const covered = new Set([...cases.map((c) => c.op), ...withoutAxes, 'strassenSums', ...packed.flatMap((p) => [p.op, p.pack])]);
   expect([...ops.values()].filter((d) => d.family !== 'map' && !covered.has(d.name)).map((d) => d.name)).toEqual([]);
 });
 

@@ -6,6 +6,7 @@ import { evaluateOp } from '../ir/evaluate.ts';
 import type { Target } from '../ir/tile.ts';
 import { bytesOf, sizeOf, tensorType, type Tensor } from '../ir/type.ts';
 import { selectAlgorithms } from '../passes/select-algorithms.ts';
+import { strassenError } from '../passes/strassen-error.ts';
 import { winogradError } from '../passes/winograd-error.ts';
 import { randomNumbers } from './contract-harness.ts';
 
@@ -92,6 +93,59 @@ describe('select-algorithms', () => {
     b.update(w, b.mul(w, 0.5));
     const ops = selectAlgorithms(b.finish([{ name: 'y', value: y }]), target()).ops.map((op) => op.name);
     expect(ops).not.toContain('packMatmul');
+  });
+});
+
+describe("products by Strassen's algorithm", () => {
+  const product = (m: number, n: number, k: number, scale: (i: number) => number = () => 1): Graph => {
+    const b = new Builder('g');
+    const w = tensor([k, n]);
+    const weight = b.state('w', tensorType('f32', w.shape), { ...w, data: (w.data as Float32Array).map((v, i) => v * scale(i)) });
+    return b.finish([{ name: 'y', value: b.contract('mk,kn->mn', b.input(tensorType('f32', [m, k])), weight) }]);
+  };
+  const chosen = (g: Graph, to = target()): unknown => selectAlgorithms(g, to).ops.find((op) => op.name === 'contractPacked')?.attrs['algorithm'];
+
+  test('are taken where that saves time, by the sizes', () => {
+    expect(chosen(product(197, 768, 768))).toBe('strassen');
+    expect(chosen(product(784, 768, 192))).toBe('strassen');
+    expect(chosen(product(8, 768, 768))).toBe('direct');
+    expect(chosen(product(784, 192, 768))).toBe('direct');
+    expect(chosen(product(3136, 384, 96))).toBe('direct');
+    expect(chosen(product(197, 1000, 768))).toBe('direct');
+    expect(chosen(product(197, 768, 764))).toBe('direct');
+    expect(chosen(product(197, 768, 768), target({ winograd: false }))).toBe('direct');
+  });
+
+  test('are not taken where rounding errors would be large for the weights', () => {
+    expect(chosen(product(197, 768, 768, () => 3e38))).toBe('direct');
+    expect(chosen(product(197, 768, 768, (i) => (i % 768 < 384 ? 1e5 : 1)))).toBe('direct');
+    expect(chosen(product(197, 768, 768, (i) => (i % 768 < 384 ? 4 : 1)))).toBe('strassen');
+  });
+
+  test('share the sums of rows that several of them read', () => {
+    const b = new Builder('g');
+    const x = b.input(tensorType('f32', [197, 768]));
+    const [q, k] = ['q', 'k'].map((name, i) => b.contract('mk,kn->mn', x, b.state(name, tensorType('f32', [768, 768]), tensor([768, 768], i + 1)))) as [Value, Value];
+    const names = selectAlgorithms(b.finish([{ name: 'y', value: b.add(q, k) }]), target()).ops.map((op) => op.name);
+    expect(names.filter((name) => name === 'strassenSums')).toHaveLength(1);
+    expect(names.filter((name) => name === 'contractPacked')).toHaveLength(2);
+  });
+
+  test('are never part of a step that updates state', () => {
+    const b = new Builder('g');
+    const [frozen, w] = [b.state('frozen', tensorType('f32', [768, 768]), tensor([768, 768])), b.state('w', tensorType('f32', [768]), tensor([768]))];
+    const y = b.mul(b.contract('mk,kn->mn', b.input(tensorType('f32', [197, 768])), frozen), w);
+    b.update(w, b.mul(w, 0.5));
+    expect(chosen(b.finish([{ name: 'y', value: y }]))).toBe('direct');
+  });
+
+  test('the error grows where the columns of one half are far larger than those of the other', () => {
+    const w = tensor([256, 64]);
+    const scaled: Tensor = { ...w, data: (w.data as Float32Array).map((v, i) => (i % 64 < 32 ? 1e4 * v : v)) };
+    const [even, uneven] = [strassenError(w, 'mk,kn->mn'), strassenError(scaled, 'mk,kn->mn')];
+    expect(even).toBeGreaterThan(0);
+    expect(even).toBeLessThan(2e-5);
+    expect(uneven).toBeGreaterThan(10 * even);
   });
 });
 

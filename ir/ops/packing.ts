@@ -2,5 +2,6 @@
 import type { OpDef } from '../op.ts';
 import { convPacked, packConv } from './packing/conv.ts';
 import { contractPacked, packMatmul } from './packing/matmul.ts';
+import { strassenSums } from './packing/strassen.ts';
 
-export const packingOps: readonly OpDef[] = [packConv, convPacked, packMatmul, contractPacked];
+export const packingOps: readonly OpDef[] = [packConv, convPacked, packMatmul, strassenSums, contractPacked];

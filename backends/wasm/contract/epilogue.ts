@@ -74,6 +74,18 @@ export function startingFromBias(e: Epilogue): Epilogue {
   return start ? { ...e, key: `start ${e.key}`, body, root: first.results[0]!, start } : e;
 }
 
+/** The epilogue with further f32 tensors of the result's shape added to the sums first. They follow the other operands, as varying ones with their columns side by side. */
+export function adding(e: Epilogue, count: number): Epilogue {
+  const type = { dtype: 'f32', shape: [] } as const;
+  const value = (): Value => ({ type, name: undefined });
+  const added = Array.from({ length: count }, (): EpilogueOperand => ({ value: value(), dtype: 'f32', operand: -1, columnStride: 1, varies: true }));
+  const partial = added.map(value);
+  const root = partial[0] ?? e.root;
+  const last = e.root ?? value();
+  const adds = added.map((o, i): Op => ({ name: 'add', operands: [partial[i]!, o.value], attrs: {}, results: [partial[i + 1] ?? last], regions: [], source: [] }));
+  return { ...e, key: `adding ${count} ${e.key}`, operands: [...e.operands, ...added], body: [...adds, ...e.body], root, output: e.output ?? last };
+}
+
 /** What the sums of a vector of columns start from. `params` as in `epilogueParams`. */
 export function startValue(f: Fn, e: Epilogue, params: readonly Local[], vector: number): Vec {
   let at = 0;
@@ -152,13 +164,13 @@ export function storeResult(f: Fn, { dtype, columnStride }: Epilogue, row: Local
   return [f.vset(t, v), ...Array.from({ length: lanes }, (_, k) => store(k, extract(k)))];
 }
 
-/** A function that applies the epilogue to stored f32 sums in place: (c, row stride, rows, operands...). */
+/** A function that applies the epilogue to stored f32 sums, elsewhere or in place: (sums, row stride of the sums, c, row stride, rows, operands...). */
 export function epiloguePass(asm: Asm, e: Epilogue, vectors: number, lastLanes: number): string {
-  return asm.fn(`epilogue ${vectors} last ${lastLanes} ${e.key}`, ['i32', 'i32', 'i32', ...epilogueParams(e)], undefined, (f, [c, rowStride, rows, ...params]) => {
+  return asm.fn(`epilogue ${vectors} last ${lastLanes} ${e.key}`, ['i32', 'i32', 'i32', 'i32', 'i32', ...epilogueParams(e)], undefined, (f, [from, fromStride, c, rowStride, rows, ...params]) => {
     const sums = Array.from({ length: vectors }, () => f.vlocal());
     const done = sums.map(() => f.vlocal(laneOf(e.dtype)));
     // Lanes past the last column are read and not written: every buffer ends with at least a vector of slack before the end of memory.
-    const body: E[] = sums.map((l, j) => f.vset(l, asm.vload(c!, 16 * j)));
+    const body: E[] = sums.map((l, j) => f.vset(l, asm.vload(from!, 16 * j)));
     sums.forEach((l, j) => {
       const { steps, value } = applyEpilogue(f, e, l, params, j);
       body.push(...steps, f.vset(done[j]!, value));
@@ -167,6 +179,7 @@ export function epiloguePass(asm: Asm, e: Epilogue, vectors: number, lastLanes: 
     const top = f.label('row');
     return [asm.m.loop(top, asm.m.block(null, [
       ...body,
+      f.set(from!, asm.add(f.get(from!), f.get(fromStride!))),
       f.set(c!, asm.add(f.get(c!), f.get(rowStride!))),
       ...nextRow(f, e, params),
       asm.m.br(top, f.tee(rows!, asm.sub(f.get(rows!), asm.i32(1)))),

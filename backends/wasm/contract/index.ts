@@ -12,6 +12,7 @@ import { packedGemm } from './gemm.ts';
 import { genericContraction } from './generic.ts';
 import { matmul } from './matmul.ts';
 import { packConvKernel, packMatmulKernel } from './pack.ts';
+import { strassenSumsKernel } from './strassen-sums.ts';
 import { winogradConv } from './winograd.ts';
 import { isWinogradWeight, winogradWeight } from './winograd-weight.ts';
 
@@ -19,6 +20,7 @@ import { isWinogradWeight, winogradWeight } from './winograd-weight.ts';
 export const contraction: Emitter = (asm, op, operands, results) => {
   if (op.name === 'packConv') return packConvKernel(asm, op, operands, results);
   if (op.name === 'packMatmul') return packMatmulKernel(asm, op, operands, results);
+  if (op.name === 'strassenSums') return strassenSumsKernel(asm, op, operands, results);
   const k = contractionOf(op);
   const result = results[0]!;
   switch (k.root.name) {

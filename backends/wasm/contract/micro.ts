@@ -54,7 +54,7 @@ export function callMicro(asm: Asm, tile: TileShape, epilogue: Epilogue, a: Micr
   const pass = epiloguePass(asm, epilogue, tile.vectors, tile.lastLanes);
   return [
     asm.call(microKernel(asm, tile, plainStore()), args()),
-    asm.call(pass, [a.c(), a.rowStride(), asm.i32(tile.rows), ...a.extra()]),
+    asm.call(pass, [a.c(), a.rowStride(), a.c(), a.rowStride(), asm.i32(tile.rows), ...a.extra()]),
   ];
 }
 

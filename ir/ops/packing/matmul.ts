@@ -1,11 +1,17 @@
 /** `packMatmul` and `contractPacked`: matrix products with a packed right operand. */
 import { str, nums, type OpDef } from '../../op.ts';
-import { rowMajor, sameShape, showType, sizeOf, tensorType } from '../../type.ts';
+import type { Axes } from '../../axes.ts';
+import { rowMajor, sameShape, showType, sizeOf, tensorType, type TensorType } from '../../type.ts';
 import { contract } from '../contraction/contract.ts';
 import { arity, check, fresh, numbers } from '../helpers.ts';
 import { copyStrided } from '../strided.ts';
 import { wholeOperand, withWholeWeight } from './conv.ts';
 import { packPanels, panelFloats, panelIndex, type Floats } from './panels.ts';
+import { columnMultiple, summedMultiple, sumsFloats } from './strassen.ts';
+
+/** How a product with a packed right operand is computed: `strassen` by 7 products of quarters, which reads the sums that `strassenSums` makes of its left operand. */
+export const productAlgorithms = ['direct', 'strassen'] as const;
+export type ProductAlgorithm = (typeof productAlgorithms)[number];
 
 /** How a contraction `M... K..., b -> M... N...` reads its right operand. */
 export interface MatmulShape {
@@ -81,20 +87,29 @@ export function packMatrix(b: Floats, bShape: readonly number[], spec: string, t
 
 export const contractPacked: OpDef = {
   name: 'contractPacked',
-  doc: 'contract of a, by `spec`, with the right operand of shape `bShape` that was packed by packMatmul',
+  doc: 'contract of a, by `spec`, with the right operand of shape `bShape` that was packed by packMatmul; for the algorithm strassen the sums of a are the third operand',
   family: 'contract',
-  operands: ['a', 'packed'],
-  attrs: { spec: { kind: 'string', default: 'required' }, bShape: { kind: 'numbers', default: 'required' } },
+  operands: ['a', 'packed', 'sums...'],
+  attrs: { spec: { kind: 'string', default: 'required' }, bShape: { kind: 'numbers', default: 'required' }, algorithm: { kind: 'string', default: 'direct' } },
   infer(operands, attrs) {
-    const [a, packed] = arity(operands, 2);
+    const algorithm = productAlgorithms.find((a) => a === str(attrs, 'algorithm'));
+    check(algorithm !== undefined, () => `there is no algorithm ${str(attrs, 'algorithm')}, expected one of ${productAlgorithms.join(', ')}`);
+    const [a, packed] = algorithm === 'direct' ? arity(operands, 2) : arity(operands, 3);
     check(a.dtype === 'f32', () => `${showType(a)} is not of type f32`);
-    const { k, n } = shapeOf(str(attrs, 'spec'), nums(attrs, 'bShape'));
+    const { k, n, rowAxes } = shapeOf(str(attrs, 'spec'), nums(attrs, 'bShape'));
+    if (algorithm === 'strassen') {
+      check(k % summedMultiple === 0 && n % columnMultiple === 0, () => `strassen takes a sum over a multiple of ${summedMultiple} and columns in multiples of ${columnMultiple}, found ${k} and ${n}`);
+      const floats = sumsFloats(sizeOf(a.shape.slice(0, rowAxes)), k);
+      check(operands[2]!.dtype === 'f32' && sameShape(operands[2]!.shape, [floats]), () => `${showType(operands[2]!)} is not the sums of the left operand, expected f32[${floats}]`);
+    }
     check(packed.dtype === 'f32' && sameShape(packed.shape, [panelFloats(k, n)]), () => `${showType(packed)} is not the packed operand, expected f32[${panelFloats(k, n)}]`);
     return contract.infer([a, tensorType('f32', nums(attrs, 'bShape'))], { spec: str(attrs, 'spec') }, []);
   },
-  axes([a, packed], attrs, results) {
+  axes([a, packed, sums], attrs, results) {
     const plain = contract.axes([a!, tensorType('f32', nums(attrs, 'bShape'))], { spec: str(attrs, 'spec') }, results);
-    return 'none' in plain ? plain : withWholeWeight(plain, packed!);
+    if ('none' in plain) return plain;
+    const axes = withWholeWeight(plain, packed!);
+    return sums ? withWholeSums(axes, sums) : axes;
   },
   reference([a, packed], attrs, results, regions, run) {
     const bShape = nums(attrs, 'bShape');
@@ -108,6 +123,15 @@ export const contractPacked: OpDef = {
   },
   grad: { none: 'algorithms are chosen after differentiation' },
 };
+
+/** Axes of a product that also reads sums of its left operand, which have no axes of their own. */
+function withWholeSums(axes: Axes, sums: TensorType): Axes {
+  const dim = { name: 'sums', size: sums.shape[0]!, role: 'whole' } as const;
+  return {
+    space: [...axes.space, dim],
+    stages: axes.stages.map((s) => ({ ...s, pieces: s.pieces.map((p) => ({ ...p, dims: [...p.dims, dim.name], reads: [...p.reads, [{ kind: 'whole' as const, dim: dim.name }]] })) })),
+  };
+}
 
 const rightLetters = (spec: string): string => spec.slice(spec.indexOf(',') + 1, spec.indexOf('->'));
 
