@@ -48,7 +48,7 @@ function runCase(c: TileCase, tiles: number): { facts: Readonly<Record<string, s
     const least = leastMemory(c.graph, withConstants(target, { tiles }));
     const { plan, bytes, bound } = least;
     const floor = Math.max(bound.always, bound.vertex);
-    facts = { bytes, ratio: (bytes / floor).toFixed(2), 'of their sum': (bytes / (bound.always + bound.vertex)).toFixed(2), always: bound.always, vertex: bound.vertex, 'largest vertex': bound.op, code: plan.memory.code, peak: plan.memory.peak, recompute: least.recompute, steps: plan.steps.length, plans: least.tried };
+    facts = { bytes, ratio: (bytes / floor).toFixed(2), 'of their sum': (bytes / (bound.always + bound.vertex)).toFixed(2), always: bound.always, vertex: bound.vertex, 'largest vertex': bound.op, code: plan.memory.code, peak: plan.memory.peak, recompute: least.recompute, parts: least.parts, steps: plan.steps.length, plans: least.tried };
     facts['planning'] = `${((performance.now() - started) / 1000).toFixed(1)} s`;
     const run = runTiled({ graph: least.graph, planned: { plan } }, c.inputs);
     const { problem, compared } = compare(c, run.outputs, run.named);

@@ -35,7 +35,7 @@ export function bind(graph: Graph, plan: TilePlan): Binding {
   const writers = new Map(computeSteps(plan.steps).flatMap((s) => (s.part === 'contribute' ? [] : [[s.op, s]])));
   graph.ops.forEach((op, i) => {
     const step = writers.get(i);
-    if (step) return op.results.forEach((r, k) => homes.set(r, plan.buffers[step.writes[k]!.buffer]!));
+    if (step) return step.writes.forEach((w, k) => homes.set(op.results[k]!, plan.buffers[w.buffer]!));
     const [result] = op.results;
     if (op.name === 'constant') {
       claim(result!, (b) => b.kind === 'constant' && b.value === (result!.name ?? `constant ${i}`));

@@ -169,7 +169,8 @@ class Simulation {
       const made = step.writes.map((w) => this.#slice(w.slice, tile, iteration));
       try {
         const results = this.#vertex(step, op, cut, tile, made, iteration);
-        results.forEach((data, i) => this.#writeSlice(buffers[step.writes[i]!.buffer]!, made[i]!, tile, iteration, data));
+        // Results that nothing reads are not written.
+        step.writes.forEach((w, i) => this.#writeSlice(buffers[w.buffer]!, made[i]!, tile, iteration, results[i]!));
       } catch (e) {
         if (e instanceof NotHeld || e instanceof PlanFault) throw new PlanFault(`${op.name} on tile ${tile}: ${e.message}`);
         throw e;

@@ -57,7 +57,7 @@ export function merging(op: Op): readonly number[] {
 /** Whether an op runs on whole tensors alone: control flow, places that depend on data. */
 const isSingle = (op: Op): boolean => (op.name !== 'fused' && op.regions.length > 0) || (anatomy(op).root !== undefined && !axesOf(anatomy(op).root!));
 
-/** All of an op: the data of each slice of `made`, one a result. */
+/** All of an op: the data of each slice of `made`, one for each of its first results. */
 export function runWhole(op: Op, cut: CutOf, operands: readonly Held[], made: readonly Slice[]): readonly Data[] {
   if (isSingle(op)) return runSingle(op, operands, made);
   const { root, before, after, inputs, results } = anatomy(op);
@@ -70,7 +70,7 @@ export function runWhole(op: Op, cut: CutOf, operands: readonly Held[], made: re
     rooted(root, before, cut, values, slice);
     runMaps(after, values, { ...slice, shape });
   }
-  return results.map((r, i) => {
+  return results.slice(0, made.length).map((r, i) => {
     const held = valueOf(values, r, op);
     return take(held, made[i]!.lists, op.name);
   });
@@ -108,7 +108,7 @@ export function runMerge(op: Op, received: Received, operands: ReadonlyMap<numbe
     values.set(r, { dtype, shape, data: settle({ dtype, shape, data: merged[i]! }).data, ...slice });
   });
   if (root !== op) runMaps(after, values, { ...slice, shape: slice.flat ? [sizeOf(root.results[0]!.type.shape)] : root.results[0]!.type.shape });
-  return results.map((r, i) => take(valueOf(values, r, op), made[i]!.lists, op.name));
+  return results.slice(0, made.length).map((r, i) => take(valueOf(values, r, op), made[i]!.lists, op.name));
 }
 
 function mergeElement(combine: string, { data, depth, counts }: Received, i: number, out: readonly Data[], float: boolean): void {
@@ -180,5 +180,5 @@ function runBefore(root: Op, before: readonly Op[], cut: CutOf, values: Map<Valu
 
 function runSingle(op: Op, operands: readonly Held[], made: readonly Slice[]): readonly Data[] {
   const tensors = operands.map((held) => fromRef({ dtype: held.dtype, shape: held.shape, data: take(held, held.shape.map(wholeList), op.name) }));
-  return evaluateOp(op, tensors).map((t, i) => take({ ...toRef(t), lists: t.shape.map(wholeList), flat: false }, made[i]!.lists, op.name));
+  return evaluateOp(op, tensors).slice(0, made.length).map((t, i) => take({ ...toRef(t), lists: t.shape.map(wholeList), flat: false }, made[i]!.lists, op.name));
 }

@@ -2,10 +2,11 @@
 import { wasmTarget } from '../../cli/driver/target.ts';
 import type { Graph } from '../../ir/graph.ts';
 import { graphText } from '../../ir/text.ts';
-import type { TilePlan } from '../../ir/tiles.ts';
+import type { BufferKind, TilePlan } from '../../ir/tiles.ts';
 import { dtypes, sizeOf, type DType } from '../../ir/type.ts';
 import { modelOf } from '../../passes/tile/estimate.ts';
-import { planTiles } from '../../passes/tile/plan.ts';
+import { narrowed, samplesInParts } from '../../passes/tile/parts/narrow.ts';
+import { planTiles, type Planned } from '../../passes/tile/plan.ts';
 import { prepare, simplified } from '../../passes/tile/prepare.ts';
 import { recomputeLevels } from '../../passes/tile/recompute.ts';
 import { searchSplits } from '../../passes/tile/search.ts';
@@ -19,6 +20,8 @@ export interface Least {
   /** Bytes of a tile that the plan needs, slack included. */
   readonly bytes: number;
   readonly recompute: string;
+  /** Whether regions of the graph are computed in parts. */
+  readonly parts: 'none' | 'samples' | 'regions';
   /** Plans that were made. */
   readonly tried: number;
   readonly bound: Bound;
@@ -26,60 +29,88 @@ export interface Least {
 
 /** What bounds the memory of a tile from below, in bytes. */
 export interface Bound {
-  /** State and constants shared evenly, and code. */
+  /** What is allocated for the whole program (tile-model.md): state, constants, inputs and outputs, shared evenly, and code. */
   readonly always: number;
-  /** Operands and results of the op that takes the most where it is cut smallest. */
+  /** Operands and results of the op that takes the most where it is cut smallest; of the ops that the plan runs, each of a part where they are computed in parts. */
   readonly vertex: number;
   readonly op: string;
 }
 
 /** Memory that no plan needs. */
 const plenty = 2 ** 40;
+/** What is below this many times the least that is thinkable is not looked at further. */
+const near = 1.45;
+/** How often regions around the fullest step are put in parts. */
+const rounds = 8;
 
-/** Plans a graph at every level of recomputation under ever tighter bounds on the temporaries of an op, and keeps the smallest plan. */
+interface Found { readonly graph: Graph; readonly planned: Planned; readonly recompute: string; readonly bound: number; readonly parts: Least['parts'] }
+
+/**
+ * Plans a graph at every level of recomputation under ever tighter bounds on the temporaries of an op, and keeps the smallest plan. Where that is far from what bounds it, the samples are computed
+ * one after the other, and then regions around the fullest step in parts.
+ */
 export function leastMemory(graph: Graph, target: TileTarget): Least {
   const simple = simplified(graph, wasmTarget, {});
-  const seen = new Set<string>();
+  const roomy = withConstants(target, { bytesPerTile: plenty });
   let tried = 0;
-  let best: { graph: Graph; plan: TilePlan; bytes: number; recompute: string; bound: number } | undefined;
-  const usable = (total: number): number => Math.ceil(total / (1 - target.constants.slack));
-  for (const recompute of recomputeLevels) {
-    const prepared = prepare(simple, wasmTarget, { recompute });
-    const text = graphText(prepared);
-    if (seen.has(text)) continue;
-    seen.add(text);
-    let worse = 0;
-    let own = Infinity;
-    for (let bound = plenty; bound >= target.constants.grain && worse < 3;) {
-      const planned = planTiles(prepared, withConstants(target, { bytesPerTile: plenty }), { samples: 1, temporary: bound / plenty });
-      tried++;
-      const { plan } = planned;
-      const bytes = usable(plan.memory.total);
-      if (bytes < own) {
-        own = bytes;
-        worse = 0;
-      } else worse++;
-      if (!best || bytes < best.bytes) best = { graph: prepared, plan, bytes, recompute, bound };
-      bound = bound === plenty ? plan.memory.total / 2 : bound / 2;
+  const planAt = (g: Graph, bound: number): Planned => {
+    tried++;
+    return planTiles(g, roomy, { samples: 1, temporary: bound / plenty });
+  };
+  const usable = (planned: Planned): number => Math.ceil(planned.plan.memory.total / (1 - target.constants.slack));
+  const isNear = ({ graph: g, planned }: { graph: Graph; planned: Planned }): boolean => {
+    const { always, vertex } = boundOf(g, planned.plan, target);
+    return usable(planned) <= near * Math.max(always, vertex);
+  };
+  const smaller = (a: Found | undefined, b: Found): Found => (a && usable(a.planned) <= usable(b.planned) ? a : b);
+  /** The smallest plan under bounds from `from` down. */
+  const tightest = (g: Graph, recompute: string, parts: Least['parts']): Found => {
+    let own: Found | undefined;
+    for (let bound = plenty, worse = 0; bound >= target.constants.grain && worse < 3;) {
+      const made: Found = { graph: g, planned: planAt(g, bound), recompute, bound, parts };
+      worse = own && usable(made.planned) >= usable(own.planned) ? worse + 1 : 0;
+      own = smaller(own, made);
+      // One tile gathers nothing that a bound could make smaller.
+      if (target.constants.tiles === 1 && worse > 0) break;
+      bound = bound === plenty ? made.planned.plan.memory.total / 2 : bound / 2;
+    }
+    return own!;
+  };
+  const levels = recomputeLevels.map((recompute) => ({ recompute, prepared: prepare(simple, wasmTarget, { recompute }) })).filter(({ prepared }, i, all) => all.findIndex((x) => graphText(x.prepared) === graphText(prepared)) === i);
+  let best: Found | undefined;
+  for (const { recompute, prepared } of levels) best = smaller(best, tightest(prepared, recompute, 'none'));
+  if (!isNear(best!)) {
+    for (const { recompute, prepared } of levels) {
+      const parts = samplesInParts(prepared);
+      if (parts) best = smaller(best, tightest(parts, recompute, 'samples'));
     }
   }
-  const { bound, bytes, graph: found, recompute } = best!;
+  if (!isNear(best!)) {
+    const { recompute, bound } = best!;
+    const narrow = narrowed(best!, (g) => planAt(g, bound), isNear, rounds);
+    if (narrow.graph !== best!.graph) best = smaller(best, tightest(narrow.graph, recompute, 'regions'));
+  }
+  const { bound, graph: found, recompute, parts } = best!;
+  const bytes = usable(best!.planned);
   // The same plan again, under the limit that it needs.
   const last = planTiles(found, withConstants(target, { bytesPerTile: bytes }), { samples: 1, temporary: bound / bytes });
-  return { graph: found, plan: last.plan, bytes, recompute, tried, bound: boundOf(found, last.plan, target) };
+  return { graph: found, plan: last.plan, bytes, recompute, parts, tried, bound: boundOf(found, last.plan, target) };
 }
 
-function boundOf(graph: Graph, plan: TilePlan, target: TileTarget): Bound {
-  const held = plan.buffers.filter((b) => b.kind === 'state' || b.kind === 'constant').reduce((n, b) => n + sizeOf(b.shape) * dtypes[b.dtype as DType].bytes, 0);
+export function boundOf(graph: Graph, plan: TilePlan, target: TileTarget): Bound {
+  const always: ReadonlySet<BufferKind> = new Set(['state', 'constant', 'input', 'output']);
+  const held = plan.buffers.filter((b) => b.viewOf === undefined && always.has(b.kind)).reduce((n, b) => n + sizeOf(b.shape) * dtypes[b.dtype as DType].bytes, 0);
   let [vertex, op] = [0, 'none'];
   const known = new Set<string>();
+  const read = new Set([...graph.ops.flatMap((o) => o.operands), ...graph.outputs.map((o) => o.value), ...graph.updates.map((u) => u.value)]);
   for (const o of graph.ops) {
     if (o.name === 'constant' || o.name === 'reshape') continue;
     const key = `${o.name} ${[...o.operands, ...o.results].map((v) => `${v.type.dtype}${v.type.shape.join()}`).join(' ')}`;
     if (known.has(key)) continue;
     known.add(key);
     const least = searchSplits(modelOf(walkOf(o)), target, 0, 1)[0]!.estimate;
-    const bytes = least.operands.reduce((n, b) => n + b, 0) + Math.max(least.result, least.partial);
+    const made = o.results.filter((r) => read.has(r)).reduce((n, r) => n + dtypes[r.type.dtype].bytes, 0) / o.results.reduce((n, r) => n + dtypes[r.type.dtype].bytes, 0);
+    const bytes = least.operands.reduce((n, b) => n + b, 0) + Math.max(least.result * made, least.partial);
     if (bytes > vertex) [vertex, op] = [bytes, o.source[0] ?? o.name];
   }
   return { always: Math.ceil(held / plan.tiles) + plan.memory.code, vertex, op };

@@ -211,9 +211,15 @@ class Lowering {
     const { division, walk } = choice;
     const spread = resultSpread(walk, division, op.results[0]!.type.shape);
     // Results of control flow differ in shape.
-    const writes = op.results.map((r, i) => this.#result(r, op, i === 0 || sameShape(r.type.shape, op.results[0]!.type.shape) ? spread : resultSpread(walk, division, r.type.shape), choice));
+    const writes = this.#wanted(op).map((r, i) => this.#result(r, op, i === 0 || sameShape(r.type.shape, op.results[0]!.type.shape) ? spread : resultSpread(walk, division, r.type.shape), choice));
     this.#compute(op, index, 'whole', choice.estimate.vertex, division, reads, writes, choice.estimate.compute, choice.estimate.macs, timesOf(spread) > 1 ? spread : undefined);
     for (const b of reads) this.#touchLast(b.buffer);
+  }
+
+  /** The results of an op up to the last that something reads: a pool whose positions nobody asks for makes none. */
+  #wanted(op: Op): readonly Value[] {
+    const last = op.results.findLastIndex((r) => this.#left.has(r));
+    return op.results.slice(0, Math.max(1, last + 1));
   }
 
   /** Contributions of all tiles to a result, their exchange and their merge. */
@@ -253,7 +259,7 @@ class Lowering {
     this.#touch(partial);
     this.#exchange(copies, bytes, totalElements(spread) * depth * width * dtypes[dtype].bytes);
     const dims = mergeDivision(spread);
-    const writes = op.results.map((r) => this.#result(r, op, spread, undefined));
+    const writes = this.#wanted(op).map((r) => this.#result(r, op, spread, undefined));
     this.#compute(op, index, 'merge', `${mergeVertex[walk.combine] ?? walk.combine} ${dtype}`, dims, [{ buffer: receive, slice: spread }, ...more], writes, choice.estimate.merge, 0, timesOf(spread) > 1 ? spread : undefined);
   }
 

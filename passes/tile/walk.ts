@@ -19,6 +19,8 @@ export interface WalkPiece {
   readonly reads: readonly (readonly (readonly Index[])[])[];
   readonly writes: readonly Place[];
   readonly dims: readonly string[];
+  /** Dims whose index the body uses. */
+  readonly indexed: readonly string[];
 }
 
 export interface Walk {
@@ -50,7 +52,7 @@ export function walkOf(op: Op): Walk {
     const places = dims.map((d): Place => ({ terms: [[d.name, 1]], plus: 0 }));
     const reads = op.operands.map((v) => [broadcastRead(v, places, shape)]);
     const sizes = new Map(dims.map((d) => [d.name, d.size]));
-    return { op, root: ops[0]!, kind: 'map', vars: dims, sizes, pieces: [{ reads, writes: places, dims: dims.map((d) => d.name) }], combine: 'none', elementwise: isElementwise(op) };
+    return { op, root: ops[0]!, kind: 'map', vars: dims, sizes, pieces: [{ reads, writes: places, dims: dims.map((d) => d.name), indexed: [] }], combine: 'none', elementwise: isElementwise(op) };
   }
   const isRoot = kind === 'contract' ? isContractRoot : isReduceRoot;
   const root = ops.find(isRoot)!;
@@ -108,7 +110,7 @@ function plainWalk(op: Op): Walk {
   const stage = axes.stages[0]!;
   if (stage.pieces.length === 0) return single(op);
   const kind = def.family === 'map' ? 'map' : def.family === 'contract' || def.family === 'conv' ? 'contract' : def.family === 'reduce' ? 'reduce' : def.family === 'window' ? 'window' : 'move';
-  const pieces = stage.pieces.map((p): WalkPiece => ({ reads: p.reads.map((r) => (r ? [r] : [])), writes: p.writes, dims: p.dims }));
+  const pieces = stage.pieces.map((p): WalkPiece => ({ reads: p.reads.map((r) => (r ? [r] : [])), writes: p.writes, dims: p.dims, indexed: p.indexed }));
   return {
     op, root: op, kind, vars: varsOf(axes, op.results[0]!.type.shape), sizes: new Map(axes.space.map((d) => [d.name, d.size])), pieces, combine: stage.combine,
     elementwise: kind === 'map' && isElementwise(op),

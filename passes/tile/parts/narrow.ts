@@ -1,0 +1,87 @@
+/** Looks for regions to compute in parts until a plan takes less memory. */
+import type { Graph, Op, Value } from '../../../ir/graph.ts';
+import type { TilePlan, TileStep } from '../../../ir/tiles.ts';
+import { sizeOf } from '../../../ir/type.ts';
+import type { Planned } from '../plan.ts';
+import { inParts } from './in-parts.ts';
+import { regionOf, type Seed } from './region.ts';
+
+/** A graph and its plan. */
+export interface Narrow { readonly graph: Graph; readonly planned: Planned }
+
+/** Values held at the fullest step whose axes are tried. */
+const mostValues = 4;
+/** Numbers of parts that are tried; the whole axis too where that is a short one. */
+const numbers = [2, 4, 8, 16];
+const mostParts = 16;
+/** A region has to save this share of the bytes to be taken. */
+const leastSaving = 0.005;
+
+/**
+ * Computes regions around the fullest step part by part, as long as that makes the plan smaller and it is not `enough`. `planAt` plans a graph.
+ */
+export function narrowed(start: Narrow, planAt: (graph: Graph) => Planned, enough: (found: Narrow) => boolean, rounds: number): Narrow {
+  let best = start;
+  for (let round = 0; round < rounds && !enough(best); round++) {
+    let found: Narrow | undefined;
+    const seen = new Set<string>();
+    for (const graph of options(best)) {
+      const key = `${graph.ops.length} ${graph.ops.map((o) => o.results.map((r) => r.type.shape.join())).join(' ')}`;
+      if (seen.has(key)) continue;
+      seen.add(key);
+      const planned = planAt(graph);
+      if (planned.plan.memory.total < (found ?? best).planned.plan.memory.total) found = { graph, planned };
+    }
+    if (!found || found.planned.plan.memory.total > best.planned.plan.memory.total * (1 - leastSaving)) break;
+    best = found;
+  }
+  return best;
+}
+
+/** The graph with the samples of its first input in parts: all of it that depends on them. Undefined where there are not several, or nothing can be cut. */
+export function samplesInParts(graph: Graph, parts?: number): Graph | undefined {
+  const value = graph.inputs.find((v) => v.type.shape.length > 0);
+  const size = value?.type.shape[0] ?? 1;
+  if (!value || size < 2) return undefined;
+  const region = regionOf(graph, { value, axis: 0, parts: parts ?? size });
+  return region.cuts.size < 2 ? undefined : inParts(graph, region);
+}
+
+function* options({ graph, planned: { plan } }: Narrow): Generator<Graph> {
+  const place = new Map(graph.ops.flatMap((op, i) => op.results.map((r): [Value, number] => [r, i])));
+  const readers = new Map<Value, number[]>();
+  graph.ops.forEach((op, i) => op.operands.forEach((v) => readers.set(v, [...(readers.get(v) ?? []), i])));
+  for (const value of valuesAt(graph, plan).slice(0, mostValues)) {
+    const from = place.get(value) ?? 0;
+    const near = Math.max(from, ...(readers.get(value) ?? []));
+    for (const [axis, size] of value.type.shape.entries()) {
+      for (const parts of new Set([...numbers.filter((n) => size % n === 0), ...(size > 1 && size <= mostParts ? [size] : [])])) {
+        const seed: Seed = { value, axis, parts };
+        for (const [first, last] of [[0, graph.ops.length - 1], [from, near], [0, near], [from, graph.ops.length - 1]] as const) {
+          const region = regionOf(graph, seed, first, last);
+          if (region.cuts.size > 1) yield inParts(graph, region);
+        }
+      }
+    }
+  }
+}
+
+/** Values that ops make and that are held at the fullest step, largest first, and those of the op that runs then. */
+function valuesAt(graph: Graph, plan: TilePlan): Value[] {
+  const made = new Map<number, Value>();
+  let running: Op | undefined;
+  const visit = (steps: readonly TileStep[]): void => {
+    for (const s of steps) {
+      if (s.kind === 'repeat') visit(s.body);
+      else if (s.kind === 'compute') {
+        const op = graph.ops[s.op]!;
+        if (s.part !== 'contribute') s.writes.forEach((w, i) => made.set(w.buffer, op.results[i]!));
+        if (s.index >= plan.memory.peakStep) running ??= op;
+      }
+    }
+  };
+  visit(plan.steps);
+  const held = plan.buffers.filter((b) => b.birth <= plan.memory.peakStep && plan.memory.peakStep <= b.death && made.has(b.id)).sort((a, b) => b.bytes - a.bytes).map((b) => made.get(b.id)!);
+  const run = running ? [...running.operands, ...running.results] : [];
+  return [...new Set([...held, ...run])].sort((a, b) => sizeOf(b.type.shape) - sizeOf(a.type.shape)).filter((v) => v.type.shape.some((d) => d > 1));
+}
