@@ -14,10 +14,12 @@ import { joinAffine } from './join-affine.ts';
 import { hoistInvariants } from './hoist-invariants.ts';
 import { rebuildCheapValues } from './rebuild-cheap-values.ts';
 import { rebuildForSums } from './rebuild-for-sums.ts';
+import { recomputeForward } from './recompute-forward.ts';
 import { selectAlgorithms } from './select-algorithms.ts';
 import { simplify } from './simplify.ts';
 import { splitReductions } from './split-reductions.ts';
 import { splitWeightGradients } from './split-weight-gradients.ts';
+import type { Recompute } from './tile/recompute.ts';
 
 export interface Pass {
   readonly name: string;
@@ -52,6 +54,12 @@ export const passes: readonly Pass[] = [
   pass('fuse-bands', fuseBands),
   pass('eliminate-dead-code', eliminateDeadCode),
 ];
+
+/** The passes for a training step whose backward pass computes values of the forward pass again, so that less is kept between them. */
+export function recomputing(level: Recompute): readonly Pass[] {
+  const last = passes.findLastIndex((p) => p.name === 'eliminate-common-subexpressions');
+  return [...passes.slice(0, last + 1), pass('recompute-forward', (g) => recomputeForward(g, level)), ...passes.slice(last + 1)];
+}
 
 export interface PipelineOptions {
   /** Runs other passes than the default ones. */

@@ -15,6 +15,14 @@ describe('samples at a time', () => {
   it('are all where they fit', () => expect(fitMemory(220, 12, bytesOf)).toMatchObject({ samples: 12, bytes: 220 }));
   it.each([[219, 6], [160, 6], [159, 4], [130, 3], [129, 2], [119, 1], [110, 1]])('within %i bytes are %i of 12', (limit, samples) => expect(fitMemory(limit, 12, bytesOf)).toMatchObject({ samples, bytes: bytesOf(samples) }));
   it('say by how much the least is over', () => expect(() => fitMemory(109, 12, bytesOf)).toThrow(/whole batch of 12 takes 220 B, and one sample at a time 110 B, which is 1 B over the limit of 109 B/));
+  it('are all where a batch has no parts, and the first level of recomputation that fits is taken', () => {
+    const again = (samples: number, recompute?: string): number => {
+      if (samples < 12) throw new UserError('batch norm "b" joins samples');
+      return recompute === undefined ? 220 : recompute === 'norms' ? 201 : 150;
+    };
+    expect(fitMemory(200, 12, again)).toMatchObject({ samples: 12, bytes: 150, recompute: 'blocks' });
+    expect(() => fitMemory(100, 12, again)).toThrow(/it takes 150 B, 50 B over the limit/);
+  });
   it('pass on why a batch has no parts', () => {
     const whole = (samples: number): number => {
       if (samples < 12) throw new UserError('batch norm "b" joins samples');
@@ -80,5 +88,49 @@ describe('a step under a limit', () => {
     expect(parts).toEqual(whole);
   });
   it('is refused by name where a norm joins samples', async () => expect(compile(pictures(true), { train, memory: 30_000 })).rejects.toThrow(/over the limit of 29.3 KiB, and cannot compute fewer at a time: .*BatchNormalization.* joins the samples/));
+  it('computes values again in the backward pass where a norm joins samples', async () => {
+    const channels = 8;
+    const blocks = [0, 1, 2, 3];
+    const names = ['g', 'b', 'm', 'v'];
+    const residual = encodeModel({
+      name: 'residual',
+      nodes: [
+        node('Conv', ['x', 'stem'], ['y0'], { kernel_shape: [3, 3], pads: [1, 1, 1, 1] }),
+        ...blocks.flatMap((i) => [
+          node('Conv', [`y${i}`, `k${i}`], [`c${i}`], { kernel_shape: [3, 3], pads: [1, 1, 1, 1] }),
+          node('BatchNormalization', [`c${i}`, ...names.map((n) => `${n}${i}`)], [`n${i}`, `nm${i}`, `nv${i}`], { training_mode: 1 }),
+          node('Relu', [`n${i}`], [`r${i}`]),
+          node('Conv', [`r${i}`, `l${i}`], [`d${i}`], { kernel_shape: [3, 3], pads: [1, 1, 1, 1] }),
+          node('Add', [`y${i}`, `d${i}`], [`y${i + 1}`]),
+        ]),
+        node('GlobalAveragePool', [`y${blocks.length}`], ['p']), node('Flatten', ['p'], ['f']), node('Gemm', ['f', 'w'], ['logits'], { transB: 1 }),
+      ],
+      inputs: [value('x', 'f32', [size, 1, 16, 16])],
+      outputs: [value('logits', 'f32', [size, 2])],
+      initializers: [
+        floats('stem', [channels, 1, 3, 3], spread(9 * channels)), floats('w', [2, channels], spread(2 * channels)),
+        ...blocks.flatMap((i) => [
+          ...['k', 'l'].map((n) => floats(`${n}${i}`, [channels, channels, 3, 3], spread(9 * channels * channels).map((v) => v / 4))),
+          ...names.map((n) => floats(`${n}${i}`, [channels], spread(channels).map((v) => (n === 'v' || n === 'g' ? 1 + Math.abs(v) : v)))),
+        ]),
+      ],
+    } satisfies TestModel);
+    const free = await compile(residual, { train });
+    const limit = Math.floor(free.program.memory.temps * 0.7);
+    const bounded = await compile(residual, { train, memory: limit });
+    expect(bounded.fit).toMatchObject({ samples: size, recompute: expect.stringMatching(/norms|blocks|all/) as string });
+    expect(bounded.program.memory.temps).toBeLessThanOrEqual(limit);
+    const convolutions = (a: typeof free): number => a.manifest.steps.filter((s) => s.name.includes('convPacked')).length;
+    expect(convolutions(bounded)).toBeGreaterThan(convolutions(free));
+    await using a = await loadTrainer(free, { threads: 1 });
+    await using b = await loadTrainer(bounded, { threads: 2 });
+    for (let k = 0; k < 3; k++) {
+      const [p, q] = [await a.trainStep(inputs), await b.trainStep(inputs)];
+      expect(Math.abs(q.loss - p.loss)).toBeLessThanOrEqual(1e-6 * Math.abs(p.loss));
+    }
+    const [p, q] = [await a.parameters(), await b.parameters()];
+    expect(p.size).toBeGreaterThan(20);
+    for (const [name, t] of p) [...t.data].forEach((v, i) => expect(Math.abs(Number(q.get(name)!.data[i]) - Number(v)), name).toBeLessThanOrEqual(1e-5 * (1 + Math.abs(Number(v)))));
+  });
   it('goes without a micro-batch of its own', async () => expect(compile(pictures(false), { train: { ...train, microBatch: 2 }, memory: 30_000 })).rejects.toThrow(/give either the limit or the micro-batch/));
 });

@@ -9,10 +9,11 @@ import type { Tensor } from '../../ir/type.ts';
 import type { NormSpec } from '../../passes/norm/options.ts';
 import { rewriteNorms } from '../../passes/norm/rewrite-norms.ts';
 import { plan, planEntries } from '../../passes/plan.ts';
-import { PassError, runPipeline, type PipelineOptions } from '../../passes/pipeline.ts';
+import { PassError, recomputing, runPipeline, type PipelineOptions } from '../../passes/pipeline.ts';
 import { evaluationStep } from '../../passes/train/evaluation-step.ts';
 import { scalarsOf } from '../../passes/train/declare-parameters.ts';
 import { targetName } from '../../passes/train/add-loss.ts';
+import type { Recompute } from '../../passes/tile/recompute.ts';
 import type { TileTarget } from '../../passes/tile/target.ts';
 import type { TrainOptions } from '../../passes/train/options.ts';
 import { trainingStep, type TrainingStep } from '../../passes/train/pipeline.ts';
@@ -70,8 +71,8 @@ export interface CompileOptions {
   /** Makes a training artifact: an entry `step` that trains by these options, and an entry `eval`, over one state. */
   readonly train?: TrainOptions;
   /**
-   * Most bytes that the arena of a training step may take: it computes as many samples at a time as stay under it, and so does the evaluation. The result is that of the whole batch;
-   * a model whose ops join samples is refused. Throws OverLimit where nothing fits.
+   * Most bytes that the arena of a training step may take: it computes as many samples at a time as stay under it, and so does the evaluation. Where ops of the model join samples, all are computed at once, and
+   * the backward pass computes values of the forward pass again instead of keeping them. The result is that of the step without a limit. Throws OverLimit where nothing fits.
    */
   readonly memory?: number;
   /** Called after each pass that changed the graph. */
@@ -166,16 +167,16 @@ async function compileTraining(model: string | Uint8Array, options: CompileOptio
   const hooks = { ...(onGraph && { onGraph }), ...(onProgress && { onProgress }) };
   const inference = normalized(importModel(model, { ...importOptions(options), inference: true }), options.norm, true);
   const rewritten = options.norm && rewrittenOnnx(model, options.norm, { ...importOptions(options), anyBatch: true });
-  const build = (by: TrainOptions, evaluated: number | undefined, h: PipelineOptions): { readonly step: TrainingStep; readonly program: TileProgram } => {
-    const step = trainingStep(imported.graph, imported.statistics, by, target, h);
-    const evaluation = evaluationStep(inference.graph, step, { ...(by.batch !== undefined && { batch: by.batch }), ...(evaluated !== undefined && { microBatch: evaluated }) }, target);
-    const entries = [{ name: 'step', graph: runPipeline(step.graph, target, h) }, { name: 'eval', graph: runPipeline(evaluation, target) }];
+  const build = ({ microBatch, recompute }: Lever, h: PipelineOptions): BuiltStep => {
+    const step = trainingStep(imported.graph, imported.statistics, { ...train, ...(microBatch !== undefined && { microBatch }) }, target, h);
+    const evaluation = evaluationStep(inference.graph, step, { ...(train.batch !== undefined && { batch: train.batch }), ...(microBatch !== undefined && { microBatch }) }, target);
+    const entries = [{ name: 'step', graph: runPipeline(step.graph, target, { ...h, ...(recompute && { passes: recomputing(recompute) }) }) }, { name: 'eval', graph: runPipeline(evaluation, target) }];
     onProgress?.('plan', 0, 1);
     return { step, program: inStage('plan', entries[0]!.graph, () => planEntries(entries, target)) };
   };
-  const fit = options.memory === undefined ? undefined : fitStep(options.memory, train, (by, evaluated) => build(by, evaluated, {}).program);
-  const part = fit?.microBatch;
-  const { step, program } = build({ ...train, ...(part !== undefined && { microBatch: part }) }, part, hooks);
+  const fit = options.memory === undefined ? undefined : fitStep(options.memory, train, (lever) => build(lever, onProgress ? { onProgress } : {}));
+  // The graphs of the step that was chosen are shown alone, not those of all that were tried.
+  const { step, program } = fit && !onGraph ? fit.chosen : build(fit?.lever ?? {}, hooks);
   const artifact = { ...(await emitArtifact(imported, program, options, stateRoles(step.graph, imported), undefined, rewritten && { [rewrittenFile]: [rewritten] })), ...(fit && { fit: fit.fit }), ...(rewritten && { rewritten }) };
   const { trained } = scalarsOf(imported.graph, imported.statistics, train);
   const counted = trained.length === 0 ? [] : [`the single numbers ${trained.map((n) => `"${n}"`).join(', ')} are trained, as their names are those of parameters; freeze those that are constants`];
@@ -183,15 +184,28 @@ async function compileTraining(model: string | Uint8Array, options: CompileOptio
   return { ...artifact, warnings: [...artifact.warnings, ...counted, ...within], explain: explainOver(step.graph) };
 }
 
-/** Plans steps over ever fewer samples until one stays under the limit; `microBatch`: of the step that does, unless it takes the batch whole. */
-function fitStep(limit: number, train: TrainOptions, plan: (by: TrainOptions, evaluated: number | undefined) => TileProgram): { readonly fit: MemoryFit; readonly microBatch: number | undefined } {
+interface BuiltStep { readonly step: TrainingStep; readonly program: TileProgram }
+
+/** What makes the arena of a step smaller. */
+interface Lever { readonly microBatch?: number; readonly recompute?: Recompute }
+
+/** Plans steps over ever fewer samples, or ever more recomputation, until one stays under the limit. */
+function fitStep(limit: number, train: TrainOptions, build: (lever: Lever) => BuiltStep): { readonly fit: MemoryFit; readonly lever: Lever; readonly chosen: BuiltStep } {
   if (train.microBatch !== undefined) throw new UserError('a limit of memory chooses how many samples are computed at a time: give either the limit or the micro-batch');
-  const whole = plan(train, undefined);
-  const target = whole.graph.inputs.find((v) => v.name === targetName);
-  if (!target) throw new Unsupported('a limit of memory with a loss that the model computes', 'the model computes its own loss, so it cannot be trained over parts of its batch; train with a loss of the compiler');
-  const batch = target.type.shape[0]!;
-  const fit = fitMemory(limit, batch, (samples) => (samples === batch ? whole : plan({ ...train, microBatch: samples }, samples)).memory.temps);
-  return { fit, microBatch: fit.samples === batch ? undefined : fit.samples };
+  const whole = build({});
+  const { inputs } = whole.program.graph;
+  const target = inputs.find((v) => v.name === targetName);
+  const batch = (target ?? inputs[0])?.type.shape[0] ?? 1;
+  const leverOf = (samples: number, recompute?: Recompute): Lever => ({ ...(samples !== batch && { microBatch: samples }), ...(recompute && { recompute }) });
+  let chosen = whole;
+  const fit = fitMemory(limit, batch, (samples, recompute) => {
+    if (!target && samples !== batch) throw new Unsupported('training over parts of a batch with a loss that the model computes', 'the model computes its own loss, so it cannot be trained over parts of its batch; train with a loss of the compiler');
+    const built = samples === batch && !recompute ? whole : build(leverOf(samples, recompute));
+    // Of all that fit the last one is chosen.
+    if (built.program.memory.temps <= limit) chosen = built;
+    return built.program.memory.temps;
+  });
+  return { fit, lever: leverOf(fit.samples, fit.recompute), chosen };
 }
 
 /** The model with its normalizations rewritten; `inference`: in the form that inference has. */
