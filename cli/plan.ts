@@ -1,30 +1,31 @@
 /** tilewright plan: whether a model, or a step of its training, fits a machine of tiles, and how fast it is there. */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { InvalidArgumentError, Option, type Command } from 'commander';
-import { UserError } from '../ir/diagnostic.ts';
-import { importModel } from '../frontend/index.ts';
-import { proofBatches, proveBatchIndependence } from '../passes/batch-independence.ts';
-import { rewriteNorms } from '../passes/norm/rewrite-norms.ts';
-import { fitPlan, levelsOf, type Trial } from '../passes/tile/fit.ts';
+import { Unsupported, UserError } from '../ir/diagnostic.ts';
+import type { TilePlan } from '../ir/tiles.ts';
+import { levelsOf } from '../passes/tile/fit.ts';
 import { planFromJson, planToJson } from '../passes/tile/json.ts';
-import { planTiles, type Planned } from '../passes/tile/plan.ts';
-import type { Recompute } from '../passes/tile/recompute.ts';
+import { leversOf, type Lever } from '../passes/tile/levers.ts';
+import type { AccumulatedPlan, Planned } from '../passes/tile/plan.ts';
+import { recomputeLevels, type Recompute } from '../passes/tile/recompute.ts';
 import type { TileTarget } from '../passes/tile/target.ts';
+import type { Setting, Trial } from '../passes/tile/trials.ts';
 import { compile, type CompileOptions } from './driver/compile.ts';
-import { wasmTarget } from './driver/target.ts';
 import { readTensor } from './inputs.ts';
 import { normOf, normOptions, type NormOptions } from './norm.ts';
 import { dims, number, pairs, positive } from './options.ts';
-import { buildGraph, prepared, type Wanted } from './plan/build.ts';
+import type { Wanted } from './plan/build.ts';
 import { comparePlans, onnxDigest, requireSameModel } from './plan/compare.ts';
 import { withFindings } from './plan/host.ts';
 import { planHtml } from './plan/html.ts';
 import { showKernels } from './plan/kernels.ts';
-import { bestFeatures } from './model.ts';
-import { showDifference, showPeak, showPlan, showTrials, showVertices } from './plan/show.ts';
+import { joinOf, requireProof } from './plan/proof.ts';
+import { consideredBatches, Planner } from './plan/search.ts';
+import { showDifference, showLevers, showPeak, showPlan, showTrials, showVertices, trialLine } from './plan/show.ts';
 import { targetHelp, targetOf } from './plan/target.ts';
-import { say, withProgress } from './print.ts';
-import { boundBatch, compileTraining } from './train/model.ts';
+import { bestFeatures } from './model.ts';
+import { note, say, withProgress } from './print.ts';
+import { compileTraining } from './train/model.ts';
 import { refuseStepOptions, trainOptions, withStepOptions, type StepOptions } from './train/options.ts';
 
 interface Options extends StepOptions, NormOptions {
@@ -45,10 +46,6 @@ interface Options extends StepOptions, NormOptions {
   readonly value?: Record<string, string>;
 }
 
-/** Samples at a time that --fit considers. */
-const consideredBatches = [1, 2, 4, 8, 12, 16, 18, 20, 24, 32];
-/** Shares of a tile for temporaries that --fit considers beside the target's own. */
-const narrower = [1, 0.5];
 const exitDoesNotFit = 3;
 /** Options of plans for tiles with memories of their own. */
 const planOptions = ['temporary', 'dtype', 'recompute', 'fit', 'explain', 'json', 'html', 'against', 'difference'] as const;
@@ -90,32 +87,27 @@ async function run(model: string, options: Options, command: Command): Promise<v
   const dtype = options.dtype ?? (/^(mk\d|bow)$/.test(target.name) ? 'f16' : 'f32');
   const values = options.value && Object.fromEntries(Object.entries(options.value).map(([name, file]) => [name, readTensor(file)]));
   const sgd = options.train && (options.optimizer === undefined || options.optimizer === 'sgd');
-  const train = options.train ? trainOptions(sgd ? { momentum: 0.9, ...options } : options) : undefined;
+  const { microBatch: _, ...whole } = options;
+  const train = options.train ? trainOptions(sgd ? { momentum: 0.9, ...whole } : whole) : undefined;
   const wanted: Omit<Wanted, 'batch'> = { model, dtype, ...(spec && { norm: spec }), ...(train && { train }), ...(options.dim && { dims: options.dim }), ...(values && { values }) };
-  if (options.fit) requireProof(wanted);
-
-  const graphs = new Map<number, ReturnType<typeof buildGraph>>();
-  const graphAt = (batch: number): ReturnType<typeof buildGraph> => {
-    const known = graphs.get(batch);
-    if (known) return known;
-    graphs.clear();
-    const graph = buildGraph({ ...wanted, batch });
-    graphs.set(batch, graph);
-    return graph;
-  };
-  const planAt = (batch: number, recompute: Recompute, temporary: number): Planned => planTiles(prepared(graphAt(batch), recompute), target, { samples: batch, temporary, onProgress: progress(batch, recompute) });
-  const share = options.temporary ?? target.constants.temporary;
-  const batch = options.batch ?? (options.train ? 16 : 1);
-  const levels = options.train ? levelsOf(options.recompute) : (['none'] as const);
-  const fit = fitPlan(planAt, { batches: options.fit ? consideredBatches : [batch], recompute: levels, temporary: options.temporary === undefined ? narrower.map((f) => f * share) : [share] });
-  const chosen = fit.best ?? fit.trials.reduce((a, b) => (b.planned.plan.memory.total < a.planned.plan.memory.total ? b : a));
-  report(chosen, fit.trials, target, options);
+  const micro = microBatchOf(options);
+  if (options.train && (options.fit || micro !== undefined)) requireProof(wanted, options.fit ? '--fit chooses the micro-batch' : '--micro-batch computes few samples at a time');
+  const planner = new Planner({
+    wanted, target, levels: options.train ? levelsOf(options.recompute) : ['none'], onProgress: progress, onTrial: finished,
+    ...(options.temporary !== undefined && { temporary: options.temporary }), ...(options.train && options.batch !== undefined && { samples: options.batch }),
+  });
+  if (options.fit) planner.fit(batchesFor(options));
+  else planner.planBatch(micro ?? options.batch ?? (options.train ? 16 : 1));
+  const fits = planner.trials.best !== undefined;
+  const chosen = planner.trials.best ?? planner.trials.smallest!;
+  const levers = options.explain || !fits ? measured(planner, chosen.trial, wanted, options) : [];
+  report(planner, chosen, target, options, levers);
   const plan = { ...withFindings(chosen.planned.plan, target), onnx };
-  if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(planToJson(plan))}\n`);
-  if (options.html !== undefined) writeFileSync(options.html, planHtml(plan, target, chosen.recompute, other && { plan: other, file: options.against! }));
+  if (options.json !== undefined) writePlans(options.json, plan, chosen.planned, target, onnx);
+  if (options.html !== undefined) writeFileSync(options.html, planHtml(plan, target, chosen.trial.recompute, other && { plan: other, file: options.against! }));
   if (options.difference !== undefined) writeFileSync(options.difference, `${JSON.stringify(comparePlans(plan, other!))}\n`);
   if (other) showDifference(comparePlans(plan, other), options.against!);
-  process.exitCode = fit.best ? 0 : exitDoesNotFit;
+  process.exitCode = fits ? 0 : exitDoesNotFit;
 }
 
 /** Prints how kernels are cut for cores that share a memory: what is always possible. */
@@ -127,41 +119,53 @@ async function planKernels(model: string, target: TileTarget, options: Options):
   showKernels(manifest, target);
 }
 
-function report(chosen: Trial, trials: readonly Trial[], target: TileTarget, options: Options): void {
-  const { plan, fits } = chosen.planned;
-  if (process.stderr.isTTY) process.stderr.write('\r\x1b[K');
-  if ((options.fit || options.explain || !fits) && trials.length > 1) {
-    showTrials(trials);
+/** Writes a plan; that of the update which follows several runs lies beside it, as `NAME.update.json`. */
+function writePlans(file: string, plan: TilePlan, planned: Planned | AccumulatedPlan, target: TileTarget, onnx: string): void {
+  const write = (to: string, p: TilePlan): void => writeFileSync(to, `${JSON.stringify(planToJson(p))}\n`);
+  write(file, plan);
+  if ('update' in planned) write(`${file.replace(/\.json$/, '')}.update.json`, { ...withFindings(planned.update.plan, target), onnx });
+}
+
+/** Samples at a time, if the user names them; the step's gradients then add up over its micro-batches. */
+function microBatchOf({ batch, microBatch, fit }: Options): number | undefined {
+  if (microBatch === undefined) return undefined;
+  if (fit) throw new UserError('--fit chooses the micro-batch: leave out --micro-batch, or plan without --fit');
+  if (batch === undefined) throw new UserError(`--micro-batch ${microBatch} goes with --batch, the samples of a step`);
+  if (batch % microBatch !== 0) throw new UserError(`a batch of ${batch} does not divide into micro-batches of ${microBatch}; give a divisor of the batch`);
+  return microBatch;
+}
+
+/** What --fit considers: of a step whose samples are named, their divisors. */
+const batchesFor = ({ batch, train }: Options): readonly number[] => (batch === undefined || !train ? consideredBatches : Array.from({ length: batch }, (_, i) => i + 1).filter((n) => batch % n === 0));
+
+function report(planner: Planner, { trial, planned }: { readonly trial: Trial; readonly planned: Planned | AccumulatedPlan }, target: TileTarget, options: Options, levers: readonly Lever[]): void {
+  const { plan, fits } = planned;
+  const tried = planner.trials.all;
+  clearProgress();
+  if ((options.fit || options.explain || !fits) && tried.length > 1) {
+    showTrials(tried);
     say('');
   }
-  showPlan(plan, target, fits, chosen.recompute);
+  showPlan(plan, target, fits, trial.recompute, 'update' in planned ? planned.update : undefined);
   if (options.explain) showVertices(plan);
   if (!fits || options.explain) showPeak(plan);
-  if (!fits && trials.length > 1) showSavings(trials);
+  showLevers(levers, trial.batch);
 }
 
-/** What each lever saves, the cheapest in cycles first. */
-function showSavings(trials: readonly Trial[]): void {
-  const [first, ...others] = trials;
-  say('\nwhat levers save');
-  for (const t of [...others].sort((a, b) => a.cyclesPerSample - b.cyclesPerSample)) {
-    say(`  recompute ${t.recompute}, temporaries ${t.temporary}: ${Math.round(first!.planned.plan.memory.total - t.planned.plan.memory.total).toLocaleString('en-US')} bytes, ${Math.round(t.cyclesPerSample - first!.cyclesPerSample).toLocaleString('en-US')} more cycles a sample`);
-  }
-  say('  a smaller batch with accumulated gradients: --fit looks for one');
-}
-
-/** Micro-batches give the same result only where no sample influences another. */
-function requireProof(wanted: Omit<Wanted, 'batch'>): void {
-  if (!wanted.train) return;
-  const [model, other] = proofBatches.map((n) => {
-    const imported = importModel(wanted.model, { dims: boundBatch(wanted.model, n, wanted.dims ?? {}).dims, ...(wanted.values && { values: wanted.values }) });
-    return wanted.norm ? rewriteNorms(imported, wanted.norm, wasmTarget).graph : imported.graph;
-  });
-  const sameBatch = model!.inputs[0]?.type.shape[0] === other!.inputs[0]?.type.shape[0];
-  const verdict = proveBatchIndependence(model!, wasmTarget, sameBatch ? undefined : other);
-  if (!verdict.proved) {
-    const where = verdict.op.source[0] ?? verdict.op.name;
-    throw new UserError(`--fit chooses the micro-batch, which changes the result of this model: ${where}: ${verdict.reason}. Rewrite its normalizations (--norm group:32 or --norm group:4+proxy), or plan one batch without --fit`);
+/** The levers of a plan, measured: levels of recomputation from the one asked for on, narrower temporaries, fewer samples at a time; and what stands in the way of one of them, as a note. */
+function measured(planner: Planner, trial: Trial, wanted: Omit<Wanted, 'batch'>, options: Options): readonly Lever[] {
+  const asked = options.recompute === 'auto' ? 'none' : options.recompute;
+  const choices = { recompute: options.train ? recomputeLevels.slice(recomputeLevels.indexOf(asked)) : [], temporary: planner.shares[0]! / 2 };
+  const smaller = batchesFor(options).findLast((b) => b < trial.batch);
+  const join = options.train && smaller !== undefined ? joinOf(wanted) : undefined;
+  if (join !== undefined) note(`micro-batches would change the result of this model: ${join}. A batch-independent rewrite (--norm group:32 or --norm group:4+proxy) makes them a lever`);
+  if (smaller === undefined || join !== undefined) return leversOf(planner.trials, trial, choices);
+  try {
+    return leversOf(planner.trials, trial, { ...choices, smaller, ...(options.train && { accumulated: ' and gradients of several added up' }) });
+  } catch (e) {
+    if (!(e instanceof Unsupported)) throw e;
+    note(`micro-batches are no lever here: ${e.message}`);
+    return leversOf(planner.trials, trial, choices);
   }
 }
 
@@ -175,9 +179,16 @@ function readPlan(file: string): ReturnType<typeof planFromJson> {
   return planFromJson(data, file);
 }
 
-function progress(batch: number, recompute: string): ((done: number, of: number) => void) {
-  if (!process.stderr.isTTY) return () => {};
-  return (done, of) => process.stderr.write(`\r\x1b[Kplanning batch ${batch}, recompute ${recompute}: ${done} of ${of} ops`);
+const clearProgress = (): void => void (process.stderr.isTTY && process.stderr.write('\r\x1b[K'));
+
+function progress({ batch, recompute }: Setting, done: number, of: number): void {
+  if (process.stderr.isTTY) process.stderr.write(`\r\x1b[Kplanning batch ${batch}, recompute ${recompute}: ${done} of ${of} ops`);
+}
+
+function finished(t: Trial): void {
+  if (!process.stderr.isTTY) return;
+  clearProgress();
+  note(trialLine(t));
 }
 
 /** Options of a training step go with --train, but a batch says how many samples are planned for in any case. */

@@ -13,8 +13,8 @@ export function planned(graph: Graph, tiles: number, temporary = 2 ** 20): Tiled
   return { graph, planned: planTiles(graph, withConstants(readTarget('mk2'), { tiles, bytesPerTile }), { samples: 1, temporary: temporary / bytesPerTile }) };
 }
 
-/** Runs a plan in place of the one of a graph. */
-export const runPlan = (t: TiledGraph, plan: TilePlan, inputs: Readonly<Record<string, Tensor>>): ReturnType<typeof runTiled> => runTiled({ graph: t.graph, planned: { plan } }, inputs);
+/** Runs a plan in place of the one of a graph, from the graph’s own state unless some is given by name. */
+export const runPlan = (t: TiledGraph, plan: TilePlan, inputs: Readonly<Record<string, Tensor>>, state?: ReadonlyMap<string, Tensor>): ReturnType<typeof runTiled> => runTiled({ graph: t.graph, planned: { plan } }, inputs, state);
 
 /** A tensor of numbers. */
 export function tensorOf(type: TensorType, at: (i: number) => number): Tensor {

@@ -1,69 +1,73 @@
 /** Finds the fastest plan that fits: micro-batch, recomputation and the bound on temporaries together. */
-import { cyclesOf } from './report.ts';
 import { recomputeLevels, type Recompute } from './recompute.ts';
-import type { Planned } from './plan.ts';
+import type { Trial, Trials } from './trials.ts';
 
-/** One way of planning, and what came of it. */
-export interface Trial {
-  readonly batch: number;
-  readonly recompute: Recompute;
-  /** Share of a tile for the temporaries of one op. */
-  readonly temporary: number;
-  readonly planned: Planned;
-  /** Cycles of a run divided by its samples. */
-  readonly cyclesPerSample: number;
-}
-
-export interface Levers {
+/** What may be chosen. */
+export interface Choices {
   /** Samples at a time, in ascending order. */
   readonly batches: readonly number[];
+  /** Levels of recomputation, the least first. */
   readonly recompute: readonly Recompute[];
+  /** Bounds on temporaries as shares of a tile, the widest first. */
   readonly temporary: readonly number[];
 }
 
-export type PlanAt = (batch: number, recompute: Recompute, temporary: number) => Planned;
-
-/** Every trial that was made, and the fastest that fits, if any does. */
-export interface Fit { readonly trials: readonly Trial[]; readonly best: Trial | undefined }
-
-/**
- * For each batch the least recomputation that fits is looked for, first with the widest bound on temporaries, then with narrower ones. Larger batches than the largest that fits anyhow are not tried.
- */
-export function fitPlan(planAt: PlanAt, levers: Levers, onTrial?: (t: Trial) => void): Fit {
-  const trials: Trial[] = [];
-  const attempt = (batch: number, recompute: Recompute, temporary: number): Trial => {
-    const planned = planAt(batch, recompute, temporary);
-    const c = cyclesOf(planned.plan.steps);
-    const trial: Trial = { batch, recompute, temporary, planned, cyclesPerSample: (c.compute + c.exchange + c.sync) / planned.plan.samples };
-    trials.push(trial);
-    onTrial?.(trial);
-    return trial;
-  };
-  let from = 0;
-  for (const batch of levers.batches) {
-    let fitted = false;
-    // What did not fit a smaller batch will not fit this one.
-    for (let level = from; level < levers.recompute.length && !fitted; level++) {
-      for (const temporary of levers.temporary) {
-        const t = attempt(batch, levers.recompute[level]!, temporary);
-        if (t.planned.fits) {
-          fitted = true;
-          from = level;
-          break;
-        }
-        // Narrower temporaries cannot help where what is kept is too much by itself.
-        const { always, code, peak, limit } = t.planned.plan.memory;
-        if (always + code + peak * keptShare > limit) break;
-      }
-    }
-    if (!fitted) break;
-  }
-  const fitting = trials.filter((t) => t.planned.fits);
-  return { trials, best: fitting.length === 0 ? undefined : fitting.reduce((a, b) => (b.cyclesPerSample < a.cyclesPerSample ? b : a)) };
+/** Bytes of a tile that no plan gets below. */
+export interface LeastBytes {
+  readonly limit: number;
+  /** State and constants. */
+  readonly always: number;
+  /** What is alive between two ops, for each sample. */
+  perSample(recompute: Recompute): number;
 }
 
-/** Share of the peak that narrower temporaries leave, at best. */
-const keptShare = 0.6;
+/** Share of the limit that code is expected to take before a plan has shown how much it is, and how much of what one plan shows is expected in others. */
+const [expectedCode, codeKept] = [0.3, 0.9];
+/** Temporaries beside what is alive anyhow, as a guess. */
+const withTemporaries = 1.3;
+/** What narrower temporaries leave of a peak, at best. */
+const peakKept = 0.8;
+
+/**
+ * Looks for the largest batch that fits with each level of recomputation, since of one level the largest batch is the fastest, and computing more again pays with a larger batch alone. What cannot fit
+ * by what is alive between ops, or by far by what a plan of another batch takes, is not planned.
+ */
+export function fitPlan(trials: Trials, { batches, recompute, temporary }: Choices, least: LeastBytes): void {
+  /** The largest batch that fits so far, by its place. */
+  let low = -1;
+  let code: number | undefined;
+  for (const level of recompute) {
+    const room = least.limit - least.always - (code ?? 0) * codeKept;
+    const over = batches.findIndex((b) => b * least.perSample(level) > room);
+    let high = over < 0 ? batches.length : over;
+    let guess = batches.findLastIndex((b) => b * least.perSample(level) * withTemporaries <= room - (code === undefined ? expectedCode * least.limit : 0));
+    while (low + 1 < high) {
+      const at = Math.min(Math.max(guess, low + 1), high - 1);
+      const t = narrowing(trials, batches[at]!, level, temporary);
+      code = t.memory.code;
+      const scaled = (share: number): number => batches.findLastIndex((b) => t.memory.always + code! + t.memory.peak * share * (b / t.batch) <= least.limit);
+      if (t.fits) {
+        low = at;
+        high = Math.min(high, Math.max(at, scaled(peakKept)) + 1);
+      } else high = Math.min(at, Math.max(scaled(peakKept), low) + 1);
+      guess = scaled(1);
+    }
+  }
+  // Where nothing fits there is still a smallest plan to report.
+  if (trials.all.length === 0) narrowing(trials, batches[0]!, recompute.at(-1)!, temporary);
+}
+
+/** Plans with narrower temporaries where that may be enough. */
+export function narrowing(trials: Trials, batch: number, recompute: Recompute, temporary: readonly number[]): Trial {
+  const [widest, ...narrower] = temporary;
+  let t = trials.at({ batch, recompute, temporary: widest! });
+  for (const share of narrower) {
+    const { always, code, peak, limit } = t.memory;
+    if (t.fits || always + code + peak * peakKept > limit) break;
+    t = trials.at({ batch, recompute, temporary: share });
+  }
+  return t;
+}
 
 /** Levels of recomputation up to one that the user names; `auto` tries all. */
 export const levelsOf = (asked: Recompute | 'auto'): readonly Recompute[] => (asked === 'auto' ? recomputeLevels : [asked]);

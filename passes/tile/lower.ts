@@ -5,7 +5,8 @@ import { bytesOf, dtypes, sameShape, sizeOf } from '../../ir/type.ts';
 import { countOf, elementsOf, run, type BufferKind, type Comb, type Copy, type Cut, type Division, type Spread, type StepCycles, type TileBuffer, type TileDim, type TileStep } from '../../ir/tiles.ts';
 import { Chooser, keyOf, type Choice } from './choose.ts';
 import { combOf } from './comb.ts';
-import { divisionFrom, equalParts, isLocal, largestSlice, resultSpread, sendersOf, signature, totalElements } from './divide.ts';
+import { divisionFrom, equalParts, isLocal, largestSlice, resultSpread, signature, totalElements } from './divide.ts';
+import { copySenders, programBytes, programKey } from './exchange-code.ts';
 import { partOptions } from './search.ts';
 import { changes, overTime, timesOf } from './serial.ts';
 import { toGrain, type TileTarget } from './target.ts';
@@ -26,9 +27,19 @@ export interface Lowered {
   readonly vertices: ReadonlySet<string>;
 }
 
-/** Lowers a prepared graph. `bound`: bytes of temporaries that one op may take on a tile; `bounds`: those of single ops, by their number. */
-export function lower(graph: Graph, target: TileTarget, bound: number, bounds: ReadonlyMap<number, number> = new Map(), onProgress?: (done: number, of: number) => void): Lowered {
-  return new Lowering(graph, target, bound, bounds).run(onProgress);
+export interface LowerOptions {
+  /** Bytes of temporaries that one op may take on a tile. */
+  readonly bound: number;
+  /** Those of single ops, by their number. */
+  readonly bounds: ReadonlyMap<number, number>;
+  /** Whether products may run in serial parts. */
+  readonly serial: boolean;
+  readonly onProgress?: (done: number, of: number) => void;
+}
+
+/** Lowers a prepared graph. */
+export function lower(graph: Graph, target: TileTarget, options: LowerOptions): Lowered {
+  return new Lowering(graph, target, options).run();
 }
 
 class Lowering {
@@ -37,7 +48,7 @@ class Lowering {
   readonly #chooser: Chooser;
   readonly #buffers: LoweredBuffer[] = [];
   readonly #steps: TileStep[] = [];
-  readonly #bounds: ReadonlyMap<number, number>;
+  readonly #options: LowerOptions;
   /** The number of the next step. */
   #now = 0;
   /** Steps of the repeat that is being made. */
@@ -53,14 +64,14 @@ class Lowering {
   /** Steps whose code is there already: repeated blocks share it. */
   readonly #coded = new Set<string>();
 
-  constructor(graph: Graph, target: TileTarget, bound: number, bounds: ReadonlyMap<number, number>) {
+  constructor(graph: Graph, target: TileTarget, options: LowerOptions) {
     this.#graph = graph;
-    this.#bounds = bounds;
+    this.#options = options;
     this.#t = target;
-    this.#chooser = new Chooser(target, bound);
+    this.#chooser = new Chooser(target, options.bound);
   }
 
-  run(onProgress?: (done: number, of: number) => void): Lowered {
+  run(): Lowered {
     const g = this.#graph;
     for (const op of g.ops) for (const v of op.operands) this.#left.set(v, (this.#left.get(v) ?? 0) + 1);
     for (const o of g.outputs) this.#left.set(o.value, (this.#left.get(o.value) ?? 0) + 1);
@@ -72,7 +83,7 @@ class Lowering {
     for (const s of g.state) if (this.#left.has(s.value) || updated.has(s.value)) this.#hold(s.value, updated.has(s.value) ? 'state' : 'constant', s.name);
     for (const v of g.inputs) this.#hold(v, 'input', v.name ?? 'input');
     g.ops.forEach((op, i) => {
-      if (i % 100 === 0) onProgress?.(i, g.ops.length);
+      if (i % 100 === 0) this.#options.onProgress?.(i, g.ops.length);
       this.#op(op, i);
     });
     this.#finish();
@@ -146,8 +157,8 @@ class Lowering {
     const homes = op.operands.map((v) => this.#home(v).spread);
     const free = op.operands.map((v) => this.#free.has(v) && op.operands.indexOf(v) === op.operands.lastIndexOf(v));
     // New state lies where the old one does, whole.
-    const repeats = op.results.length === 1 && !this.#updates.has(op.results[0]!);
-    const choice = this.#chooser.choose(op, homes, free, repeats, this.#bounds.get(index));
+    const repeats = this.#options.serial && op.results.length === 1 && !this.#updates.has(op.results[0]!);
+    const choice = this.#chooser.choose(op, homes, free, repeats, this.#options.bounds.get(index));
     this.#settle(op, choice);
     if (timesOf(choice.division) > 1) this.#repeated(op, index, choice);
     else if (choice.contributors > 1) this.#merged(op, index, choice, this.#gather(op, choice, this.#firstOf(op, choice)));
@@ -327,10 +338,10 @@ class Lowering {
     const streamed = choice && choice.walk.kind === 'contract' && !choice.local[0] && choice.division.dims.some((d) => d.parts % 2 === 0 && d.stride % 2 === 1 && !choice.needs[0]!.axes.some((c) => c.by.includes(choice.division.dims.indexOf(d))));
     const paired = streamed ? largestSlice(choice.needs[0]!) * dtypes[choice.walk.op.operands[0]!.type.dtype].bytes : 0;
     const received = largest - paired + paired / (streamed ? pairFactor : 1);
-    const c = this.#t.constants;
-    const key = copies.map((x) => `${signature(this.#buffers[x.from]!.spread)}>${signature(this.#buffers[x.to]!.spread)}`).join();
-    const senders = (): number => copies.reduce((n, x) => n + (x.merge ? this.#buffers[x.to]!.width / this.#buffers[x.from]!.width : sendersOf(this.#buffers[x.to]!.spread, this.#buffers[x.from]!.spread)), 0);
-    const code = this.#once(key, () => c['code.exchange'] + c['code.fragment'] * senders());
+    const code = copies.reduce((n, x) => {
+      const [from, to] = [this.#buffers[x.from]!, this.#buffers[x.to]!];
+      return n + this.#once(programKey(from, to, x.merge === true), () => programBytes(this.#t, copySenders(from, to, x.merge === true)));
+    }, 0);
     this.#push({ kind: 'exchange', index: this.#now, copies, bytes, largest, cycles: { compute: 0, exchange: Math.max(received, sent) / exchange, sync: 0 }, code });
   }
 

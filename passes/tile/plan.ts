@@ -3,7 +3,8 @@ import type { Graph } from '../../ir/graph.ts';
 import { graphText } from '../../ir/text.ts';
 import type { TileMemory, TilePlan, TileStep } from '../../ir/tiles.ts';
 import { lower, type Lowered } from './lower.ts';
-import { tightened } from './tighten.ts';
+import { totalCycles } from './report.ts';
+import { narrowerBounds } from './tighten.ts';
 import { placeBuffers, type Placed } from './memory.ts';
 import { usableBytes, type TileTarget } from './target.ts';
 
@@ -12,6 +13,10 @@ export interface PlanOptions {
   readonly temporary?: number;
   /** Samples that one run of the graph takes. */
   readonly samples: number;
+  /** Whether products may run in serial parts; true unless given. */
+  readonly serial?: boolean;
+  /** Bytes of a tile that are kept free, for the code of another program. */
+  readonly reserved?: number;
   readonly onProgress?: (done: number, of: number) => void;
 }
 
@@ -21,8 +26,24 @@ export interface Planned {
   readonly fits: boolean;
   /** Bytes live by step, state and constants apart. */
   readonly live: readonly number[];
-  /** Bytes a tile that narrower temporaries at the fullest steps saved. */
-  readonly saved?: number;
+  /** Ops at the fullest steps that had less room for their temporaries, the bytes of a tile that it saved and the cycles of a run that it took. */
+  readonly tightened: { readonly ops: number; readonly bytes: number; readonly cycles: number } | undefined;
+}
+
+/** Two programs over one state: gradients of several runs add up before an update. */
+export interface AccumulatedPlan extends Planned {
+  /** The update, after every `runs` runs. */
+  readonly update: { readonly plan: TilePlan; readonly runs: number };
+}
+
+/** Plans a step whose gradients add up: each program fits beside the other's code. */
+export function planAccumulated(accumulate: Graph, update: Graph, target: TileTarget, options: PlanOptions, runs: number): AccumulatedPlan {
+  const { onProgress: _, ...quiet } = options;
+  const alone = planTiles(update, target, { ...quiet, samples: options.samples * runs });
+  const own = planTiles(accumulate, target, { ...options, reserved: alone.plan.memory.code });
+  const after = planTiles(update, target, { ...quiet, samples: options.samples * runs, reserved: own.plan.memory.code });
+  const notes = [...own.plan.notes, `${alone.plan.memory.code} bytes are kept free for the code of the update, which runs after every ${runs} runs`];
+  return { ...own, plan: { ...own.plan, notes }, fits: own.fits && after.fits, update: { plan: after.plan, runs } };
 }
 
 /** How often ops at the fullest steps get fewer bytes for their temporaries. */
@@ -37,29 +58,29 @@ export function planTiles(graph: Graph, target: TileTarget, options: PlanOptions
   let best = planOnce(graph, target, options, bounds);
   const first = best;
   for (let round = 1, last = best; round < mostRounds && !best.fits; round++) {
-    const next = tightened(last, bounds);
+    const next = narrowerBounds(last, bounds);
     if (!next) break;
     bounds = next;
     last = planOnce(graph, target, options, bounds);
     if (last.fits || last.plan.memory.total < best.plan.memory.total) best = last;
   }
   if (best === first) return first;
-  const saved = first.plan.memory.total - best.plan.memory.total;
-  return { ...best, saved, plan: { ...best.plan, notes: [...best.plan.notes, `${bounds.size} ops have less room for temporaries, which saves ${saved} bytes a tile`] } };
+  const tightened = { ops: bounds.size, bytes: first.plan.memory.total - best.plan.memory.total, cycles: totalCycles(best.plan) - totalCycles(first.plan) };
+  return { ...best, tightened, plan: { ...best.plan, notes: [...best.plan.notes, `${bounds.size} ops have less room for temporaries, which saves ${tightened.bytes} bytes a tile`] } };
 }
 
 function planOnce(graph: Graph, target: TileTarget, options: PlanOptions, bounds: ReadonlyMap<number, number>): Planned {
   const share = options.temporary ?? target.constants.temporary;
-  const lowered = lower(graph, target, share * target.constants.bytesPerTile, bounds, options.onProgress);
+  const lowered = lower(graph, target, { bound: share * target.constants.bytesPerTile, bounds, serial: options.serial ?? true, ...(options.onProgress && { onProgress: options.onProgress }) });
   const placed = placeBuffers(lowered.buffers, lowered.count);
   const code = codeBytes(lowered, target);
   const total = placed.end + code;
   const memory: TileMemory = {
-    always: placed.always, code, peak: placed.peak, peakStep: placed.peakStep, gaps: placed.end - placed.always - placed.peak, total, limit: usableBytes(target),
+    always: placed.always, code, peak: placed.peak, peakStep: placed.peakStep, gaps: placed.end - placed.always - placed.peak, total, limit: usableBytes(target) - (options.reserved ?? 0),
   };
   const repeats = lowered.steps.filter((s) => s.kind === 'repeat').length;
   const notes = [...(lowered.relaxed.length === 0 ? [] : [relaxation(lowered, share * target.constants.bytesPerTile), ...tooLarge(lowered, target)]), ...(repeats > 0 ? [`${repeats} ops run in serial parts`] : [])];
-  return { plan: assemble(graph, target, options, lowered, memory, notes), fits: total <= memory.limit, live: placed.live };
+  return { plan: assemble(graph, target, options, lowered, memory, notes), fits: total <= memory.limit, live: placed.live, tightened: undefined };
 }
 
 function relaxation(lowered: Lowered, bound: number): string {

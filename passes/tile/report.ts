@@ -22,6 +22,12 @@ export function cyclesOf(steps: readonly TileStep[]): { compute: number; exchang
   return sum;
 }
 
+/** Cycles of a whole run, of every kind. */
+export function totalCycles(plan: TilePlan): number {
+  const { compute, exchange, sync } = cyclesOf(plan.steps);
+  return compute + exchange + sync;
+}
+
 /** Multiply-adds of the worst tiles, repeats counted. */
 export const macsOfPlan = (steps: readonly TileStep[]): number => steps.reduce((n, s) => n + (s.kind === 'repeat' ? s.times * macsOfPlan(s.body) : s.kind === 'compute' ? s.macs : 0), 0);
 
@@ -68,6 +74,13 @@ export function bytesByTile(plan: TilePlan, step: number): Float64Array {
   const sums = new Float64Array(plan.tiles);
   for (const { buffer } of aliveAt(plan, step)) addSlices(sums, plan, buffer);
   return sums;
+}
+
+/** Bytes that one tile uses of a buffer. */
+export function sliceBytes(plan: TilePlan, b: TileBuffer, tile: number): number {
+  const sums = new Float64Array(plan.tiles);
+  addSlices(sums, plan, b);
+  return sums[tile]!;
 }
 
 function addSlices(sums: Float64Array, plan: TilePlan, b: TileBuffer): void {

@@ -10,7 +10,7 @@ export const constantUnits = {
   'matrix.vertex': 'cycles', 'matrix.inGroup': 'cycles', 'matrix.outGroup': 'cycles', 'matrix.load.f16': 'cycles', 'matrix.load.f32': 'cycles', 'matrix.loadPoint': 'cycles', 'matrix.loadWindow': 'cycles',
   'matrix.workerPoint': 'cycles', 'matrix.workerWindow': 'cycles', 'matrix.row': 'cycles', 'matrix.zero': 'cycles', 'matrix.fill': 'elements', 'vector.vertex': 'cycles', 'vector.row': 'cycles',
   'map.vertex': 'cycles', 'map.worker': 'cycles', 'map.loadStore': 'cycles a vector', 'reduce.vertex': 'cycles', 'reduce.step': 'cycles a vector', 'pool.step': 'cycles a vector', 'pool.back': 'cycles a vector', 'pool.row': 'cycles',
-  'code.vertexType': 'bytes', 'code.exchange': 'bytes a step', 'code.fragment': 'bytes a fragment', 'code.vertex': 'bytes a vertex', 'code.edge': 'bytes an operand', 'code.control': 'bytes a step',
+  'code.vertexType': 'bytes', 'code.exchange': 'bytes a program', 'code.fragment': 'bytes a fragment', 'code.vertex': 'bytes a vertex', 'code.edge': 'bytes an operand', 'code.control': 'bytes a step',
   slack: 'share of bytesPerTile', temporary: 'share of bytesPerTile', grain: 'bytes',
 } as const;
 

@@ -11,7 +11,7 @@ const margin = 1024;
 /**
  * Bounds of bytes by op number for the ops that run while a tile is overfull: what their temporaries take now, less what is too much, but no more than `bounds` allow already. Undefined where temporaries are not what is too much.
  */
-export function tightened({ plan, live }: Pick<Planned, 'plan' | 'live'>, bounds: ReadonlyMap<number, number>): ReadonlyMap<number, number> | undefined {
+export function narrowerBounds({ plan, live }: Pick<Planned, 'plan' | 'live'>, bounds: ReadonlyMap<number, number>): ReadonlyMap<number, number> | undefined {
   const { memory } = plan;
   const room = memory.limit - memory.always - memory.code - memory.gaps - margin;
   const temporaries = new Float64Array(live.length + 1);

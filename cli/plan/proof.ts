@@ -1,0 +1,26 @@
+/** Whether samples may be computed a few at a time. */
+import { importModel } from '../../frontend/index.ts';
+import { UserError } from '../../ir/diagnostic.ts';
+import { proofBatches, proveBatchIndependence } from '../../passes/batch-independence.ts';
+import { rewriteNorms } from '../../passes/norm/rewrite-norms.ts';
+import { wasmTarget } from '../driver/target.ts';
+import { boundBatch } from '../train/model.ts';
+import type { Wanted } from './build.ts';
+
+/** Names the op that joins samples, and why; undefined where no sample influences another, so that micro-batches give the result of the whole batch. */
+export function joinOf(wanted: Omit<Wanted, 'batch'>): string | undefined {
+  const [model, other] = proofBatches.map((n) => {
+    const imported = importModel(wanted.model, { dims: boundBatch(wanted.model, n, wanted.dims ?? {}).dims, ...(wanted.values && { values: wanted.values }) });
+    return wanted.norm ? rewriteNorms(imported, wanted.norm, wasmTarget).graph : imported.graph;
+  });
+  const sameBatch = model!.inputs[0]?.type.shape[0] === other!.inputs[0]?.type.shape[0];
+  const verdict = proveBatchIndependence(model!, wasmTarget, sameBatch ? undefined : other);
+  return verdict.proved ? undefined : `${verdict.op.source[0] ?? verdict.op.name}: ${verdict.reason}`;
+}
+
+/** Refuses micro-batches of a step that they would change. `what` the user asked for. */
+export function requireProof(wanted: Omit<Wanted, 'batch'>, what: string): void {
+  const join = joinOf(wanted);
+  if (join === undefined) return;
+  throw new UserError(`${what}, which changes the result of this model: ${join}. Rewrite its normalizations (--norm group:32 or --norm group:4+proxy), or plan one batch without it`);
+}

@@ -1,0 +1,87 @@
+/** The ways in which tilewright plan plans a model: at a batch, or the fastest that fits. */
+import type { Graph } from '../../ir/graph.ts';
+import { fitPlan, narrowing } from '../../passes/tile/fit.ts';
+import { leastBytes } from '../../passes/tile/least.ts';
+import type { AccumulatedStep } from '../../passes/tile/accumulate.ts';
+import { planAccumulated, planTiles, type AccumulatedPlan, type Planned } from '../../passes/tile/plan.ts';
+import type { Recompute } from '../../passes/tile/recompute.ts';
+import { usableBytes, type TileTarget } from '../../passes/tile/target.ts';
+import { Trials, type Setting, type Trial } from '../../passes/tile/trials.ts';
+import { buildAccumulated, buildGraph, prepared, type Wanted } from './build.ts';
+
+/** Samples at a time that --fit considers. */
+export const consideredBatches: readonly number[] = [1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 28, 32, 40, 48, 64, 80, 96, 128, 192, 256, 384, 512];
+/** Shares of the bound on temporaries that are considered. */
+const narrower = [1, 0.5];
+/** The batch at which bytes that are alive in any plan are counted. */
+const countedBatch = 8;
+
+export interface Search {
+  readonly wanted: Omit<Wanted, 'batch'>;
+  readonly target: TileTarget;
+  /** Samples of a step, if the user names them: runs of fewer add up their gradients. */
+  readonly samples?: number;
+  /** Levels of recomputation, the least first. */
+  readonly levels: readonly Recompute[];
+  /** Share of a tile for the temporaries of one op, if the user names one. */
+  readonly temporary?: number;
+  readonly onProgress: (setting: Setting, done: number, of: number) => void;
+  readonly onTrial: (t: Trial) => void;
+}
+
+/** Graphs and plans of a model, none made twice. */
+export class Planner {
+  readonly trials: Trials;
+  readonly #search: Search;
+  #built: { readonly batch: number; readonly graph: Graph | AccumulatedStep } | undefined;
+
+  constructor(search: Search) {
+    this.#search = search;
+    this.trials = new Trials((s) => this.#plan(s), search.onTrial);
+  }
+
+  /** Shares of a tile for temporaries that may be tried, the widest first. */
+  get shares(): readonly number[] {
+    const { temporary, target } = this.#search;
+    return temporary === undefined ? narrower.map((f) => f * target.constants.temporary) : [temporary];
+  }
+
+  /** Tries levels of recomputation at one batch until one fits. */
+  planBatch(batch: number): void {
+    for (const recompute of this.#search.levels) if (narrowing(this.trials, batch, recompute, this.shares).fits) return;
+  }
+
+  /** Finds the fastest plan that fits, of the batches given. */
+  fit(batches: readonly number[]): void {
+    const { target, levels } = this.#search;
+    const counted = Math.min(countedBatch, batches.at(-1)!);
+    const bytes = new Map(levels.map((level) => [level, leastBytes(this.#prepared(counted, level))]));
+    const { tiles } = target.constants;
+    fitPlan(this.trials, { batches, recompute: levels, temporary: this.shares }, {
+      limit: usableBytes(target),
+      always: Math.max(...[...bytes.values()].map((b) => b.always)) / tiles,
+      perSample: (level) => bytes.get(level)!.alive / counted / tiles,
+    });
+  }
+
+  #plan(s: Setting): Planned | AccumulatedPlan {
+    const { target, onProgress, samples = s.batch } = this.#search;
+    const graph = this.#build(s.batch);
+    const options = { samples: s.batch, temporary: s.temporary, serial: s.unserial !== true, onProgress: (done: number, of: number) => onProgress(s, done, of) };
+    if (!('accumulate' in graph)) return planTiles(prepared(graph, s.recompute), target, options);
+    return planAccumulated(prepared(graph.accumulate, s.recompute), prepared(graph.update, 'none'), target, options, samples / s.batch);
+  }
+
+  #prepared(batch: number, recompute: Recompute): Graph {
+    const graph = this.#build(batch);
+    return prepared('accumulate' in graph ? graph.accumulate : graph, recompute);
+  }
+
+  #build(batch: number): Graph | AccumulatedStep {
+    if (this.#built?.batch === batch) return this.#built.graph;
+    const { wanted, samples = batch } = this.#search;
+    const graph = wanted.train && samples > batch ? buildAccumulated({ ...wanted, train: wanted.train, batch }, samples / batch) : buildGraph({ ...wanted, batch });
+    this.#built = { batch, graph };
+    return graph;
+  }
+}
