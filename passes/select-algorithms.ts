@@ -1,5 +1,6 @@
 /** Chooses how convolutions, and products with constant weights, are computed. */
 import type { Builder } from '../ir/builder.ts';
+import { UserError } from '../ir/diagnostic.ts';
 import type { Graph, Op, Value } from '../ir/graph.ts';
 import { num, nums, str } from '../ir/op.ts';
 import { convGeometry, packedFloats, type ConvAlgorithm } from '../ir/ops/packing/geometry.ts';
@@ -12,18 +13,19 @@ import type { Target } from '../ir/tile.ts';
 import { bytesOf, sizeOf, type Tensor } from '../ir/type.ts';
 import { convTime, productTime, weightGradientTime } from './algorithm-cost.ts';
 import { strassenError } from './strassen-error.ts';
+import { followSamples, sampleAxis } from './train/samples.ts';
 import { winogradError } from './winograd-error.ts';
 
 /**
  * Rewrites every f32 `conv`, and every f32 `contract` with a weight made of constants, into its packed form over a packing op: constant folding computes that for constants, and each run does
  * for weights that a graph updates and for those that stay quantised. Convolutions become Winograd where that is faster and exact enough, judged for such weights by what they start from; where not all constants fit the target's
  * budget of packed bytes, those that save most time per byte do. Weight gradients in partial sums become Winograd where that is faster. Products with constants are computed by
- * Strassen's algorithm where that is faster by a twentieth and exact enough, in graphs that update nothing. Products of two computed values and other element types are left as they are, and so is all where the target packs nothing. Runs before fusion.
+ * Strassen's algorithm where that is faster by a twentieth and exact enough, for rows of one sample and in graphs that update nothing. Products of two computed values and other element types are left as they are, and so is all where the target packs nothing. Runs before fusion.
  */
 export function selectAlgorithms(graph: Graph, target: Target): Graph {
   if (target.panel === 0) return graph;
   const winograd = chooseWinograd(graph, target);
-  const strassen: Strassen | undefined = target.winograd && graph.updates.length === 0 ? { sums: new Map() } : undefined;
+  const strassen: Strassen | undefined = target.winograd && graph.updates.length === 0 ? { sums: new Map(), holdsSamples: sampleHolders(graph) } : undefined;
   return rewriteOps(graph, (op, b, facts) => {
     switch (op.name) {
       case 'conv': return packConvolution(op, b, facts, winograd);
@@ -59,7 +61,7 @@ function packProduct(op: Op, b: Builder, facts: Facts, strassen: Strassen | unde
     const packed = b.one('packMatmul', [c.weight], { spec: c.spec });
     const attrs = { spec: c.spec, bShape: c.weight.type.shape };
     const known = facts.constant(c.weight);
-    if (!strassen || !known || !strassenPays(c.data, shape) || !(strassenError(known, c.spec) <= largestProductError)) return [b.one('contractPacked', [c.data, packed], attrs)];
+    if (!strassen || !known || !strassenPays(c.data, shape) || strassen.holdsSamples(c.data) || !(strassenError(known, c.spec) <= largestProductError)) return [b.one('contractPacked', [c.data, packed], attrs)];
     // Products that read the same rows share the sums of them.
     const sums = strassen.sums.get(c.data) ?? b.one('strassenSums', [c.data], { rowAxes: shape.rowAxes });
     strassen.sums.set(c.data, sums);
@@ -68,8 +70,24 @@ function packProduct(op: Op, b: Builder, facts: Facts, strassen: Strassen | unde
   return undefined;
 }
 
-/** The sums of rows that there are, by the value that they were made of. */
-interface Strassen { readonly sums: Map<Value, Value> }
+interface Strassen {
+  /** The sums of rows that there are, by the value that they were made of. */
+  readonly sums: Map<Value, Value>;
+  /** Whether a value of the graph has rows of several samples: the algorithm adds rows of one half to rows of the other, and an infinity of one sample would reach another. */
+  holdsSamples(v: Value): boolean;
+}
+
+/** Which values hold several samples of a batch; all, where samples cannot be followed. */
+function sampleHolders(graph: Graph): (v: Value) => boolean {
+  if (graph.inputs.every((v) => v.type.shape[0] === 1)) return () => false;
+  try {
+    const { factors } = followSamples(graph);
+    return (v) => sampleAxis(factors.get(v) ?? []) >= 0;
+  } catch (e) {
+    if (e instanceof UserError) return () => true;
+    throw e;
+  }
+}
 
 /** Largest error of a product by Strassen's algorithm, as a fraction of its results' standard deviation: ordinary weights stay below 1.1e-5. */
 const largestProductError = 5e-5;

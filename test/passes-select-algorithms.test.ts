@@ -97,11 +97,11 @@ describe('select-algorithms', () => {
 });
 
 describe("products by Strassen's algorithm", () => {
-  const product = (m: number, n: number, k: number, scale: (i: number) => number = () => 1): Graph => {
+  const product = (m: number, n: number, k: number, scale: (i: number) => number = () => 1, samples = 1): Graph => {
     const b = new Builder('g');
     const w = tensor([k, n]);
     const weight = b.state('w', tensorType('f32', w.shape), { ...w, data: (w.data as Float32Array).map((v, i) => v * scale(i)) });
-    return b.finish([{ name: 'y', value: b.contract('mk,kn->mn', b.input(tensorType('f32', [m, k])), weight) }]);
+    return b.finish([{ name: 'y', value: b.contract('smk,kn->smn', b.input(tensorType('f32', [samples, m, k])), weight) }]);
   };
   const chosen = (g: Graph, to = target()): unknown => selectAlgorithms(g, to).ops.find((op) => op.name === 'contractPacked')?.attrs['algorithm'];
 
@@ -122,10 +122,18 @@ describe("products by Strassen's algorithm", () => {
     expect(chosen(product(197, 768, 768, (i) => (i % 768 < 384 ? 4 : 1)))).toBe('strassen');
   });
 
+  test('do not add rows of one sample to rows of another', () => {
+    expect(chosen(product(197, 768, 768, () => 1, 2))).toBe('direct');
+    const b = new Builder('g');
+    const [x, table] = [b.input(tensorType('f32', [2, 768])), b.state('table', tensorType('f32', [197, 768]), tensor([197, 768]))];
+    const positions = b.contract('mk,kn->mn', table, b.state('w', tensorType('f32', [768, 768]), tensor([768, 768])));
+    expect(chosen(b.finish([{ name: 'y', value: b.add(b.broadcast(b.reshape(x, [2, 1, 768]), [2, 197, 768]), positions) }]))).toBe('strassen');
+  });
+
   test('share the sums of rows that several of them read', () => {
     const b = new Builder('g');
-    const x = b.input(tensorType('f32', [197, 768]));
-    const [q, k] = ['q', 'k'].map((name, i) => b.contract('mk,kn->mn', x, b.state(name, tensorType('f32', [768, 768]), tensor([768, 768], i + 1)))) as [Value, Value];
+    const x = b.input(tensorType('f32', [1, 197, 768]));
+    const [q, k] = ['q', 'k'].map((name, i) => b.contract('smk,kn->smn', x, b.state(name, tensorType('f32', [768, 768]), tensor([768, 768], i + 1)))) as [Value, Value];
     const names = selectAlgorithms(b.finish([{ name: 'y', value: b.add(q, k) }]), target()).ops.map((op) => op.name);
     expect(names.filter((name) => name === 'strassenSums')).toHaveLength(1);
     expect(names.filter((name) => name === 'contractPacked')).toHaveLength(2);
@@ -134,7 +142,7 @@ describe("products by Strassen's algorithm", () => {
   test('are never part of a step that updates state', () => {
     const b = new Builder('g');
     const [frozen, w] = [b.state('frozen', tensorType('f32', [768, 768]), tensor([768, 768])), b.state('w', tensorType('f32', [768]), tensor([768]))];
-    const y = b.mul(b.contract('mk,kn->mn', b.input(tensorType('f32', [197, 768])), frozen), w);
+    const y = b.mul(b.contract('smk,kn->smn', b.input(tensorType('f32', [1, 197, 768])), frozen), w);
     b.update(w, b.mul(w, 0.5));
     expect(chosen(b.finish([{ name: 'y', value: y }]))).toBe('direct');
   });
