@@ -1,60 +1,132 @@
-/** Compares the times of several variants of a computation on a machine that others use too: by interleaved rounds, and by order statistics of their ratios. */
+/**
+ * Compares the times of several variants of a computation on a machine that others use too. Where memory happens to lie moves a step by some percent, more than small costs do, so all variants
+ * are entries of one module over one memory: what they share is the same code on the same addresses.
+ */
+import { emitWasm } from '../backends/wasm/module.ts';
+import { makeManifest, weightsOf } from '../cli/driver/manifest.ts';
+import { wasmTarget } from '../cli/driver/target.ts';
+import { bestFeatures } from '../cli/model.ts';
 import { median } from '../cli/statistics.ts';
-import { loadSession, type ArtifactObject, type InputValue, type Session, type StepTime } from '../runtime/index.ts';
+import type { Graph } from '../ir/graph.ts';
+import { planEntries } from '../passes/plan.ts';
+import { openArtifact, type ArtifactObject } from '../runtime/artifact.ts';
+import { chunkSource } from '../runtime/bytes.ts';
+import { control } from '../runtime/control.ts';
+import { draws, purposes } from '../runtime/data/random.ts';
+import { inputBytes, type InputValue } from '../runtime/inputs.ts';
+import type { EntryPoint, StateEntry } from '../runtime/manifest.ts';
+import { safetensorsChunks } from '../runtime/safetensors.ts';
+import { start } from '../runtime/start.ts';
+import { bytesOf } from '../runtime/tensor.ts';
+
+/** Variants of a computation as the entries of one artifact, by name. */
+export interface Variants {
+  readonly names: readonly string[];
+  readonly artifact: ArtifactObject;
+}
+
+/** One opening of variants: threads over a memory that lies somewhere. */
+interface Opening {
+  /** Milliseconds of one run. */
+  time(name: string): Promise<number>;
+  /** Milliseconds of each kernel of the last run of an entry, in a profiling build. */
+  kernels(name: string): Promise<number[]>;
+  close(): Promise<void>;
+}
+
+/** Plans graphs after the passes over one memory, in which state and inputs of a name are one buffer, and emits them as one module. `profile`: notes the time of every step. */
+export function compileVariants(graphs: ReadonlyMap<string, Graph>, profile = false): Variants {
+  const program = planEntries([...graphs].map(([name, graph]) => ({ name, graph })), wasmTarget);
+  const features = bestFeatures();
+  const { binary, memoryFlag, steps, entrySteps, ...module } = emitWasm(program, features, { profile });
+  // Nobody reads what the state is for.
+  const roles = new Map(program.graph.state.map((s): [string, StateEntry['role']] => [s.name, 'parameter']));
+  const facts = { ...module, steps, modules: [{ features, file: 'model.wasm', memoryFlag }], maxThreads: 64, training: { roles, entrySteps } };
+  const manifest = makeManifest({ bound: {}, dims: {} }, program, facts, 'bench');
+  return { names: [...graphs.keys()], artifact: { manifest, modules: { 'model.wasm': binary }, weights: chunkSource(safetensorsChunks(weightsOf(program)), 'weights.safetensors') } };
+}
+
+async function open({ names, artifact }: Variants, inputs: Readonly<Record<string, InputValue>>, threads: number): Promise<Opening> {
+  const { manifest, executor } = await start(await openArtifact(artifact), { threads }, []);
+  const entries = new Map(names.map((name, i) => [name, {
+    at: manifest.entries![i]!,
+    writes: [{ address: control.entry, bytes: bytesOf(Int32Array.of(i)) }, ...manifest.entries![i]!.inputs.map((io) => ({ address: io.address, bytes: inputBytes(io, inputs[io.name]!) }))],
+  }]));
+  return {
+    async time(name) {
+      const { writes } = entries.get(name)!;
+      const begin = performance.now();
+      await executor.run(writes, []);
+      return performance.now() - begin;
+    },
+    async kernels(name) {
+      const [first, end] = entries.get(name)!.at.steps;
+      const [bytes] = await executor.read([{ address: manifest.profile + 16 * first, bytes: 16 * (end - first) }]);
+      const times = new Float64Array(bytes!.buffer);
+      return Array.from({ length: end - first }, (_, i) => times[2 * i + 1]! - times[2 * i]!);
+    },
+    close: () => executor.close(),
+  };
+}
 
 export interface PairOptions {
   readonly threads: number;
-  /** Timed rounds in all. */
+  /** Rounds in all, each of which gives a pair of times for any two variants. */
   readonly pairs: number;
-  /** Rounds between two openings of the sessions: where memory happens to lie moves a step by more than small costs do. */
-  readonly pairsOfSession?: number;
-  /** Rounds that are not timed after each opening. */
+  /** Rounds between two openings, each of which finds another place in memory. */
+  readonly pairsOfOpening?: number;
+  /** Runs of each variant after an opening that are not counted. */
   readonly warmUp?: number;
+  /** Runs of each variant in a round. */
+  readonly runs?: number;
 }
 
 /**
- * Times one run of each artifact a round, in milliseconds, by name. Sessions are opened anew every few rounds, in another order, and each round begins with another variant, so that no one
- * always follows the same.
+ * Times all variants: of each round the milliseconds of a run of each, by name. A round is some cycles through the variants, each in another order, so that what drifts falls on all alike; a
+ * variant's time is the median of its runs, since a run that another process interrupts is off by more than the costs in question.
  */
-export async function interleaved(artifacts: ReadonlyMap<string, ArtifactObject>, inputs: Readonly<Record<string, InputValue>>, { threads, pairs, pairsOfSession = 5, warmUp = 6 }: PairOptions): Promise<Map<string, number[]>> {
-  const names = [...artifacts.keys()];
-  const times = new Map(names.map((name) => [name, [] as number[]]));
-  const turned = (by: number): string[] => names.map((_, i) => names[(i + by) % names.length]!);
-  for (let done = 0; done < pairs; done += pairsOfSession) {
-    const sessions = new Map<string, Session>();
-    for (const name of turned(done / pairsOfSession)) sessions.set(name, await loadSession(artifacts.get(name)!, { threads }));
-    for (let round = 0; round < warmUp + Math.min(pairsOfSession, pairs - done); round++) {
-      for (const name of turned(round)) {
-        const start = performance.now();
-        await sessions.get(name)!.run(inputs);
-        if (round >= warmUp) times.get(name)!.push(performance.now() - start);
-      }
+export async function rounds(variants: Variants, inputs: Readonly<Record<string, InputValue>>, { threads, pairs, pairsOfOpening = 10, warmUp = 5, runs = 5 }: PairOptions): Promise<Map<string, number[]>> {
+  const results = new Map(variants.names.map((name) => [name, [] as number[]]));
+  for (let done = 0; done < pairs; done += pairsOfOpening) {
+    const opening = await open(variants, inputs, threads);
+    for (let i = 0; i < warmUp; i++) for (const name of variants.names) await opening.time(name);
+    for (let round = done; round < Math.min(pairs, done + pairsOfOpening); round++) {
+      const times = new Map(variants.names.map((name) => [name, [] as number[]]));
+      for (let run = 0; run < runs; run++) for (const name of shuffled(variants.names, round, run)) times.get(name)!.push(await opening.time(name));
+      for (const [name, list] of times) results.get(name)!.push(median(list));
     }
-    for (const session of sessions.values()) await session.close();
+    await opening.close();
   }
-  return times;
+  return results;
+}
+
+/** Names in an order that follows from a round and a run. */
+function shuffled(names: readonly string[], round: number, run: number): string[] {
+  const random = draws(0, purposes.shuffle, round, run);
+  return names.map((name) => ({ name, key: random.uniform() })).sort((a, b) => a.key - b.key).map((n) => n.name);
 }
 
 /**
- * Milliseconds of each kind of kernel of profiling artifacts, by name: medians of runs that alternate, so that what else happens on the machine falls on all of them. Kernels of one name, size
- * and source count together.
+ * Milliseconds of each kind of kernel of a profiling build's variants, by name: medians of runs that alternate, so that what else happens on the machine falls on all of them. Kernels of one
+ * name, size and source count together.
  */
-export async function profiled(artifacts: ReadonlyMap<string, ArtifactObject>, inputs: Readonly<Record<string, InputValue>>, threads: number, runs = 20, warmUp = 6): Promise<Map<string, Map<string, number>>> {
-  const sessions = new Map<string, Session>();
-  for (const [name, artifact] of artifacts) sessions.set(name, await loadSession(artifact, { threads }));
-  const samples = new Map([...artifacts.keys()].map((name) => [name, [] as (readonly StepTime[])[]]));
+export async function profiled(variants: Variants, inputs: Readonly<Record<string, InputValue>>, threads: number, runs = 20, warmUp = 5): Promise<Map<string, Map<string, number>>> {
+  const opening = await open(variants, inputs, threads);
+  const samples = new Map(variants.names.map((name) => [name, [] as number[][]]));
   for (let i = 0; i < warmUp + runs; i++) {
-    for (const [name, session] of sessions) {
-      await session.run(inputs);
-      if (i >= warmUp) samples.get(name)!.push(session.profile()!.map((s) => ({ ...s })));
+    for (const [name, list] of samples) {
+      await opening.time(name);
+      if (i >= warmUp) list.push(await opening.kernels(name));
     }
   }
-  for (const session of sessions.values()) await session.close();
-  return new Map([...samples].map(([name, all]) => {
+  await opening.close();
+  const { steps, entries } = variants.artifact.manifest;
+  return new Map([...samples].map(([name, all], k) => {
+    const { steps: [first, end] }: EntryPoint = entries![k]!;
     const kinds = new Map<string, number>();
-    all[0]!.forEach((s, i) => {
+    steps.slice(first, end).forEach((s, i) => {
       const key = `${s.name} ${s.flops} ${s.bytes} ${s.source.join()}`;
-      kinds.set(key, (kinds.get(key) ?? 0) + median(all.map((t) => t[i]!.end - t[i]!.start)));
+      kinds.set(key, (kinds.get(key) ?? 0) + median(all.map((t) => t[i]!)));
     });
     return [name, kinds];
   }));

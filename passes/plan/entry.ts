@@ -13,6 +13,8 @@ import { planRegion } from './steps.ts';
 /** Plans one graph after those before it, so that their temporaries never live at once. */
 export function planEntry(p: Planning, name: string, graph: Graph): Entry & { readonly graph: Graph } {
   p.graph = graph;
+  // The host has read what earlier graphs gave before this one starts.
+  p.outputs.clear();
   noteGraph(p, graph);
   for (const v of graph.inputs) {
     const key = `${v.name} ${showType(v.type)}`;
