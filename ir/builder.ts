@@ -147,6 +147,12 @@ export class Builder {
     return keepdims ? this.reshape(y, x.type.shape.map((d, i) => (axes.includes(i) ? 1 : d))) : y;
   }
 
+  /** What softmax subtracts before it takes exponentials, as 1s along the axes: the maximum, through which no gradient goes, as the result does not depend on it. */
+  peak(x: Value, axes: readonly number[]): Value {
+    const kept = x.type.shape.map((d, i) => (axes.includes(i) ? 1 : d));
+    return axes.length === 0 ? x : this.reshape(this.one('reduceMax', [x], { axes: [...axes].sort((p, q) => p - q), detached: true }), kept);
+  }
+
   /** Sums a cotangent down to the shape its value was broadcast from. */
   sumTo(g: Value, shape: readonly number[]): Value {
     const from = g.type.shape;

@@ -1,6 +1,6 @@
 import type { Graph, Op, Value } from '../ir/graph.ts';
 import type { FusedKind } from '../ir/fused.ts';
-import { isMap } from '../ir/fused.ts';
+import { isMap, isReduceRoot } from '../ir/fused.ts';
 import { stateConstants } from '../ir/rewrite.ts';
 import type { Target } from '../ir/tile.ts';
 import type { Tensor } from '../ir/type.ts';
@@ -27,12 +27,21 @@ export function fuse(graph: Graph, target: Target, kinds: readonly Growth[] = gr
   const constant = (v: Value): Tensor | undefined => constants.get(v);
   const ops = clusters.ordered().map(({ ops: members, kind }): Op => {
     const [only] = members as [Op];
-    if (kind !== undefined) return fusedOp(kind as FusedKind, members, escaping(new Set(members), clusters), constant);
+    if (kind !== undefined) return fusedOp(kind as FusedKind, kind === 'reduce' ? rootFirst(members) : members, escaping(new Set(members), clusters), constant);
     if (isMap(only) && only.operands.some((v, i) => oneNumber(only, i, constant(v)))) return fusedOp('map', [only], only.results, constant);
     if (only.name === 'fused' || only.regions.length === 0) return only;
     return { ...only, regions: only.regions.map((region) => fuse(region, target, kinds)) };
   });
   return eliminateDeadCode({ ...graph, ops }, target);
+}
+
+/** What a root does not need comes after it, wherever it stood in the graph. */
+function rootFirst(members: readonly Op[]): readonly Op[] {
+  const root = members.find(isReduceRoot)!;
+  const needed = new Set<Value>(root.operands);
+  for (const op of members.toReversed()) if (op.results.some((r) => needed.has(r))) op.operands.forEach((v) => needed.add(v));
+  const before = members.filter((op) => op !== root && op.results.some((r) => needed.has(r)));
+  return [...before, root, ...members.filter((op) => op !== root && !before.includes(op))];
 }
 
 function constantsOf(graph: Graph): Map<Value, Tensor> {

@@ -64,18 +64,32 @@ function elementLoss(b: Builder, loss: Exclude<ComparingLoss, CrossEntropy>, x: 
   }
 }
 
+/**
+ * Cross-entropy as sums over the classes of a row, with no index into them: -Σ w·logp = log Σ e^c · Σ w - Σ w·c, where c is the row less its maximum. The gradient that comes of it is
+ * softmax · Σ w - w, so that both are one pass over rows.
+ */
+function crossEntropyOfRows(b: Builder, x: Value, axis: number, weighted: (c: Value) => Value, total?: () => Value): Value {
+  // The maximum comes first: fusion grows from there.
+  const c = b.sub(x, b.peak(x, [axis]));
+  const log = b.unary('log', b.reduce('reduceSum', b.unary('exp', c), [axis]));
+  return b.sub(total ? b.mul(log, total()) : log, b.reduce('reduceSum', weighted(c), [axis]));
+}
+
 function crossEntropyOfIndices(b: Builder, loss: CrossEntropy, x: Value, target: Value): Value {
   const axis = classAxis(loss, x.type);
   const smoothing = loss.labelSmoothing ?? 0;
-  const logp = logSoftmax(b, x, axis);
   const weights = targetWeights(b, loss, x.type.dtype, target);
-  const picked = b.one('gatherElements', [logp, b.reshape(counted(b, loss, target), x.type.shape.with(axis, 1))], { axis });
-  const right = b.neg(sumAll(b, b.mul(b.reshape(picked, target.type.shape), weights)));
+  // 32 bits, which vectors of classes compare.
+  const label = b.reshape(b.cast(target, 'i32'), x.type.shape.with(axis, 1));
+  const isTarget = b.binary('eq', b.one('iota', [], { shape: x.type.shape.map((d, i) => (i === axis ? d : 1)), axis, dtype: 'i32' }), label);
+  const right = sumAll(b, b.mul(crossEntropyOfRows(b, x, axis, (c) => b.select(isTarget, c, 0)), weights));
   if (smoothing === 0) return right;
   // The smoothed part weighs each class by its own weight; an ignored target takes its whole position out.
-  const weighted = loss.classWeights ? b.mul(logp, alongAxis(b, loss.classWeights, x.type, axis)) : logp;
-  const perPosition = b.reduce('reduceSum', weighted, [axis]);
-  const even = b.neg(sumAll(b, loss.ignoreIndex === undefined ? perPosition : b.select(b.binary('ne', target, loss.ignoreIndex), perPosition, 0)));
+  const { classWeights } = loss;
+  const classes = classWeights && alongAxis(b, classWeights, x.type, axis);
+  const total = b.scalar(classWeights ? classWeights.reduce((n, w) => n + w, 0) : x.type.shape[axis]!, x.type.dtype);
+  const perPosition = crossEntropyOfRows(b, x, axis, (c) => (classes ? b.mul(c, classes) : c), () => total);
+  const even = sumAll(b, loss.ignoreIndex === undefined ? perPosition : b.select(b.binary('ne', target, loss.ignoreIndex), perPosition, 0));
   return b.add(b.mul(right, 1 - smoothing), b.mul(even, smoothing / x.type.shape[axis]!));
 }
 
@@ -85,7 +99,7 @@ function crossEntropyOfProbabilities(b: Builder, loss: CrossEntropy, x: Value, t
   const smoothing = loss.labelSmoothing ?? 0;
   const smooth = smoothing === 0 ? target : b.add(b.mul(target, 1 - smoothing), smoothing / x.type.shape[axis]!);
   const weighted = loss.classWeights ? b.mul(smooth, alongAxis(b, loss.classWeights, x.type, axis)) : smooth;
-  return b.neg(sumAll(b, b.mul(logSoftmax(b, x, axis), weighted)));
+  return sumAll(b, crossEntropyOfRows(b, x, axis, (c) => b.mul(c, weighted), () => b.reduce('reduceSum', weighted, [axis])));
 }
 
 /** The weight of each target: that of its class, 0 where it is ignored. */
@@ -107,11 +121,6 @@ function classAxis(loss: CrossEntropy, output: TensorType): number {
   const given = loss.classWeights?.length;
   if (given !== undefined && given !== classes) throw new UserError(`there are ${given} class weights, but the output ${showType(output)} has ${classes} classes along axis ${axis}`);
   return axis;
-}
-
-function logSoftmax(b: Builder, x: Value, axis: number): Value {
-  const centred = b.sub(x, b.reduce('reduceMax', x, [axis], true));
-  return b.sub(centred, b.unary('log', b.reduce('reduceSum', b.unary('exp', centred), [axis], true)));
 }
 
 const sumAll = (b: Builder, x: Value): Value => b.reduce('reduceSum', x, x.type.shape.map((_, i) => i));

@@ -108,7 +108,7 @@ function attention(cx: LowerContext): (Value | undefined)[] {
 function guardedSoftmax(b: Builder, x: Value, masked: boolean): Value {
   const p = softmax(b, x, [3]);
   if (!masked) return p;
-  const top = b.reduce('reduceMax', x, [3], true);
+  const top = b.peak(x, [3]);
   return b.select(b.one('isInf', [top], { positive: false, negative: true }), 0, p);
 }
 

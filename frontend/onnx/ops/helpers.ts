@@ -88,13 +88,13 @@ export function binaryOperands(cx: LowerContext): [Value, Value] {
 
 /** exp(x - max) / Σ exp(x - max) over the axes: the one form of softmax in the IR. */
 export function softmax(b: Builder, x: Value, axes: readonly number[]): Value {
-  const e = b.unary('exp', b.sub(x, b.reduce('reduceMax', x, axes, true)));
+  const e = b.unary('exp', b.sub(x, b.peak(x, axes)));
   return b.div(e, b.reduce('reduceSum', e, axes, true));
 }
 
 /** (x - max) - log Σ exp(x - max) over the axes. */
 export function logSoftmax(b: Builder, x: Value, axes: readonly number[]): Value {
-  const centred = b.sub(x, b.reduce('reduceMax', x, axes, true));
+  const centred = b.sub(x, b.peak(x, axes));
   return b.sub(centred, b.unary('log', b.reduce('reduceSum', b.unary('exp', centred), axes, true)));
 }
 

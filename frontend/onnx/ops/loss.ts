@@ -1,11 +1,18 @@
 /** Losses over class scores, with weights, ignored targets and the three reductions. */
+import type { Builder } from '../../../ir/builder.ts';
 import type { Value } from '../../../ir/graph.ts';
 import { sizeOf } from '../../../ir/type.ts';
 import type { LowerContext, LoweringTable } from '../lowering.ts';
-import { logSoftmax, range, row } from './helpers.ts';
+import { indexAlong, logSoftmax, range, row } from './helpers.ts';
+
+/** How the element of each target is taken out of a tensor with the classes along axis 1; `label` has 1 there. */
+type Pick = (b: Builder, logp: Value, label: Value) => Value;
+const byIndex: Pick = (b, logp, label) => b.one('gatherElements', [logp, label], { axis: 1 });
+/** For rows that are walked anyway: one pass makes softmax, loss and gradient. */
+const byComparison: Pick = (b, logp, label) => b.reduce('reduceSum', b.select(b.binary('eq', indexAlong(b, logp.type.shape, 1, 'i32'), b.cast(label, 'i32')), logp, 0), [1], true);
 
 /** -logp[target]·weight[target] of each sample, 0 where the target is ignored; then none, sum, or the weighted mean. */
-function negativeLogLikelihood(cx: LowerContext, logp: Value): Value {
+function negativeLogLikelihood(cx: LowerContext, logp: Value, pick: Pick): Value {
   const { b, node } = cx;
   const { attrs } = node;
   const target = cx.input(1);
@@ -17,7 +24,7 @@ function negativeLogLikelihood(cx: LowerContext, logp: Value): Value {
   const counts = ignored === undefined ? undefined : b.binary('ne', target, ignored);
   const label = counts ? b.select(counts, target, 0) : target;
   const wide = [...shape.slice(0, 1), 1, ...shape.slice(1)];
-  const picked = b.reshape(b.one('gatherElements', [logp, b.reshape(label, wide)], { axis: 1 }), shape);
+  const picked = b.reshape(pick(b, logp, b.reshape(label, wide)), shape);
   const ones = weight ? b.one('gather', [weight, label], { axis: 0 }) : undefined;
   const factor = counts ? b.select(counts, ones ?? b.scalar(1, logp.type.dtype), 0) : ones;
   const loss = factor ? b.mul(b.neg(picked), factor) : b.neg(picked);
@@ -29,11 +36,11 @@ function negativeLogLikelihood(cx: LowerContext, logp: Value): Value {
 }
 
 export const lossOps: LoweringTable = {
-  NegativeLogLikelihoodLoss: [row(12, [2, 3], (cx) => negativeLogLikelihood(cx, cx.input(0)))],
+  NegativeLogLikelihoodLoss: [row(12, [2, 3], (cx) => negativeLogLikelihood(cx, cx.input(0), byIndex))],
   SoftmaxCrossEntropyLoss: [
     row(12, [2, 3], (cx) => {
       const logp = logSoftmax(cx.b, cx.input(0), [1]);
-      return [negativeLogLikelihood(cx, logp), logp];
+      return [negativeLogLikelihood(cx, logp, byComparison), logp];
     }, [1, 2]),
   ],
 };

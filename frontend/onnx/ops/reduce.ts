@@ -22,7 +22,7 @@ const floatOnly = (f: Reducer): Reducer => (b, x, axes, keepdims) => {
 
 /** An infinite maximum is not subtracted: it would make NaN of rows that hold nothing but -inf. */
 const logSumExp: Reducer = (b, x, axes, keepdims) => {
-  const top = b.reduce('reduceMax', x, axes, true);
+  const top = b.peak(x, axes);
   const shift = b.select(b.one('isInf', [top], { positive: true, negative: true }), 0, top);
   const total = b.add(b.unary('log', sum(b, b.unary('exp', b.sub(x, shift)), axes, true)), shift);
   return keepdims ? total : b.reshape(total, x.type.shape.filter((_, i) => !axes.includes(i)));

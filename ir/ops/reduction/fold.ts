@@ -1,6 +1,6 @@
 /** reduceSum, reduceProd, reduceMax, reduceMin. */
 import { isBig } from '../../number.ts';
-import { nums, type OpDef, type RefTensor } from '../../op.ts';
+import { flag, nums, type AttrSpec, type OpDef, type RefTensor } from '../../op.ts';
 import { isFloat, isInteger, rowMajor, showType, type DType, type TensorType } from '../../type.ts';
 import type { CombineName } from '../../axes.ts';
 import type { Value } from '../../graph.ts';
@@ -14,6 +14,8 @@ interface Fold {
   readonly combine: CombineName;
   /** Takes bool too. */
   readonly bool: boolean;
+  /** Beside `axes`. */
+  readonly attrs?: Readonly<Record<string, AttrSpec>>;
   start(dtype: DType): number;
   startBig(dtype: DType): bigint;
   add(sum: number, x: number): number;
@@ -29,7 +31,7 @@ function fold(row: Fold): OpDef {
     doc: row.doc,
     family: 'reduce',
     operands: ['x'],
-    attrs: { axes: { kind: 'numbers', default: 'required' } },
+    attrs: { axes: { kind: 'numbers', default: 'required' }, ...row.attrs },
     infer(operands, attrs) {
       const [x] = arity(operands, 1);
       requireAxes(nums(attrs, 'axes'), x);
@@ -100,10 +102,13 @@ const prod: OpDef = fold({
   },
 });
 
+/** With `detached` the result counts as a constant where gradients are made: what softmax subtracts changes nothing that comes out of it. */
+const detachable = { detached: { kind: 'boolean', default: false } } as const;
+
 /** The cotangent of a maximum or minimum, divided equally among the elements that attain it. */
 const toWinners: OpDef['grad'] = {
   build(b, op, [g]) {
-    if (!g) return [undefined];
+    if (!g || flag(op.attrs, 'detached')) return [undefined];
     const x = nth(op.operands, 0);
     const axes = nums(op.attrs, 'axes');
     const kept = keptShape(x.type.shape, axes);
@@ -113,11 +118,11 @@ const toWinners: OpDef['grad'] = {
 };
 
 const max: OpDef = fold({
-  name: 'reduceMax', doc: 'the largest x over the axes (any, for bool); NaN where one is; the lowest value where they are empty', combine: 'max', bool: true,
+  name: 'reduceMax', doc: 'the largest x over the axes (any, for bool); NaN where one is; the lowest value where they are empty; `detached`: no gradient goes through it', combine: 'max', bool: true, attrs: detachable,
   start: lowest, startBig: lowestBig, add: Math.max, addInt: Math.max, addBig: (s, x) => (s > x ? s : x), grad: toWinners,
 });
 const min: OpDef = fold({
-  name: 'reduceMin', doc: 'the smallest x over the axes (all, for bool); NaN where one is; the highest value where they are empty', combine: 'min', bool: true,
+  name: 'reduceMin', doc: 'the smallest x over the axes (all, for bool); NaN where one is; the highest value where they are empty; `detached`: no gradient goes through it', combine: 'min', bool: true, attrs: detachable,
   start: highest, startBig: highestBig, add: Math.min, addInt: Math.min, addBig: (s, x) => (s < x ? s : x), grad: toWinners,
 });
 
