@@ -1,4 +1,4 @@
-/** Sorting lines in a workgroup's memory on a GPU, beside Array.prototype.sort. */
+/** Sorting lines on a GPU, in a workgroup's memory and in steps over global memory, beside Array.prototype.sort. */
 import { afterAll, describe, expect, test } from 'vitest';
 import { Builder } from '../ir/builder.ts';
 import type { Tensor } from '../ir/type.ts';
@@ -9,7 +9,7 @@ afterAll(() => gpu?.close());
 const special = [NaN, Infinity, -Infinity, 0, -0, 1e-30, -1e-30];
 
 describe.skipIf(!gpu)(onGpu('topK of long lines'), { timeout: 60_000 }, () => {
-  test.each([[65, 65, true, 'f32'], [300, 7, false, 'f32'], [2048, 2048, true, 'f32'], [1000, 1000, false, 'i32']] as const)('%i to %i, largest: %s, %s: ties by place, NaN above all', async (length, k, largest, dtype) => {
+  test.each([[65, 65, true, 'f32'], [300, 7, false, 'f32'], [2048, 2048, true, 'f32'], [1000, 1000, false, 'i32'], [2049, 5, true, 'f32'], [9000, 9000, false, 'f32'], [20000, 300, true, 'i32']] as const)('%i to %i, largest: %s, %s: ties by place, NaN above all', async (length, k, largest, dtype) => {
     const columns = 3;
     const values = Array.from({ length: length * columns }, (_, i) => (dtype === 'f32' && i % 13 < special.length ? special[i % 13]! : ((i * 7919) % 101) - 50));
     const shape = [length, columns];

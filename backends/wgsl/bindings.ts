@@ -88,6 +88,9 @@ export function rangesOf(operands: readonly Located[], results: readonly Located
 /** Bindings that a kernel over these tensors needs. */
 export const bindingsNeeded = (operands: readonly Located[], results: readonly Located[], site: Site): number => rangesOf(operands, results, site).reduce((n, r) => n + r.pages.length, 0);
 
+/** Whether a tensor lies in several bindings. */
+export const isPaged = (operands: readonly Located[], results: readonly Located[], site: Site): boolean => rangesOf(operands, results, site).some((r) => r.pages.length > 1);
+
 /** Whether elements of a range are reached through functions of its own: its pages, and atomic words. */
 const hasFunctions = (r: Range): boolean => r.pages.length > 1 || r.word === 'atomic';
 
@@ -118,7 +121,7 @@ ${onPages((place) => `atomicAnd(&${place}, ~(0xffffu << shift)); atomicOr(&${pla
 
 const converted = (text: string, from: Word, to: Word): string => (from === to ? text : `bitcast<${to}>(${text})`);
 
-/** An expression for an element of some kind of word; \`at\`: in such words from the start of the range. f16 arrives as f32. */
+/** An expression for an element of some kind of word; `at`: in such words from the start of the range. f16 arrives as f32. */
 export function wordAt(range: Range, word: Word, at: string): string {
   const read = (i: string): string => (hasFunctions(range) ? `${range.name}_at(${i})` : `${range.name}[${i}]`);
   if (word !== 'f16') return converted(read(at), range.word === word ? word : 'u32', word);

@@ -1,4 +1,5 @@
 /** A kernel under construction: bindings of buffers, reads and writes of placed tensors, and the text of its shader. */
+import { Unsupported } from '../../ir/diagnostic.ts';
 import type { Op, Value } from '../../ir/graph.ts';
 import type { Placed } from '../../ir/tile.ts';
 import { sizeOf } from '../../ir/type.ts';
@@ -57,6 +58,9 @@ export class Kernel {
     this.site = site;
     this.w = new Writer(site.machine.f16);
     this.#ranges = rangesOf(operands, results, site);
+    const needed = this.#ranges.reduce((n, r) => n + r.pages.length, 0);
+    const { bindings, bindingBytes } = site.machine;
+    if (needed > bindings) throw new Unsupported('tensors above the limits of bindings on WebGPU', `its tensors take ${needed} bindings of at most ${bindingBytes} bytes, and shaders have ${bindings}; compile for an adapter that offers larger ones (--gpu-limit maxStorageBufferBindingSize=...), or for wasm`);
     const taken = ['group', 'lane', 'local', 'workgroup', 'element', 'main', 'put', 'k0', 'step', 'half', 'batch', 'value', 'subgroup_lane', 'subgroup_width'];
     for (const name of [...operands.map((_, i) => `x${i}`), ...results.map((_, i) => `y${i}`), ...taken]) this.w.name(name);
   }

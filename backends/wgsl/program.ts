@@ -12,6 +12,7 @@ import { Gates, setGate } from './gates.ts';
 import type { Machine, Site } from './machine.ts';
 import { Memory } from './memory.ts';
 import { nameOf, ShaderFiles } from './shader-files.ts';
+import { slicesOf } from './slices.ts';
 import { scratchBytes } from './sort.ts';
 import { wordOf } from './types.ts';
 import { inputBounds } from './ranges.ts';
@@ -116,7 +117,8 @@ class Emission {
     if (op.results.every((r) => sizeOf(r.type.shape) === 0)) return [];
     const located = (v: Value): Located => this.#located(v);
     try {
-      return this.#add(op, emitOp(op, op.operands.map(located), op.results.map(located), this.#site));
+      const slices = slicesOf({ op, operands: op.operands.map(located), results: op.results.map(located) }, this.#site);
+      return this.#add(op, slices.flatMap((s) => emitOp(s.op, s.operands, s.results, this.#site)));
     } catch (e) {
       if (!(e instanceof Unsupported) || op.source.length === 0 || e.message.includes(op.source[0]!)) throw e;
       throw new Unsupported(e.feature, `${nameOf(op)} of ${op.source.join(', ')}: ${e.message}`);

@@ -1,0 +1,157 @@
+/** An op over slices of its tensors, where these are larger than what a shader binds. */
+import type { Index, Place } from '../../ir/axes.ts';
+import type { Attrs, Graph, Op, Value } from '../../ir/graph.ts';
+import { num } from '../../ir/op.ts';
+import { opDef } from '../../ir/ops/index.ts';
+import { bindingsNeeded, isPaged } from './bindings.ts';
+import type { Located } from './kernel.ts';
+import type { Site } from './machine.ts';
+
+/** An op with the places of its operands and results. */
+export interface PlacedOp { readonly op: Op; readonly operands: readonly Located[]; readonly results: readonly Located[] }
+
+/** Most slices of an op. */
+const mostSlices = 1024;
+
+/**
+ * The op as it stands where a shader can bind its tensors whole. Else as few slices along one axis of its results as make each operand and result one binding, or, where no axis does, as make their pages few
+ * enough. The op as it stands, too, where nothing helps: its kernel then says so.
+ */
+export function slicesOf(whole: PlacedOp, site: Site): readonly PlacedOp[] {
+  const fits = ({ operands, results }: PlacedOp, paged: boolean): boolean => bindingsNeeded(operands, results, site) <= site.machine.bindings && (paged || !isPaged(operands, results, site));
+  if (fits(whole, false)) return [whole];
+  const first = whole.op.results[0]!;
+  const cuts = first.type.shape.flatMap((size, axis) => {
+    const axes = size > 1 ? followed(whole.op, first, axis) : undefined;
+    return axes ? [{ size, axes }] : [];
+  });
+  for (const paged of [false, true]) {
+    if (paged && fits(whole, true)) return [whole];
+    for (let count = 2; count <= mostSlices; count *= 2) {
+      for (const { size, axes } of cuts) {
+        if (count / 2 >= size) continue;
+        const step = Math.ceil(size / count / axes.grain) * axes.grain;
+        const slices = Array.from({ length: Math.ceil(size / step) }, (_, i) => sliceOf(whole, axes, i * step, Math.min(step, size - i * step)));
+        if (slices.every((s) => fits(s, paged))) return slices;
+      }
+    }
+  }
+  return [whole];
+}
+
+/** The axis along which a value is sliced, and how many of its elements stand for one of the result's: channels of groups. */
+interface Slice { readonly axis: number; readonly per: number }
+
+/** How values are sliced: those that are not here are read whole. A slice starts at a multiple of `grain`. */
+interface Cut { readonly slices: ReadonlyMap<Value, Slice>; readonly grain: number }
+
+class Slices {
+  readonly slices = new Map<Value, Slice>();
+  grain = 1;
+
+  /** Notes how a value is sliced, or that it is read whole; false where it was to be sliced in another way. */
+  note(v: Value, slice: Slice | undefined): boolean {
+    const known = this.slices.get(v);
+    if (known ? known.axis !== slice?.axis || known.per !== slice.per : false) return false;
+    if (slice) this.slices.set(v, slice);
+    return true;
+  }
+}
+
+/** How a slice of one result goes through an op, or through the region of a fused one; undefined where some element needs more than its own slice. */
+function followed(op: Op, result: Value, axis: number): Cut | undefined {
+  const region = op.name === 'fused' ? op.regions[0] : undefined;
+  const cut = new Slices();
+  if (!region) return follow(op, result, { axis, per: 1 }, cut) ? cut : undefined;
+  const { slices } = cut;
+  slices.set(region.outputs[op.results.indexOf(result)]!.value, { axis, per: 1 });
+  for (const inner of region.ops.toReversed()) {
+    const known = inner.results.find((r) => slices.has(r));
+    if (known && !follow(inner, known, slices.get(known)!, cut)) return undefined;
+  }
+  // What reads a slice is sliced itself, and all results are.
+  const consistent = region.ops.every((o) => o.results.some((r) => slices.has(r)) || !o.operands.some((v) => slices.has(v)));
+  if (!consistent || !region.outputs.every((o) => slices.has(o.value))) return undefined;
+  op.results.forEach((r, i) => slices.set(r, slices.get(region.outputs[i]!.value)!));
+  const given = new Map<Value, Slice | undefined>();
+  for (const [i, v] of region.inputs.entries()) {
+    const operand = op.operands[i]!;
+    const slice = slices.get(v);
+    // An operand that stands twice is sliced in both places or in none.
+    if (given.has(operand) && (given.get(operand)?.axis !== slice?.axis || given.get(operand)?.per !== slice?.per)) return undefined;
+    given.set(operand, slice);
+    if (slice) slices.set(operand, slice);
+  }
+  return cut;
+}
+
+/** Notes the slices of all operands and results of a plain op, one of whose results is sliced; false where that is not possible. */
+function follow(op: Op, result: Value, slice: Slice, cut: Slices): boolean {
+  const { axis } = slice;
+  if (op.name === 'constant') return false;
+  if (op.name === 'conv' && axis === 1 && num(op.attrs, 'groups') > 1) return byGroups(op, cut);
+  const axes = opDef(op.name).axes(op.operands.map((v) => v.type), op.attrs, op.results.map((r) => r.type));
+  if ('none' in axes || axes.stages.length !== 1) return false;
+  const { pieces } = axes.stages[0]!;
+  const alone = new Set(axes.space.filter((d) => d.size === 1).map((d) => d.name));
+  const dim = pieces[0] && ownDim(pieces[0].writes[axis]!, alone);
+  if (dim === undefined || axes.space.find((d) => d.name === dim)?.role !== 'parallel') return false;
+  for (const p of pieces) if (p.indexed.includes(dim) || ownDim(p.writes[axis]!, alone) !== dim || p.writes.some((w, i) => i !== axis && w.terms.some(([d]) => d === dim))) return false;
+  const sameAxis = op.results.every((r) => r.type.shape.length === result.type.shape.length && r.type.shape[axis] === result.type.shape[axis]);
+  return sameAxis && op.results.every((r) => cut.note(r, slice)) && op.operands.every((v, i) => {
+    const found = new Set(pieces.flatMap((p) => (p.reads[i] ? [sliceAxis(p.reads[i], dim, alone)] : [])));
+    const [at] = found;
+    return found.size <= 1 && at !== 'mixed' && cut.note(v, at === undefined ? undefined : { axis: at, per: slice.per });
+  });
+}
+
+/** A convolution over some of its groups. */
+function byGroups(op: Op, cut: Slices): boolean {
+  const [x, w] = op.operands as [Value, Value];
+  const groups = num(op.attrs, 'groups');
+  const outputs = w.type.shape[0]! / groups;
+  cut.grain = outputs;
+  return cut.note(op.results[0]!, { axis: 1, per: 1 }) && cut.note(x, { axis: 1, per: x.type.shape[1]! / groups / outputs }) && cut.note(w, { axis: 0, per: 1 });
+}
+
+/** The one dim that a place is, undefined where it is more. */
+function ownDim({ terms, plus }: Place, alone: ReadonlySet<string>): string | undefined {
+  const own = terms.filter(([d]) => !alone.has(d));
+  return own.length === 1 && own[0]![1] === 1 && plus === 0 ? own[0]![0] : undefined;
+}
+
+/** The operand's axis that walks with a dim; undefined where none does, `mixed` where one does in another way. */
+function sliceAxis(reads: readonly Index[], dim: string, alone: ReadonlySet<string>): number | 'mixed' | undefined {
+  let axis: number | undefined;
+  for (const [i, read] of reads.entries()) {
+    const names = read.kind === 'affine' ? read.terms.map(([d]) => d) : read.kind === 'span' ? read.dims : read.kind === 'table' ? [read.dim, ...(read.inner === undefined ? [] : [read.inner])] : [read.dim];
+    if (!names.includes(dim)) continue;
+    if (axis !== undefined || read.kind !== 'affine' || read.over !== 1 || ownDim({ terms: read.terms, plus: read.plus }, alone) !== dim) return 'mixed';
+    axis = i;
+  }
+  return axis;
+}
+
+/** The part of an op from `start` on, of so many elements along the sliced axis of its first result. */
+function sliceOf({ op, operands, results }: PlacedOp, { slices }: Cut, start: number, size: number): PlacedOp {
+  const made = new Map<Value, Value>();
+  const value = (v: Value): Value => {
+    const slice = slices.get(v);
+    const known = made.get(v) ?? (slice ? { ...v, type: { dtype: v.type.dtype, shape: v.type.shape.map((d, axis) => (axis === slice.axis ? size * slice.per : d)) } } : v);
+    made.set(v, known);
+    return known;
+  };
+  const attrsOf = (o: Op): Attrs => {
+    if ('shape' in o.attrs) return { ...o.attrs, shape: value(o.results[0]!).type.shape };
+    if (o.name !== 'conv' || slices.get(o.results[0]!)?.axis !== 1 || num(o.attrs, 'groups') === 1) return o.attrs;
+    return { ...o.attrs, groups: (num(o.attrs, 'groups') * size) / o.results[0]!.type.shape[1]! };
+  };
+  const part = (o: Op): Op => ({ ...o, operands: o.operands.map(value), results: o.results.map(value), attrs: attrsOf(o) });
+  const region = op.name === 'fused' ? op.regions[0] : undefined;
+  const inside: readonly Graph[] = region ? [{ ...region, inputs: region.inputs.map(value), ops: region.ops.map(part), outputs: region.outputs.map((o) => ({ ...o, value: value(o.value) })) }] : op.regions;
+  const place = (x: Located, v: Value): Located => {
+    const slice = slices.get(v);
+    return slice ? { ...x, type: value(v).type, offset: x.offset + start * slice.per * x.strides[slice.axis]! } : x;
+  };
+  return { op: { ...part(op), regions: inside }, operands: operands.map((x, i) => place(x, op.operands[i]!)), results: results.map((x, i) => place(x, op.results[i]!)) };
+}
