@@ -33,6 +33,49 @@ describe('another specialisation', () => {
     expect((await running)['y']!.data).toEqual(y);
   });
 
+  test('is compiled by another thread: the event loop turns meanwhile', async () => {
+    const artifact = await compile(model, { dims: { n: 1 }, values: { axes: axes(1) } });
+    let turns = 0;
+    let compiling = true;
+    const turn = (): void => {
+      turns++;
+      if (compiling) setImmediate(turn);
+    };
+    setImmediate(turn);
+    const other = await artifact.recompile!({ shapes: { x: [2, 3] }, bound: {} });
+    compiling = false;
+    expect(other.manifest.inputs[0]!.shape).toEqual([2, 3]);
+    // Compiled by this thread it turns a few times, between stages.
+    expect(turns).toBeGreaterThan(100);
+  });
+
+  test.each([['one after the other', false], ['at once', true]])('has what the compiler makes for its shape: specialisations that are asked for %s', async (_, atOnce) => {
+    const artifact = await compile(model, { dims: { n: 1 }, values: { axes: axes(1) } });
+    await using session = await load(artifact, { threads: 1 });
+    const ask = async (rows: number): Promise<void> => {
+      const data = Float32Array.from({ length: 3 * rows }, (_, i) => Math.sin(i));
+      const { y: got, z } = await session.run({ x: { dtype: 'f32', shape: [rows, 3], data }, axes: axes(0) });
+      const sums = Float64Array.of(0, 0, 0);
+      data.forEach((v, i) => {
+        const s = Math.fround(v + [0.5, -2, 1][i % 3]!);
+        expect(got!.data[i]).toBe(Math.max(0, s));
+        sums[i % 3]! += v;
+      });
+      expect(z!.shape).toEqual([3]);
+      sums.forEach((s, i) => expect(Math.abs(Number(z!.data[i]) - s)).toBeLessThan(1e-5));
+    };
+    if (atOnce) await Promise.all([2, 5, 3].map(ask));
+    else for (const rows of [2, 5, 3]) await ask(rows);
+  });
+
+  test('that the compiler refuses is an InputError with its words, and the next one is compiled', async () => {
+    const artifact = await compile(model, { dims: { n: 1 }, values: { axes: axes(1) } });
+    await using session = await load(artifact, { threads: 1 });
+    await expect(session.run({ x: { dtype: 'f32', shape: [2, 4], data: new Float32Array(8) } })).rejects.toBeInstanceOf(InputError);
+    await expect(session.run({ x: { dtype: 'f32', shape: [2, 4], data: new Float32Array(8) } })).rejects.toThrow(/cannot be compiled for these inputs: .*x/);
+    expect((await session.run({ x: { dtype: 'f32', shape: [2, 3], data: x } }))['y']!.data).toEqual(y);
+  });
+
   test('is refused by runSync without being started', async () => {
     const artifact = await compile(model, { dims: { n: 1 }, values: { axes: axes(1) } });
     let compiled = 0;

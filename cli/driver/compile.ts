@@ -28,6 +28,7 @@ import { bindings } from './bindings.ts';
 import { explainOver } from './explain.ts';
 import { manifestBytes, withFallback } from './fallback.ts';
 import { fitMemory, type MemoryFit } from './fit-memory.ts';
+import { compileInWorker, workerExists } from './compile-in-worker.ts';
 import { fileWatch } from './file-watch.ts';
 import { rewrittenOnnx } from './export.ts';
 import { rewrittenFile, writeFolder, type Files } from './folder.ts';
@@ -127,7 +128,7 @@ export function compileGraph(model: string | Uint8Array, options: CompileOptions
 
 /**
  * Compiles an ONNX model, from its path or its bytes (external data needs the path), to an artifact in memory. What is wrong with the model, and what is not
- * supported, is a UserError that names file, node and cause. Loaded in this process, the artifact compiles other specialisations when they are asked for, as long as
+ * supported, is a UserError that names file, node and cause. Loaded in this process, the artifact compiles other specialisations in a worker thread when they are asked for, as long as
  * the model's file stays as it is; that a model does not fit the inputs is then an InputError of run().
  */
 export async function compile(model: string | Uint8Array, options: CompileOptions = {}): Promise<Artifact> {
@@ -143,7 +144,8 @@ async function compileOne(model: string | Uint8Array, options: CompileOptions): 
   const unchanged = typeof model === 'string' ? fileWatch(model) : () => {};
   return artifactOf(compileGraph(model, options), options, (manifest, wanted) => asInputError(() => {
     unchanged();
-    return compile(model, specialised(options, manifest, wanted));
+    const other = specialised(options, manifest, wanted);
+    return workerExists() ? compileInWorker(model, other) : compile(model, other);
   }));
 }
 
@@ -151,7 +153,7 @@ async function compileOne(model: string | Uint8Array, options: CompileOptions): 
 export async function artifactOf(
   { imported, graph }: { readonly imported: Pick<ImportedModel, 'bound' | 'dims' | 'warnings'>; readonly graph: Graph },
   options: CompileOptions = {},
-  recompile?: (manifest: Manifest, wanted: SpecialisationRequest) => Promise<Artifact>,
+  recompile?: (manifest: Manifest, wanted: SpecialisationRequest) => Promise<ArtifactObject>,
 ): Promise<Artifact> {
   options.onProgress?.('plan', 0, 1);
   return emitArtifact(imported, inStage('plan', graph, () => plan(graph, targetOf(options))), options, undefined, recompile);
@@ -223,7 +225,7 @@ function importOptions({ dims, values, shapes, file, train }: CompileOptions): I
 /** Emits the modules of a program and joins them to an artifact. `roles`: of the state of a training program. */
 async function emitArtifact(
   imported: Pick<ImportedModel, 'bound' | 'dims' | 'warnings'>, program: TileProgram, options: CompileOptions,
-  roles: ReadonlyMap<string, StateEntry['role']> | undefined, recompile?: (manifest: Manifest, wanted: SpecialisationRequest) => Promise<Artifact>, files: Files = {},
+  roles: ReadonlyMap<string, StateEntry['role']> | undefined, recompile?: (manifest: Manifest, wanted: SpecialisationRequest) => Promise<ArtifactObject>, files: Files = {},
 ): Promise<Artifact> {
   if (options.backend === 'wgsl') {
     options.onProgress?.('emit wgsl', 0, 1);
