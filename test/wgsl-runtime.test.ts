@@ -6,6 +6,7 @@ import { afterAll, describe, expect, test } from 'vitest';
 import { compile, type Artifact } from '../index.ts';
 import { Builder } from '../ir/builder.ts';
 import { InputError, load, NoGpu, openGpu, RunError, ShaderError } from '../runtime/index.ts';
+import type { GpuDevice } from '../runtime/webgpu/types.ts';
 import { tilewright } from './cli-harness.ts';
 import { compiled, gpu, numbers, onGpu } from './wgsl-harness.ts';
 
@@ -23,6 +24,15 @@ async function gathered(): Promise<Artifact> {
   const y = b.one('gather', [b.input({ dtype: 'f32', shape: [4] }, 'x'), b.input({ dtype: 'i64', shape: [2] }, 'at')], { axis: 0 });
   return compiled(b.finish([{ name: 'y', value: y }]));
 }
+
+/** A device that says that it lacks a feature. */
+const lacking = (device: GpuDevice, feature: string): GpuDevice => new Proxy(device, {
+  get(target, key) {
+    if (key === 'features') return { has: (name: string) => name !== feature && target.features.has(name) };
+    const value: unknown = Reflect.get(target, key);
+    return typeof value === 'function' ? (value as (...args: unknown[]) => unknown).bind(target) : value;
+  },
+});
 
 describe.skipIf(!gpu)(onGpu('a session'), { timeout: 60_000 }, () => {
   test('of an artifact gives what wasm gives, run after run, from memory and from its folder', async () => {
@@ -60,25 +70,56 @@ describe.skipIf(!gpu)(onGpu('a session'), { timeout: 60_000 }, () => {
     expect(Object.values(await b.run(input))[0]!.data).toEqual(first.data);
   });
 
-  test('notes times of its steps in a profiling build', async () => {
-    await using session = await load(await compile(readFileSync(model), { backend: 'wgsl', profile: true }));
-    await session.run({ [session.inputs[0]!.name]: numbers([1, 1, 28, 28]) });
+  test.each([['with', gpu], ['without', gpu && { ...gpu, device: lacking(gpu.device, 'timestamp-query') }]])('notes times of its steps in a profiling build, on a GPU %s timestamp-query', async (which, on) => {
+    await using session = await load(await compile(readFileSync(model), { backend: 'wgsl', profile: true }), { gpu: on! });
+    expect(session.notices.some((n) => n.includes('no timestamp-query'))).toBe(which === 'without');
+    const input = { [session.inputs[0]!.name]: numbers([1, 1, 28, 28]) };
+    const [first] = Object.values(await session.run(input));
+    const begun = performance.now();
+    const [second] = Object.values(await session.run(input));
+    const took = performance.now() - begun;
+    expect(second!.data).toEqual(first!.data);
     const steps = session.profile()!;
     expect(steps.map((s) => s.name)).toEqual(['contract(conv add relu)', 'maxPool', 'contract(conv add relu)', 'maxPool', 'contract(contract add)']);
-    for (const s of steps) expect(s.end).toBeGreaterThan(s.start);
+    steps.forEach((s, i) => {
+      expect(s.end).toBeGreaterThan(s.start);
+      if (i > 0) expect(s.start).toBeGreaterThanOrEqual(steps[i - 1]!.end);
+    });
+    expect(steps.reduce((n, s) => n + s.end - s.start, 0)).toBeLessThan(took);
   });
 
-  test('ends with its process, closed or not', async () => {
-    const script = `import { load } from ${JSON.stringify(new URL('../runtime/index.ts', import.meta.url).href)};
-      const s = await load(${JSON.stringify(join(folder, 'digits'))});
-      await s.run({ [s.inputs[0].name]: new Float32Array(784) });
-      if (process.argv[2] === 'close') await s.close();
+  test('ends with its process: closed or not, and after a lost device and all that was made on it are collected', async () => {
+    const script = `import { load, openGpu } from ${JSON.stringify(new URL('../runtime/index.ts', import.meta.url).href)};
+      const how = process.argv[1];
+      const digits = ${JSON.stringify(join(folder, 'digits'))};
+      const x = (s) => ({ [s.inputs[0].name]: new Float32Array(784) });
+      const once = async () => {
+        const s = await load(digits);
+        await s.run(x(s));
+        if (how !== 'leave') await s.close();
+      };
+      const lost = async () => {
+        const gpu = await openGpu();
+        const s = await load(digits, { gpu });
+        gpu.device.destroy();
+        await s.run(x(s)).catch(() => {});
+        await s.close();
+        gpu.close();
+      };
+      if (how === 'collect') {
+        await lost();
+        for (let i = 0; i < 5; i++) {
+          gc();
+          await new Promise((resolve) => setTimeout(resolve, 20));
+        }
+      }
+      await once();
       console.log('done');`;
-    for (const how of ['close', 'leave']) {
-      const child = spawn(process.execPath, ['--input-type=module', '-e', script, '--', how], { stdio: ['ignore', 'pipe', 'inherit'] });
+    for (const how of ['close', 'leave', 'collect']) {
+      const child = spawn(process.execPath, ['--expose-gc', '--input-type=module', '-e', script, '--', how], { stdio: ['ignore', 'pipe', 'inherit'] });
       let out = '';
       child.stdout.on('data', (d: Buffer) => (out += d.toString()));
-      const code = await new Promise((resolve) => child.on('exit', resolve));
+      const code = await new Promise((resolve) => child.on('exit', (status, signal) => resolve(signal ?? status)));
       expect({ how, code, out }).toEqual({ how, code: 0, out: 'done\n' });
     }
   });

@@ -9,7 +9,7 @@ const software = `${chromium}/vk_swiftshader_icd.json`;
 const systemFolders = ['/usr/lib/x86_64-linux-gnu', '/usr/lib/aarch64-linux-gnu', '/usr/lib64', '/usr/lib', '/usr/local/lib', '/lib/x86_64-linux-gnu'];
 const driverFolders = ['/usr/share/vulkan/icd.d', '/etc/vulkan/icd.d', '/usr/local/share/vulkan/icd.d'];
 
-/** Dawn's GPU object; a process ends only after it has been let go. A NoGpu says what to install where the package is missing. */
+/** Dawn's GPU object, one a process. A NoGpu says what to install where the package is missing. */
 export async function dawnGpu(): Promise<Gpu> {
   const name = 'webgpu';
   const dawn = await (import(/* @vite-ignore */ name) as Promise<{ create(flags: readonly string[]): Gpu }>).catch((e: unknown) => {
@@ -17,8 +17,12 @@ export async function dawnGpu(): Promise<Gpu> {
   });
   findDriver();
   // Kernels write workgroup memory before they read it. Clearing it first costs software drivers seconds of compilation for every shader.
-  return dawn.create(['enable-dawn-features=disable_workgroup_init']);
+  // Stamps of time are rounded to 0.1 ms for web pages, which must not learn of each other; here there is one program.
+  return (made ??= dawn.create(['enable-dawn-features=disable_workgroup_init', 'disable-dawn-features=timestamp_quantization']));
 }
+
+/** Kept for good: where it is collected before its adapters, devices or buffers are, Dawn frees what these still use, and the process dies. It does not keep a process from ending. */
+let made: Gpu | undefined;
 
 /** On Linux without a Vulkan loader or without drivers of its own, those of Debian's chromium are taken, where it is installed. */
 function findDriver(): void {

@@ -13,7 +13,6 @@ export interface OpenDevice {
   readonly device: GpuDevice;
   readonly adapter: string;
   readonly own: boolean;
-  release(): void;
 }
 
 /** An adapter, for several sessions: `device` goes to `load`. Ends with `close`. */
@@ -25,20 +24,12 @@ export interface SharedGpu {
 
 /** A device with the artifact's limits. */
 export async function openDevice(program: GpuProgram, wanted: { readonly timestamps: boolean }): Promise<OpenDevice> {
-  const { adapter, release } = await findAdapter();
-  try {
-    checkOffer(adapter, nameOf(adapter), program);
-  } catch (e) {
-    release();
-    throw e;
-  }
+  const adapter = await findAdapter();
+  checkOffer(adapter, nameOf(adapter), program);
   const limits = Object.fromEntries(Object.entries(program.limits).map(([name, least]) => [name, Math.max(least, defaults[name] ?? 0)]));
   const features = [...(wanted.timestamps ? ['timestamp-query'] : []), 'subgroups', 'shader-f16'].filter((f) => adapter.features.has(f));
-  const device = await bounded(adapter.requestDevice({ requiredLimits: limits, requiredFeatures: features }), patience.device, 'the GPU adapter made no device').catch((e: unknown) => {
-    release();
-    throw e;
-  });
-  return { device, adapter: nameOf(adapter), own: true, release };
+  const device = await bounded(adapter.requestDevice({ requiredLimits: limits, requiredFeatures: features }), patience.device, 'the GPU adapter made no device');
+  return { device, adapter: nameOf(adapter), own: true };
 }
 
 /** Throws a NoGpu that says what the artifact needs where an adapter, or a device that was made before, offers less. */
@@ -51,7 +42,7 @@ export function checkOffer(offer: Pick<GpuAdapter, 'limits' | 'features'>, name:
 
 /** A device with all that its adapter offers, to load many artifacts on. An InputError where there is none. */
 export async function openGpu(): Promise<SharedGpu> {
-  const { adapter, release } = await findAdapter();
+  const adapter = await findAdapter();
   const names = ['maxBufferSize', 'maxStorageBufferBindingSize', 'maxStorageBuffersPerShaderStage', 'maxComputeWorkgroupStorageSize', 'maxComputeInvocationsPerWorkgroup'];
   const features = ['timestamp-query', 'subgroups', 'shader-f16'].filter((f) => adapter.features.has(f));
   const device = await bounded(adapter.requestDevice({ requiredLimits: Object.fromEntries(names.map((n) => [n, adapter.limits[n]!])), requiredFeatures: features }), patience.device, 'the GPU adapter made no device');
@@ -61,13 +52,12 @@ export async function openGpu(): Promise<SharedGpu> {
     close() {
       closed.add(device);
       device.destroy();
-      release();
     },
   };
 }
 
 const closed = new WeakSet<GpuDevice>();
-/** Whether `close` has ended a shared device: what is asked of it after that can crash Dawn. */
+/** Whether `close` has ended a shared device. */
 export const isClosed = (device: GpuDevice): boolean => closed.has(device);
 
 /** WebGPU's default limits: every device has them, asked for or not. */
@@ -76,22 +66,20 @@ export const defaultLimits = {
 } as const satisfies GpuProgram['limits'];
 const defaults: Readonly<Record<string, number>> = defaultLimits;
 
-async function findAdapter(): Promise<{ readonly adapter: GpuAdapter; release(): void }> {
-  const found = await findGpu();
-  const adapter = await bounded(found.gpu.requestAdapter({ powerPreference: 'high-performance' }), patience.device, 'WebGPU named no adapter');
-  if (adapter) return { adapter, release: found.release };
-  found.release();
+async function findAdapter(): Promise<GpuAdapter> {
+  const gpu = await findGpu();
+  const adapter = await bounded(gpu.requestAdapter({ powerPreference: 'high-performance' }), patience.device, 'WebGPU named no adapter');
+  if (adapter) return adapter;
   const inNode = globalThis.process?.versions?.node !== undefined;
   throw new NoGpu(`there is no GPU adapter here${inNode ? ': in Node, WebGPU needs a Vulkan loader and driver on Linux; Debian\'s package chromium has both; on a Node without node:ffi set LD_LIBRARY_PATH=/usr/lib/chromium to use them' : ''}`);
 }
 
 /** The browser's WebGPU, or Dawn in Node. */
-async function findGpu(): Promise<{ readonly gpu: Gpu; release(): void }> {
+async function findGpu(): Promise<Gpu> {
   const own = (globalThis as { navigator?: { gpu?: Gpu } }).navigator?.gpu;
-  if (own) return { gpu: own, release: () => {} };
+  if (own) return own;
   if (globalThis.process?.versions?.node === undefined) throw new NoGpu('this browser has no WebGPU; use an artifact of the model that was compiled for wasm');
-  let gpu: Gpu | undefined = await dawnGpu();
-  return { get gpu() { return gpu!; }, release: () => (gpu = undefined) };
+  return dawnGpu();
 }
 
 function nameOf(adapter: GpuAdapter): string {

@@ -9,7 +9,7 @@ import { bounded, isClosed, patience, type OpenDevice } from './device.ts';
 import { record, walkCalls, type CallTree } from './calls.ts';
 import { LostGpu, NoGpu } from './error.ts';
 import type { Pipeline } from './pipelines.ts';
-import { TimeStamps } from './timestamps.ts';
+import { timeByQueue, TimeStamps } from './timestamps.ts';
 import { mapRead, usage, type GpuBindGroup, type GpuBuffer, type GpuCommandEncoder, type GpuDevice } from './types.ts';
 import { fromWords, toWords, wordBytes } from './words.ts';
 
@@ -124,14 +124,16 @@ class GpuExecutor implements Executor {
     }
     const calls = this.#entries[this.#entry]!;
     const tensors = reads.filter((r) => r.address !== this.#manifest.profile);
+    const byQueue = this.#manifest.profile >= 0 && !this.#times ? await timeByQueue(this.#device, calls, this.#manifest.steps.length, (done) => this.#within(done)) : undefined;
     const results = await this.#submit(tensors, (encoder) => {
+      if (byQueue) return;
       if (this.#times) return this.#times.record(encoder, calls);
       const pass = encoder.beginComputePass();
       walkCalls(calls, (c) => record(pass, c));
       pass.end();
     });
-    const times = tensors.length < reads.length ? await this.#stepTimes() : undefined;
-    return reads.map((r) => (r.address === this.#manifest.profile ? times! : results.shift()!));
+    const times = tensors.length < reads.length ? (byQueue ?? (await this.#within(this.#times!.read()))) : undefined;
+    return reads.map((r) => (r.address === this.#manifest.profile ? new Uint8Array(times!.buffer) : results.shift()!));
   }
 
   async close(): Promise<void> {
@@ -139,9 +141,7 @@ class GpuExecutor implements Executor {
     this.#staging?.destroy();
     this.#times?.destroy();
     for (const b of this.#buffers) b.destroy();
-    if (!this.#open.own) return;
-    this.#device.destroy();
-    this.#open.release();
+    if (this.#open.own) this.#device.destroy();
   }
 
   /** Submits what `encode` records and copies of the ranges, and waits for them. */
@@ -197,11 +197,6 @@ class GpuExecutor implements Executor {
       throw error;
     };
     return bounded(Promise.race([promise, this.#failed]).catch(failed), patience.run, 'the GPU did not finish its work');
-  }
-
-  async #stepTimes(): Promise<Uint8Array<ArrayBuffer>> {
-    const times = this.#times ? await this.#within(this.#times.read()) : new Float64Array(2 * this.#manifest.steps.length);
-    return new Uint8Array(times.buffer);
   }
 
   #at(address: number): Place {

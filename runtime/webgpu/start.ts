@@ -14,14 +14,14 @@ export async function startGpu(artifact: OpenArtifact, gpu: SharedGpu | undefine
   // Where no GPU is found, nobody waits for the shaders.
   texts.catch(() => {});
   if (gpu) checkOffer(gpu.device, gpu.adapter, manifest.gpu);
-  const open: OpenDevice = gpu ? { device: gpu.device, adapter: gpu.adapter, own: false, release: () => {} } : await openDevice(manifest.gpu, { timestamps: manifest.profile >= 0 });
+  const open: OpenDevice = gpu ? { device: gpu.device, adapter: gpu.adapter, own: false } : await openDevice(manifest.gpu, { timestamps: manifest.profile >= 0 });
   try {
     const pipelines = await makePipelines(open.device, manifest.gpu.shaders, await texts);
     notices.push(`GPU: ${open.adapter}`);
+    if (manifest.profile >= 0 && !open.device.features.has('timestamp-query')) notices.push('this GPU has no timestamp-query: times of steps are the host\'s, from submission to the end, and each step waits for the one before');
     return await makeExecutor(open, manifest, pipelines);
   } catch (e) {
     if (open.own) open.device.destroy();
-    open.release();
     throw e;
   }
 }

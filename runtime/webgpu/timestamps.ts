@@ -1,10 +1,11 @@
-/** Times of dispatches, where the adapter has the feature timestamp-query: a pass for each, with a stamp before and after. */
-import { record, walkCalls, type CallTree } from './calls.ts';
+/** Times of dispatches: by stamps of the GPU where it has the feature timestamp-query, else by the host's clock. */
+import { record, walkCalls, type Call, type CallTree } from './calls.ts';
 import { mapRead, usage, type GpuBuffer, type GpuCommandEncoder, type GpuDevice, type GpuQuerySet } from './types.ts';
 
 /** Stamps of one set: WebGPU's limit. */
 const perSet = 4096;
 
+/** A pass for each dispatch, with a stamp before and after. */
 export class TimeStamps {
   readonly #device: GpuDevice;
   readonly #steps: number;
@@ -69,4 +70,30 @@ export class TimeStamps {
   #set(i: number): GpuQuerySet {
     return (this.#sets[i] ??= this.#device.createQuerySet({ type: 'timestamp', count: perSet }));
   }
+}
+
+/**
+ * Runs the calls one by one, each after the GPU has finished the one before, and gives what `TimeStamps.read` gives: times of the host's clock, from the submission until the host hears of the end.
+ * `within` bounds each wait.
+ */
+export async function timeByQueue(device: GpuDevice, calls: readonly CallTree[], steps: number, within: (done: Promise<unknown>) => Promise<unknown>): Promise<Float64Array<ArrayBuffer>> {
+  const times = new Float64Array(2 * steps);
+  const all: Call[] = [];
+  walkCalls(calls, (c) => all.push(c));
+  await within(device.queue.onSubmittedWorkDone());
+  const zero = performance.now();
+  for (const call of all) {
+    const encoder = device.createCommandEncoder();
+    const pass = encoder.beginComputePass();
+    record(pass, call);
+    pass.end();
+    const commands = encoder.finish();
+    const start = performance.now();
+    device.queue.submit([commands]);
+    await within(device.queue.onSubmittedWorkDone());
+    const at = 2 * call.step;
+    if (times[at] === 0) times.set([start - zero, start - zero], at);
+    times[at + 1]! += performance.now() - start;
+  }
+  return times;
 }
