@@ -57,7 +57,7 @@ export class Planner {
     const counted = Math.min(countedBatch, batches.at(-1)!);
     const bytes = new Map(levels.map((level) => [level, leastBytes(this.#prepared(counted, level))]));
     const { tiles } = target.constants;
-    fitPlan(this.trials, { batches, recompute: levels, temporary: this.shares }, {
+    fitPlan(this.trials, { batches, recompute: levels, temporary: this.shares[0]! }, {
       limit: usableBytes(target),
       always: Math.max(...[...bytes.values()].map((b) => b.always)) / tiles,
       perSample: (level) => bytes.get(level)!.alive / counted / tiles,

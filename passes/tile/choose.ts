@@ -1,5 +1,5 @@
 /** Which way of cutting an op is taken, given where its operands lie. */
-import type { Op } from '../../ir/graph.ts';
+import type { Op, Value } from '../../ir/graph.ts';
 import { countOf, elementsOf, lastOf, type Cut, type Division, type Spread, type TileDim } from '../../ir/tiles.ts';
 import { combAt, divisionFrom, equalParts, isLocal, isShare, largestSlice, operandSpread, resultSpread } from './divide.ts';
 import { estimate, modelOf, type Estimate, type Model } from './estimate.ts';
@@ -15,6 +15,8 @@ export interface Choice {
   readonly estimate: Estimate;
   /** Slices of the operands that are read, and whether each lies where it is read. */
   readonly needs: readonly Spread[];
+  /** Slices of the results that are made. */
+  readonly made: Spread;
   readonly local: readonly boolean[];
   /** How many tiles contribute to each element of the result, at most. */
   readonly contributors: number;
@@ -54,7 +56,7 @@ export class Chooser {
     const inherited = [...bytes.keys()].filter((k) => bytes[k]! >= 64).sort((a, b) => bytes[b]! - bytes[a]!).slice(0, 3);
     const candidates: Division[] = [];
     for (const k of inherited) {
-      const d = divisionFrom(walk, k, homes[k]!);
+      const d = inheritedDivision(walk, key, k, homes[k]!);
       if (d) candidates.push(d);
     }
     const light = walk.kind === 'map' || walk.kind === 'move';
@@ -84,38 +86,79 @@ export class Chooser {
     return found;
   }
 
-  #judge(model: Model, division: Division, homes: readonly Spread[], free: readonly boolean[]): Choice {
+  /** What a division makes of an op, wherever its operands lie. */
+  #cut(model: Model, division: Division): CutOp {
+    const done = cuts.get(division);
+    if (done) return done;
     const { walk } = model;
     const { op } = walk;
-    const t = this.#target;
     const sizes = walk.vars.map((v) => {
       const cut = division.ranges[v.name];
-      return cut ? Math.max(...cut.combs.map(countOf)) : v.size;
+      return cut ? largestOf(cut) : v.size;
     });
-    const flat = division.flat ? Math.max(...division.ranges['flat']!.combs.map(countOf)) : undefined;
-    const times = timesOf(division);
     // What stays the same in all serial parts has no dim in time.
     const needs = op.operands.map((v, k) => {
       const need = operandSpread(walk, division, k, v.type.shape);
       return changes(need) ? need : overTime(need)!;
     });
-    const local = needs.map((need, k) => {
-      const all = overTime(need);
-      return all !== undefined && (isLocal(all, homes[k]!) || (free[k]! && !changes(need) && isShare(need, op.operands[k]!.type.shape, t.constants.tiles)));
-    });
     const made = resultSpread(walk, division, op.results[0]!.type.shape);
     const contributors = contributorsOf(made, division);
-    const e = flat === undefined ? estimate(model, t, sizes, contributors) : flatEstimate(model, t, flat);
-    const held = needs.map((need, k) => largestSlice(need) * model.operandBytes[k]!);
+    const found: CutOp = {
+      estimate: division.flat ? flatEstimate(model, this.#target, largestOf(division.ranges['flat']!)) : estimate(model, this.#target, sizes, contributors),
+      needs, overall: needs.map(overTime), held: needs.map((need, k) => largestSlice(need) * model.operandBytes[k]!), made, contributors,
+    };
+    cuts.set(division, found);
+    return found;
+  }
+
+  #judge(model: Model, division: Division, homes: readonly Spread[], free: readonly boolean[]): Choice {
+    const { walk } = model;
+    const { op } = walk;
+    const t = this.#target;
+    const times = timesOf(division);
+    const { estimate: e, needs, overall, held, made, contributors } = this.#cut(model, division);
+    const local = needs.map((need, k) => {
+      const all = overall[k];
+      return all !== undefined && (isLocal(all, homes[k]!) || (free[k]! && !changes(need) && isShare(need, op.operands[k]!.type.shape, t.constants.tiles)));
+    });
     const received = held.reduce((n, b, k) => n + (local[k] ? 0 : b), 0);
-    const sent = Math.max(0, ...op.operands.map((_, k) => (local[k] ? 0 : largestSlice(homes[k]!) * model.operandBytes[k]!)));
+    const sent = op.operands.reduce((n, _, k) => (local[k] ? n : Math.max(n, largestSlice(homes[k]!) * model.operandBytes[k]!)), 0);
     const steps = contributors > 1 ? 2 : 1;
     const arriving = held.reduce((n, b, k) => n + (local[k] ? 0 : b * (changes(needs[k]!) ? times : 1)), 0);
     const cycles = (e.compute + e.merge) * times + (Math.max(arriving, sent) + e.partial * times) / t.constants.exchange + times * steps * (t.constants.sync + t.constants.control);
     const temporary = Math.max(received + e.partial, 2 * e.partial);
-    return { walk, division, estimate: e, needs, local, contributors, cycles, temporary };
+    return { walk, division, estimate: e, needs, made, local, contributors, cycles, temporary };
   }
 }
+
+/** What depends on a division and its op alone. */
+interface CutOp {
+  readonly estimate: Estimate;
+  readonly needs: readonly Spread[];
+  /** What each tile reads when all serial parts have passed; undefined where that is no product of combs. */
+  readonly overall: readonly (Spread | undefined)[];
+  /** Bytes of the largest slice of each operand. */
+  readonly held: readonly number[];
+  readonly made: Spread;
+  readonly contributors: number;
+}
+
+/** A division is made for one op, or for ops that compute the same: it is taken up again in every plan, with other operands elsewhere. */
+const cuts = new WeakMap<Division, CutOp>();
+const ofSplits = new WeakMap<Split, Division>();
+const ofSpreads = new WeakMap<Spread, Map<string, Division | undefined>>();
+
+/** The division under which operand `k` of an op is read where it lies. `op`: what the op computes. */
+function inheritedDivision(walk: Walk, op: string, k: number, home: Spread): Division | undefined {
+  let known = ofSpreads.get(home);
+  if (!known) ofSpreads.set(home, (known = new Map()));
+  const key = `${k} ${op}`;
+  if (!known.has(key)) known.set(key, divisionFrom(walk, k, home));
+  return known.get(key);
+}
+
+/** Elements of the largest comb of a cut. */
+const largestOf = (cut: Cut): number => cut.combs.reduce((n, c) => Math.max(n, countOf(c)), 0);
 
 /** The estimate of an elementwise op on flattened slices. */
 function flatEstimate(model: Model, t: TileTarget, elements: number): Estimate {
@@ -198,6 +241,12 @@ function overlap(cut: Cut): number {
 
 /** A division by numbers of parts: columns and then reduced dims lie on neighbouring tiles. */
 export function divisionOf(walk: Walk, split: Split): Division {
+  let made = ofSplits.get(split);
+  if (!made) ofSplits.set(split, (made = divided(walk, split)));
+  return made;
+}
+
+function divided(walk: Walk, split: Split): Division {
   const order = walk.vars.map((_, i) => i).filter((i) => split.parts[i]! > 1).sort((a, b) => rank(walk, a) - rank(walk, b) || a - b);
   const dims: TileDim[] = [];
   const ranges: Record<string, Cut> = {};
@@ -221,10 +270,24 @@ function grainOfSize(size: number, parts: number, largest: number): number {
 
 const rank = (walk: Walk, i: number): number => (walk.vars[i]!.role === 'reduce' ? 2 : walk.vars[i]!.name === 'o' || walk.vars[i]!.name === 'i' ? 1 : 0);
 
-/** What an op computes, for looking up splits: everything but the names of its values. */
+const keys = new WeakMap<Op, string>();
+
+/** What an op computes: equal for ops that differ in the names of their values alone. */
 export function keyOf(op: Op): string {
-  const types = [...op.operands, ...op.results].map((v) => `${v.type.dtype}[${v.type.shape.join()}]`).join(' ');
-  const attrs = (o: Op): string => JSON.stringify(Object.entries(o.attrs).filter(([, v]) => typeof v !== 'object' || !('data' in v)));
-  const region = op.regions.length === 0 ? '' : op.regions[0]!.ops.map((o) => `${o.name}${attrs(o)}${o.operands.map((v) => op.regions[0]!.inputs.indexOf(v)).join()}`).join(';');
-  return `${op.name} ${types} ${attrs(op)} ${region}`;
+  let key = keys.get(op);
+  if (key === undefined) keys.set(op, (key = `${[...op.operands, ...op.results].map(typeOf).join(' ')} ${bodyOf(op)}`));
+  return key;
+}
+
+const typeOf = (v: Value): string => `${v.type.dtype}[${v.type.shape.join()}]`;
+
+function bodyOf(op: Op): string {
+  const attrs = JSON.stringify(Object.entries(op.attrs).filter(([, v]) => typeof v !== 'object' || !('data' in v)), (_, v: unknown) => (typeof v === 'bigint' ? String(v) : v));
+  const regions = op.regions.map((r) => {
+    const number = new Map<Value, number>();
+    for (const v of [...r.inputs, ...r.ops.flatMap((o) => o.results)]) number.set(v, number.size);
+    const numbers = (list: readonly Value[]): string => list.map((v) => number.get(v)).join();
+    return `{${r.ops.map((o) => `${o.results.map(typeOf).join()}=${bodyOf(o)}(${numbers(o.operands)})`).join(';')} return ${numbers(r.outputs.map((o) => o.value))}}`;
+  });
+  return `${op.name} ${attrs} ${regions.join(' ')}`;
 }

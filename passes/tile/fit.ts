@@ -8,8 +8,8 @@ export interface Choices {
   readonly batches: readonly number[];
   /** Levels of recomputation, the least first. */
   readonly recompute: readonly Recompute[];
-  /** Bounds on temporaries as shares of a tile, the widest first. */
-  readonly temporary: readonly number[];
+  /** Bound on the temporaries of an op, as a share of a tile. Where a plan does not fit, ops at its fullest steps have less anyhow. */
+  readonly temporary: number;
 }
 
 /** Bytes of a tile that no plan gets below. */
@@ -43,7 +43,7 @@ export function fitPlan(trials: Trials, { batches, recompute, temporary }: Choic
     let guess = batches.findLastIndex((b) => b * least.perSample(level) * withTemporaries <= room - (code === undefined ? expectedCode * least.limit : 0));
     while (low + 1 < high) {
       const at = Math.min(Math.max(guess, low + 1), high - 1);
-      const t = narrowing(trials, batches[at]!, level, temporary);
+      const t = trials.at({ batch: batches[at]!, recompute: level, temporary });
       code = t.memory.code;
       const scaled = (share: number): number => batches.findLastIndex((b) => t.memory.always + code! + t.memory.peak * share * (b / t.batch) <= least.limit);
       if (t.fits) {
@@ -54,10 +54,10 @@ export function fitPlan(trials: Trials, { batches, recompute, temporary }: Choic
     }
   }
   // Where nothing fits there is still a smallest plan to report.
-  if (trials.all.length === 0) narrowing(trials, batches[0]!, recompute.at(-1)!, temporary);
+  if (trials.all.length === 0) trials.at({ batch: batches[0]!, recompute: recompute.at(-1)!, temporary });
 }
 
-/** Plans with narrower temporaries where that may be enough. */
+/** Plans, where that does not fit but may with narrower temporaries with those. */
 export function narrowing(trials: Trials, batch: number, recompute: Recompute, temporary: readonly number[]): Trial {
   const [widest, ...narrower] = temporary;
   let t = trials.at({ batch, recompute, temporary: widest! });

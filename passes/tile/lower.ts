@@ -219,8 +219,7 @@ class Lowering {
   }
 
   #whole(op: Op, index: number, choice: Choice, reads: readonly { buffer: LoweredBuffer; slice: Spread }[]): void {
-    const { division, walk } = choice;
-    const spread = resultSpread(walk, division, op.results[0]!.type.shape);
+    const { division, walk, made: spread } = choice;
     // Results of control flow differ in shape.
     const writes = this.#wanted(op).map((r, i) => this.#result(r, op, i === 0 || sameShape(r.type.shape, op.results[0]!.type.shape) ? spread : resultSpread(walk, division, r.type.shape), choice));
     this.#compute(op, index, 'whole', choice.estimate.vertex, division, reads, writes, choice.estimate.compute, choice.estimate.macs, timesOf(spread) > 1 ? spread : undefined);
@@ -240,9 +239,8 @@ class Lowering {
     const first = new Set([...op.operands.keys()].filter(isFirst));
     const result = op.results[0]!;
     const width = walk.combine === 'moments' ? 3 : 1;
-    const partialSpread = resultSpread(walk, division, result.type.shape);
     const dtype = walk.root.results[0]!.type.dtype;
-    const partial = this.#buffer({ type: { dtype, shape: result.type.shape }, name: undefined }, `${nameOf(result, op)}.parts`, 'partial', partialSpread, op.source, { width });
+    const partial = this.#buffer({ type: { dtype, shape: result.type.shape }, name: undefined }, `${nameOf(result, op)}.parts`, 'partial', choice.made, op.source, { width });
     this.#compute(op, index, 'contribute', choice.estimate.vertex, division, reads, [partial], choice.estimate.compute, choice.estimate.macs);
 
     const spread = this.#mergeSpread(op, choice, first);
@@ -292,13 +290,13 @@ class Lowering {
   #mergeSpread(op: Op, choice: Choice, first: ReadonlySet<number>): Spread {
     const result = op.results[0]!;
     if (timesOf(choice.division) > 1) {
-      const shared = subdivided(choice, result);
-      return shared && overTime(shared) ? shared : onFirst(choice, result);
+      const shared = subdivided(choice);
+      return shared && overTime(shared) ? shared : onFirst(choice);
     }
     const state = op.operands.find((v, k) => !first.has(k) && this.#home(v).spread.flat && bytesOf(v.type) > 64 && sizeOf(v.type.shape) === sizeOf(result.type.shape));
     const flatOthers = op.operands.every((v, k) => first.has(k) || sizeOf(v.type.shape) === 1 || sizeOf(v.type.shape) === sizeOf(result.type.shape));
     if (state && flatOthers) return this.#home(state).spread;
-    return subdivided(choice, result) ?? evenProduct(result.type.shape, Math.min(this.#t.constants.tiles, Math.ceil((sizeOf(result.type.shape) * choice.contributors) / leastShare)));
+    return subdivided(choice) ?? evenProduct(result.type.shape, Math.min(this.#t.constants.tiles, Math.ceil((sizeOf(result.type.shape) * choice.contributors) / leastShare)));
   }
 
   // Steps
@@ -470,13 +468,11 @@ function mergeDivision(spread: Spread): Division {
 }
 
 /** The tiles that contribute to the same elements share them out, where their combs are cut independently and are runs. */
-function subdivided(choice: Choice, result: Value): Spread | undefined {
-  const { division, walk } = choice;
-  const made = resultSpread(walk, division, result.type.shape);
+function subdivided({ division, made, contributors: each }: Choice): Spread | undefined {
   const named = new Set(made.axes.flatMap((c) => c.by));
   const reduced = division.dims.flatMap((d, i) => (named.has(i) || d.parts === 1 ? [] : [d]));
   const contributors = reduced.reduce((n, d) => n * d.parts, 1);
-  if (contributors !== choice.contributors || reduced.length === 0) return undefined;
+  if (contributors !== each || reduced.length === 0) return undefined;
   const stride = Math.min(...reduced.map((d) => d.stride));
   const reach = reduced.reduce((n, d) => n + (d.parts - 1) * d.stride, 0);
   if (reach !== (contributors - 1) * stride) return undefined;
@@ -498,8 +494,7 @@ function subdivided(choice: Choice, result: Value): Spread | undefined {
 }
 
 /** The first of the tiles that contribute to the same elements. */
-function onFirst({ walk, division }: Choice, result: Value): Spread {
-  const made = resultSpread(walk, division, result.type.shape);
+function onFirst({ made }: Choice): Spread {
   const named = [...new Set(made.axes.flatMap((c) => c.by))].sort((a, b) => a - b);
   return { base: made.base, dims: named.map((d) => made.dims[d]!), axes: made.axes.map((c) => ({ by: c.by.map((d) => named.indexOf(d)), combs: c.combs })) };
 }

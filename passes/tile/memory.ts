@@ -84,31 +84,47 @@ function promoted(start: Packing, from: number, peak: number): Packing {
   return best;
 }
 
+/** A range of addresses that is taken from one step to another. */
+interface Taken { readonly from: number; readonly to: number; readonly birth: number; readonly death: number }
+
+/** Steps of one block: a buffer that lives within it is compared with what is held in it alone. */
+const blockSteps = 64;
+
 /** Each buffer in turn at the lowest address where it fits. */
 function packed(order: readonly LoweredBuffer[], from: number): Packing {
   const offsets = new Map<LoweredBuffer, number>();
-  const placed: { from: number; to: number; birth: number; death: number }[] = []; // by address
+  // All ranges, and those of each block of steps, by address.
+  const all: Taken[] = [];
+  const blocks: Taken[][] = [];
   let end = from;
   for (const b of order) {
     let offset = from;
     if (b.bytes > 0) {
-      for (const p of placed) {
+      const [first, last] = [Math.floor(b.birth / blockSteps), Math.floor(b.death / blockSteps)];
+      for (const p of first === last ? (blocks[first] ?? []) : all) {
         if (p.death < b.birth || b.death < p.birth || p.to <= offset) continue;
         if (p.from >= offset + b.bytes) break;
         offset = p.to;
       }
-      let [lo, hi] = [0, placed.length];
-      while (lo < hi) {
-        const mid = (lo + hi) >> 1;
-        if (placed[mid]!.from < offset) lo = mid + 1;
-        else hi = mid;
-      }
-      placed.splice(lo, 0, { from: offset, to: offset + b.bytes, birth: b.birth, death: b.death });
+      const taken: Taken = { from: offset, to: offset + b.bytes, birth: b.birth, death: b.death };
+      insert(all, taken);
+      for (let i = first; i <= last; i++) insert((blocks[i] ??= []), taken);
     }
     offsets.set(b, offset);
     end = Math.max(end, offset + b.bytes);
   }
   return { end, offsets };
+}
+
+/** Puts a range where it belongs by address. */
+function insert(list: Taken[], taken: Taken): void {
+  let [lo, hi] = [0, list.length];
+  while (lo < hi) {
+    const mid = (lo + hi) >> 1;
+    if (list[mid]!.from < taken.from) lo = mid + 1;
+    else hi = mid;
+  }
+  list.splice(lo, 0, taken);
 }
 
 /** Whether so many bytes fit into a tile. */

@@ -40,8 +40,16 @@ export interface Walk {
 /** Combines whose parts can be merged. */
 const mergeable: ReadonlySet<CombineName> = new Set(['sum', 'prod', 'max', 'min', 'moments']);
 
+const walks = new WeakMap<Op, Walk>();
+
 /** The walk of an op of a graph after fusion without rows. */
 export function walkOf(op: Op): Walk {
+  let walk = walks.get(op);
+  if (!walk) walks.set(op, (walk = madeWalk(op)));
+  return walk;
+}
+
+function madeWalk(op: Op): Walk {
   if (op.name !== 'fused') return plainWalk(op);
   const region = op.regions[0]!;
   const kind = op.attrs['kind'];
