@@ -62,6 +62,8 @@ export interface CutOptions {
   readonly work?: number;
   /** Dims that run whole inside the nest. */
   readonly inner?: readonly NestDim[];
+  /** The dims that bytes are counted over, where some tensor is walked in another way than the nest's steps say. */
+  readonly bytesOver?: readonly NestDim[];
   /** The fewest iterations of a chunk of light work. */
   readonly least?: number;
   /** Whether the last dim may be cut anywhere, as no lanes run along it. */
@@ -75,7 +77,7 @@ export function cutWithin(asm: Asm, dims: readonly NestDim[], o: CutOptions): Cu
   let iterations = Math.max(o.least ?? 1, Math.ceil(lightWork(asm) / Math.max(1, o.work ?? 1)));
   for (;;) {
     const cut = cutNest(dims, iterations, multiple);
-    const bytes = nestBytes(dims, cut, o.elements, o.inner);
+    const bytes = nestBytes(o.bytesOver ?? dims, cut, o.elements, o.inner);
     if (bytes <= asm.division.bytesPerTile || (iterations <= fewest && multiple === fewest)) return { ...cut, bytes };
     if (iterations <= wholeLine) multiple = fewest;
     iterations = Math.max(fewest, Math.floor(iterations / 2));

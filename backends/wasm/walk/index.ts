@@ -38,7 +38,9 @@ export function walkParts(asm: Asm, walk: Walk, piece: Piece, operands: number):
   if (outer.length === 0 || outer.at(-1)!.indexed) outer.push({ name: ' one', size: 1, steps: t.accesses.map(() => 0) });
   const inner = collapse(reduce.map(nestDim));
   const work = inner.reduce((n, d) => n * Math.max(1, d.size), 1);
-  const cut = cutWithin(asm, outer, { elements: t.placed.map((p) => dtypes[p.type.dtype].bytes), work, inner, least: 16 });
+  // What is read at places that a table gives lies anywhere: each iteration may read another element.
+  const spread = (d: NestDim): NestDim => ({ ...d, steps: d.steps.map((s, i) => (t.accesses[i]!.tables.length > 0 ? Infinity : s)) });
+  const cut = cutWithin(asm, outer, { elements: t.placed.map((p) => dtypes[p.type.dtype].bytes), work, inner: inner.map(spread), least: 16, bytesOver: outer.map(spread) });
   return [{
     cut,
     bytes: cut.bytes,
