@@ -3,10 +3,11 @@ import { writeFileSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { basename, extname, join, resolve } from 'node:path';
 import { InvalidArgumentError, Option, type Command } from 'commander';
-import { backendOption } from './backend.ts';
+import { backendOption, gpuLimitOption } from './backend.ts';
 import { compile, compileGraph, type Backend, type CompileOptions } from './driver/compile.ts';
 import { rewrittenOnnx } from './driver/export.ts';
 import { checkFolder, makeFolders } from './driver/folder.ts';
+import type { GpuLimits } from './driver/gpu.ts';
 import { UserError } from '../ir/diagnostic.ts';
 import type { Graph } from '../ir/graph.ts';
 import { graphText } from '../ir/text.ts';
@@ -36,6 +37,8 @@ interface Options extends StepOptions, NormOptions {
   readonly value?: Record<string, string>;
   readonly backend: Backend;
   readonly fallback: boolean;
+  readonly f16?: boolean;
+  readonly gpuLimit?: GpuLimits;
   readonly features?: Features[];
   readonly profile?: boolean;
   readonly dumpIr?: string;
@@ -64,6 +67,8 @@ export function compileCommand(program: Command): void {
     .option('--dim <symbol=size>', 'size of a symbolic dimension; may be repeated', dims)
     .option('--value <input=file>', 'value (.npy, .pb) of an input that decides shapes; may be repeated', pairs)
     .addOption(backendOption())
+    .option('--f16', 'with --backend wgsl: store and compute in f16 (adapters need shader-f16); sums, inputs and outputs stay f32. With --train it goes with --precision mixed')
+    .addOption(gpuLimitOption())
     .option('--no-fallback', 'with --backend wgsl: leave out the same model for WebAssembly, which load() takes where there is no GPU')
     .option('--features <list>', 'feature sets to emit modules for, best first: wide, relaxed, simd, plain', featureSets)
     .option('--profile', 'note the time of every step when the artifact runs')
@@ -98,6 +103,8 @@ async function run(model: string, options: Options, command: Command): Promise<v
   refuseOption(!options.train && options.memory !== undefined, '--memory', 'goes with --train');
   refuseOption(options.train === true && options.stopAfter !== undefined, '--stop-after', 'does not go with --train; inspect --train --ir prints the step');
   refuseOption(options.backend !== 'wasm' && options.features !== undefined, '--features', 'names modules of WebAssembly; it does not go with --backend wgsl');
+  refuseOption(options.backend === 'wasm' && options.f16 === true, '--f16', 'goes with --backend wgsl');
+  refuseOption(options.backend === 'wasm' && options.gpuLimit !== undefined, '--gpu-limit', 'goes with --backend wgsl');
   refuseOption(options.backend === 'wasm' && !options.fallback, '--no-fallback', 'goes with --backend wgsl');
   const norm = normOf(options);
   if (options.onnx !== undefined) {
@@ -121,6 +128,8 @@ async function run(model: string, options: Options, command: Command): Promise<v
     backend: options.backend,
     ...(machine && { target: machine }),
     fallback: options.fallback,
+    ...(options.f16 && { f16: true }),
+    ...(options.gpuLimit && { gpuLimits: options.gpuLimit }),
     ...(options.features && { features: options.features }),
     ...(options.profile && { profile: true }),
     ...(norm && { norm }),

@@ -1,6 +1,6 @@
 /** Tile programs: steps over placed tensors, with a static memory plan. Backends turn one into code and decide nothing. */
 import type { Graph, Op, Value } from './graph.ts';
-import type { Tensor, TensorType } from './type.ts';
+import type { DType, Tensor, TensorType } from './type.ts';
 
 /** Where a value lies: `offset` and `strides` in elements of its dtype, one stride an axis; views (slices, transposes, parts of a concat) share a buffer. */
 export interface Placement {
@@ -90,6 +90,6 @@ export interface Target {
   readonly division?: Division;
   /** Whether inputs and outputs share addresses with temporaries: an input's memory is free after its last reader, an output's before its first writer. */
   readonly sharedIo?: boolean;
-  /** Where each element takes the same bytes, whatever its dtype, and buffers take a multiple of some bytes; elsewhere elements take what `dtypes` says. */
-  readonly storage?: { readonly elementBytes: number; readonly granularity: number };
+  /** Where each element takes the same bytes, whatever its dtype but for those of `own`, and buffers take a multiple of some bytes; elsewhere, and of `own`, elements take what `dtypes` says. */
+  readonly storage?: { readonly elementBytes: number; readonly granularity: number; readonly own?: readonly DType[] };
 }

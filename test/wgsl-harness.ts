@@ -1,5 +1,5 @@
 /** Runs graphs through WebGPU, where this machine has an adapter. */
-import { artifactOf, type Artifact } from '../cli/driver/compile.ts';
+import { artifactOf, type Artifact, type CompileOptions } from '../cli/driver/compile.ts';
 import { wgslTarget } from '../cli/driver/target.ts';
 import type { Graph } from '../ir/graph.ts';
 import type { Tensor } from '../ir/type.ts';
@@ -14,12 +14,12 @@ export const gpu: SharedGpu | undefined = typeof found === 'string' ? undefined 
 export const onGpu = (what: string): string => (typeof found === 'string' ? `${what} (skipped: ${found})` : `${what} on ${found.adapter}`);
 
 /** The artifact of a graph as it stands (`optimize`: after the passes). */
-export const compiled = (graph: Graph, optimize = true): Promise<Artifact> =>
-  artifactOf({ imported: { bound: {}, dims: {}, warnings: [] }, graph: optimize ? runPipeline(graph, wgslTarget, { verify: true }) : graph }, { backend: 'wgsl' });
+export const compiled = (graph: Graph, optimize = true, options: Pick<CompileOptions, 'f16' | 'gpuLimits' | 'target'> = {}): Promise<Artifact> =>
+  artifactOf({ imported: { bound: {}, dims: {}, warnings: [] }, graph: optimize ? runPipeline(graph, wgslTarget, { verify: true }) : graph }, { ...options, backend: 'wgsl' });
 
 /** The outputs of a graph for inputs by name. */
-export async function runOnGpu(graph: Graph, inputs: Readonly<Record<string, Tensor>>): Promise<ReadonlyMap<string, Tensor>> {
-  await using session = await load(await compiled(graph), { gpu: gpu! });
+export async function runOnGpu(graph: Graph, inputs: Readonly<Record<string, Tensor>>, options: Parameters<typeof compiled>[2] = {}): Promise<ReadonlyMap<string, Tensor>> {
+  await using session = await load(await compiled(graph, true, options), { gpu: gpu! });
   return new Map(Object.entries(await session.run(inputs)));
 }
 

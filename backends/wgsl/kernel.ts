@@ -112,6 +112,8 @@ export class Kernel {
 
   /** The shader. `workgroups` along one line: the body finds its own as `group`, and its invocation within it as `lane`. */
   finish(workgroups: number, workgroupSize: number): KernelCode {
+    const { workgroupBytes: most, invocations } = this.site.machine;
+    if (this.#workgroupBytes > most || workgroupSize > invocations) throw new Unsupported('small workgroups on WebGPU', `a workgroup takes ${this.#workgroupBytes} bytes of memory and ${workgroupSize} invocations, but the adapter that this is compiled for has ${most} and ${invocations}`);
     const pages = this.#ranges.flatMap((r) => r.pages);
     let first = 0;
     const ranges = this.#ranges.flatMap((r) => {

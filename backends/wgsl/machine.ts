@@ -16,6 +16,13 @@ export interface Machine {
   readonly f16: boolean;
 }
 
+/** Invocations that join values in workgroup memory: as many as are wanted, fewer where so many words (`boxes` of an invocation) do not fit. A power of two. */
+export function joiningLanes({ workgroupBytes, invocations }: Machine, wanted: number, boxes: number): number {
+  let lanes = wanted;
+  while (lanes > 1 && (lanes > invocations || 4 * boxes * lanes > workgroupBytes)) lanes /= 2;
+  return lanes;
+}
+
 /** What every kernel is written for. */
 export interface Site {
   readonly machine: Machine;

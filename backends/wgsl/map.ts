@@ -21,9 +21,13 @@ export function mapExpression(w: Writer, op: Op, args: readonly string[]): strin
   // A select's condition is a bool; what it chooses among decides.
   const row = common ?? table[op.name];
   if (!row) throw new Unsupported(`${op.name} on WebGPU`, `no WGSL for ${op.name} of ${from}`);
+  if (from === 'f16' && w.halves && op.name in halves) return `f32(f16(${args[0]!}) ${halves[op.name]!} f16(${args[1]!}))`;
   const text = row(w, args, from);
   return moves.has(op.name) ? text : narrowed(w, text, to);
 }
+
+/** What f16 computes as exactly as f32 that is rounded after it. */
+const halves: Readonly<Record<string, string>> = { add: '+', sub: '-', mul: '*' };
 
 type Row = (w: Writer, args: readonly string[], dtype: DType) => string;
 
@@ -82,6 +86,7 @@ const integers: Readonly<Record<string, Row>> = {
 
 /** Rounds a float, and wraps an integer, to its dtype. */
 export function narrowed(w: Writer, x: string, d: DType): string {
+  if (d === 'f16' && w.halves) return `f32(f16(${x}))`;
   if (isSmallFloat(d)) return w.call(decodeName(d), w.call(encodeName(d), x));
   if (isInteger(d) && integerBits(d) < 32) return `extractBits(${x}, 0u, ${integerBits(d)}u)`;
   return x;
@@ -100,6 +105,7 @@ function cast(w: Writer, x: string, from: DType, to: DType, saturate: boolean): 
   if (a === 'bool') return b === 'f32' && isSmallFloat(to) && to === 'f8e8m0' ? narrowed(w, `f32(${x})`, to) : `${b}(${x})`;
   if (b === 'f32') {
     const value = a === 'f32' ? x : `f32(${x})`;
+    if (to === 'f16' && w.halves) return from === to ? value : narrowed(w, value, to);
     return isSmallFloat(to) && from !== to ? w.call(decodeName(to), w.call(encodeName(to, saturate), value)) : value;
   }
   if (a === 'f32') return saturate ? saturated(w, x, to) : narrowed(w, b === 'i32' ? w.call('wrap_float', x) : `u32(${w.call('wrap_float', x)})`, to);

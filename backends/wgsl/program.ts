@@ -17,8 +17,8 @@ import { scratchBytes } from './sort.ts';
 import { wordOf } from './types.ts';
 import { inputBounds } from './ranges.ts';
 
-/** One row of a profile. */
-export interface StepRow { readonly name: string; readonly source: readonly string[]; readonly chunks: number; readonly flops: number; readonly bytes: number }
+/** One row of a profile. `vertex`: bytes of workgroup memory, where what a workgroup shares lies. */
+export interface StepRow { readonly name: string; readonly source: readonly string[]; readonly chunks: number; readonly flops: number; readonly bytes: number; readonly vertex?: number }
 
 /** What the backend makes of a program. */
 export interface WgslModule {
@@ -129,7 +129,8 @@ class Emission {
   #add(op: Op, kernels: readonly KernelCode[], cost?: { readonly flops: number; readonly bytes: number }): Dispatch[] {
     if (kernels.length === 0) return [];
     const row = this.rows.length;
-    this.rows.push({ name: nameOf(op), source: op.source, chunks: kernels.reduce((n, k) => n + k.workgroups, 0), ...(cost ?? costOf(op)) });
+    const vertex = Math.max(...kernels.map((k) => k.workgroupBytes));
+    this.rows.push({ name: nameOf(op), source: op.source, chunks: kernels.reduce((n, k) => n + k.workgroups, 0), ...(cost ?? costOf(op)), ...(vertex > 0 && { vertex }) });
     return kernels.map((k): Dispatch => {
       const bindings = k.bindings.map((p): Dispatch['bindings'][number] => [p.segment, p.offset, p.bytes]);
       this.largestBinding = Math.max(this.largestBinding, ...bindings.map(([, , bytes]) => bytes));

@@ -148,7 +148,7 @@ class Proof {
       case 'cumSum': return [union(times(x!, op.operands[0]!.type.shape[num(op.attrs, 'axis')]!), { lo: 0, hi: 0 })];
       case 'reduceMax': case 'reduceMin': return [sizeOf(op.operands[0]!.type.shape) === 0 ? undefined : x];
       case 'sumPool': return [union(times(x!, nums(op.attrs, 'kernel').reduce((n, k) => n * k, 1)), { lo: 0, hi: 0 })];
-      case 'maxPool': return [x];
+      case 'maxPool': return [x, { lo: 0, hi: Math.max(0, nums(op.attrs, 'kernel').reduce((n, k) => n * k, 1) - 1) }];
       case 'contract': return [products(op, x!, y!)];
       case 'conv': return [union(times(product(x!, y!), op.operands[1]!.type.shape.slice(1).reduce((n, d) => n * d, 1)), { lo: 0, hi: 0 })];
       default: {

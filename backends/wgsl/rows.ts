@@ -7,7 +7,7 @@ import { positions } from './elements.ts';
 import { Evaluator } from './evaluator.ts';
 import { joinOf } from './families/reduce.ts';
 import { bodyOf, Kernel, type Body, type KernelCode, type Located } from './kernel.ts';
-import type { Site } from './machine.ts';
+import { joiningLanes, type Site } from './machine.ts';
 import { literal } from './literal.ts';
 import { narrowed } from './map.ts';
 import { tree } from './tree.ts';
@@ -30,7 +30,8 @@ export function emitRows(op: Op, operands: readonly Located[], results: readonly
   // With many rows side by side in memory, invocations that take a row each read neighbours.
   const along = Math.min(...operands.flatMap((x) => (sameShape(x.type.shape, rows.full) ? rows.axes.filter((a) => rows.full[a]! > 1).map((a) => x.strides[a]!) : [])));
   const alone = length <= shortRow || (count >= manyRows && along > 1);
-  const lanes = alone ? 1 : length < 2048 ? 64 : 256;
+  const boxes = rows.reductions.reduce((n, r) => n + (r.name === 'moments' ? 2 : 1), 0);
+  const lanes = alone ? 1 : joiningLanes(site.machine, length < 2048 ? 64 : 256, boxes);
   return [emit(new Kernel(op, operands, results, site), body, rows, { length, keptSizes, count, lanes })];
 }
 

@@ -5,7 +5,7 @@ import { sizeOf } from '../../ir/type.ts';
 import { positions } from './elements.ts';
 import { joinOf } from './families/reduce.ts';
 import { Kernel, type KernelCode, type Located } from './kernel.ts';
-import type { Site } from './machine.ts';
+import { joiningLanes, type Site } from './machine.ts';
 import { narrowed } from './map.ts';
 import { registerOf, type Word } from './types.ts';
 import { times } from './writer.ts';
@@ -22,7 +22,7 @@ export function emitScan(op: Op, operands: readonly Located[], results: readonly
   if (length <= longLine) return undefined;
   const lines = sizeOf(shape) / length;
   if (lines === 0) return [];
-  const lanes = length < 2048 ? 64 : 256;
+  const lanes = joiningLanes(site.machine, length < 2048 ? 64 : 256, 1);
   const block = Math.ceil(length / lanes);
   const kernel = new Kernel(op, operands, results, site);
   const { w } = kernel;

@@ -17,16 +17,18 @@ const mostSlices = 1024;
  * The op as it stands where a shader can bind its tensors whole. Else as few slices along one axis of its results as make each operand and result one binding, or, where no axis does, as make their pages few
  * enough. The op as it stands, too, where nothing helps: its kernel then says so.
  */
-export function slicesOf(whole: PlacedOp, site: Site): readonly PlacedOp[] {
+export function slicesOf(given: PlacedOp, site: Site): readonly PlacedOp[] {
+  // An operand that stands twice may be sliced in one place and read whole in the other.
+  const whole = { ...given, op: { ...given.op, operands: given.op.operands.map((v) => ({ ...v })) } };
   const fits = ({ operands, results }: PlacedOp, paged: boolean): boolean => bindingsNeeded(operands, results, site) <= site.machine.bindings && (paged || !isPaged(operands, results, site));
-  if (fits(whole, false)) return [whole];
+  if (fits(whole, false)) return [given];
   const first = whole.op.results[0]!;
   const cuts = first.type.shape.flatMap((size, axis) => {
     const axes = size > 1 ? followed(whole.op, first, axis) : undefined;
     return axes ? [{ size, axes }] : [];
   });
   for (const paged of [false, true]) {
-    if (paged && fits(whole, true)) return [whole];
+    if (paged && fits(whole, true)) return [given];
     for (let count = 2; count <= mostSlices; count *= 2) {
       for (const { size, axes } of cuts) {
         if (count / 2 >= size) continue;
@@ -36,7 +38,7 @@ export function slicesOf(whole: PlacedOp, site: Site): readonly PlacedOp[] {
       }
     }
   }
-  return [whole];
+  return [given];
 }
 
 /** The axis along which a value is sliced, and how many of its elements stand for one of the result's: channels of groups. */
@@ -47,14 +49,18 @@ interface Cut { readonly slices: ReadonlyMap<Value, Slice>; readonly grain: numb
 
 class Slices {
   readonly slices = new Map<Value, Slice>();
+  readonly #whole = new Set<Value>();
   grain = 1;
 
   /** Notes how a value is sliced, or that it is read whole; false where it was to be sliced in another way. */
   note(v: Value, slice: Slice | undefined): boolean {
+    if (!slice) {
+      this.#whole.add(v);
+      return !this.slices.has(v);
+    }
     const known = this.slices.get(v);
-    if (known ? known.axis !== slice?.axis || known.per !== slice.per : false) return false;
-    if (slice) this.slices.set(v, slice);
-    return true;
+    this.slices.set(v, slice);
+    return !this.#whole.has(v) && (!known || (known.axis === slice.axis && known.per === slice.per));
   }
 }
 
@@ -73,15 +79,10 @@ function followed(op: Op, result: Value, axis: number): Cut | undefined {
   const consistent = region.ops.every((o) => o.results.some((r) => slices.has(r)) || !o.operands.some((v) => slices.has(v)));
   if (!consistent || !region.outputs.every((o) => slices.has(o.value))) return undefined;
   op.results.forEach((r, i) => slices.set(r, slices.get(region.outputs[i]!.value)!));
-  const given = new Map<Value, Slice | undefined>();
-  for (const [i, v] of region.inputs.entries()) {
-    const operand = op.operands[i]!;
+  region.inputs.forEach((v, i) => {
     const slice = slices.get(v);
-    // An operand that stands twice is sliced in both places or in none.
-    if (given.has(operand) && (given.get(operand)?.axis !== slice?.axis || given.get(operand)?.per !== slice?.per)) return undefined;
-    given.set(operand, slice);
-    if (slice) slices.set(operand, slice);
-  }
+    if (slice) slices.set(op.operands[i]!, slice);
+  });
   return cut;
 }
 

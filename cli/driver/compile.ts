@@ -7,6 +7,7 @@ import type { Graph } from '../../ir/graph.ts';
 import type { Target, TileProgram } from '../../ir/tile.ts';
 import type { Tensor } from '../../ir/type.ts';
 import type { NormSpec } from '../../passes/norm/options.ts';
+import { halfPrecision } from '../../passes/half-precision.ts';
 import { rewriteNorms } from '../../passes/norm/rewrite-norms.ts';
 import { plan, planEntries } from '../../passes/plan.ts';
 import { PassError, recomputing, runPipeline, type PipelineOptions } from '../../passes/pipeline.ts';
@@ -35,7 +36,7 @@ import { rewrittenFile, writeFolder, type Files } from './folder.ts';
 import { makeManifest, weightsOf } from './manifest.ts';
 import { stateRoles } from './state-roles.ts';
 import { emitGpu, machineOf, type GpuLimits } from './gpu.ts';
-import { wasmTarget, wasmTargetOf, wgslTarget } from './target.ts';
+import { wasmTarget, wasmTargetOf, wgslHalfTarget, wgslTarget } from './target.ts';
 import { targetData } from './target-file.ts';
 
 /** What an artifact runs on. */
@@ -120,8 +121,10 @@ export function compileGraph(model: string | Uint8Array, options: CompileOptions
   const imported = importModel(model, importOptions(options));
   onGraph?.(imported.graph, 'import', 0);
   if (stopAfter === 'import') return { imported, graph: imported.graph };
-  const start = options.norm ? rewriteNorms(imported, options.norm, targetOf(options)).graph : imported.graph;
-  if (start !== imported.graph) onGraph?.(start, 'rewrite-norms', 0);
+  const normed = options.norm ? rewriteNorms(imported, options.norm, targetOf(options)).graph : imported.graph;
+  if (normed !== imported.graph) onGraph?.(normed, 'rewrite-norms', 0);
+  const start = options.f16 && options.backend === 'wgsl' ? halfPrecision(normed, targetOf(options)) : normed;
+  if (start !== normed) onGraph?.(start, 'half-precision', 0);
   const graph = runPipeline(start, targetOf(options), { ...(onGraph && { onGraph }), ...(onProgress && { onProgress }), ...(stopAfter !== undefined && { stopAfter }) });
   return { imported, graph };
 }
@@ -162,6 +165,7 @@ export async function artifactOf(
 /** Compiles a model to a step of training and an evaluation over the same state. */
 async function compileTraining(model: string | Uint8Array, options: CompileOptions, train: TrainOptions): Promise<Artifact> {
   const { onGraph, onProgress } = options;
+  if (options.f16 && options.backend === 'wgsl' && train.precision !== 'mixed') throw new UserError('a step in f16 keeps its parameters in f32 and stores f16 in between: it needs mixed precision (--precision mixed)');
   const target = targetOf(options);
   onProgress?.('import', 0, 1);
   const imported = normalized(importModel(model, importOptions(options)), options.norm);
@@ -216,7 +220,7 @@ function normalized(imported: ImportedModel, norm: NormSpec | undefined, inferen
 }
 
 /** The machine that a compilation plans for. */
-const targetOf = ({ backend, target }: CompileOptions): Target => (backend === 'wgsl' ? wgslTarget : target ? wasmTargetOf(target) : wasmTarget);
+const targetOf = ({ backend, target, f16 }: CompileOptions): Target => (backend === 'wgsl' ? (f16 ? wgslHalfTarget : wgslTarget) : target ? wasmTargetOf(target) : wasmTarget);
 
 function importOptions({ dims, values, shapes, file, train }: CompileOptions): ImportOptions {
   return { ...(train && { seeded: true }), ...(dims && { dims }), ...(values && { values }), ...(shapes && { shapes }), ...(file !== undefined && { file }) };

@@ -19,3 +19,6 @@ export const wasmTarget: Target = wasmTargetOf(readTarget('cpu'));
  * adapter has. Weights are read as they are.
  */
 export const wgslTarget: Target = { name: 'wgsl', lanes: 4, panel: 0, packBudget: 1, winograd: false, storage: { elementBytes: 4, granularity: 256 } };
+
+/** The same where shaders have f16 (`shader-f16`): its elements take 2 bytes. */
+export const wgslHalfTarget: Target = { ...wgslTarget, storage: { ...wgslTarget.storage!, own: ['f16'] } };

@@ -2,7 +2,7 @@
 import { InternalError } from '../../ir/diagnostic.ts';
 import type { Graph, Op, Value } from '../../ir/graph.ts';
 import type { Buffer, Division, Step, Target } from '../../ir/tile.ts';
-import { bytesOf, sizeOf, type Tensor, type TensorType } from '../../ir/type.ts';
+import { bytesOf, dtypes, sizeOf, type DType, type Tensor, type TensorType } from '../../ir/type.ts';
 import { denseStrides, type Order } from '../layout.ts';
 
 /** A root of memory. Lifetimes are in positions of the flattened steps. */
@@ -68,8 +68,13 @@ export class Planning {
   /** Bytes that a tensor takes in a buffer of its own. */
   bytesOf(type: TensorType): number {
     if (!this.#storage) return bytesOf(type);
-    const { elementBytes, granularity } = this.#storage;
-    return Math.max(1, Math.ceil((sizeOf(type.shape) * elementBytes) / granularity)) * granularity;
+    const { granularity } = this.#storage;
+    return Math.max(1, Math.ceil((sizeOf(type.shape) * this.widthOf(type.dtype)) / granularity)) * granularity;
+  }
+
+  /** Bytes that an element takes. */
+  widthOf(dtype: DType): number {
+    return this.#storage && !this.#storage.own?.includes(dtype) ? this.#storage.elementBytes : dtypes[dtype].bytes;
   }
 
   newRoot(kind: Buffer['kind'], bytes: number): Root {

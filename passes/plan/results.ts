@@ -58,7 +58,7 @@ function readsWhereItWrites(op: Op, operand: number): boolean {
 function canOverwrite(p: Planning, v: Value, r: Value, strides: readonly number[]): boolean {
   const spot = p.spot(v);
   return (
-    (spot.root.kind === 'temp' || (p.sharedIo && spot.root.kind === 'input')) && spot.offset === 0 && sameShape(v.type.shape, r.type.shape) && dtypes[v.type.dtype].bytes === dtypes[r.type.dtype].bytes &&
+    (spot.root.kind === 'temp' || (p.sharedIo && spot.root.kind === 'input')) && spot.offset === 0 && sameShape(v.type.shape, r.type.shape) && dtypes[v.type.dtype].bytes === dtypes[r.type.dtype].bytes && p.widthOf(v.type.dtype) === p.widthOf(r.type.dtype) &&
     spot.root.bytes === p.bytesOf(r.type) && sameStrides(v.type.shape, spot.strides, strides)
   );
 }

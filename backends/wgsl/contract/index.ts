@@ -6,7 +6,7 @@ import { bodyOf, Kernel, type KernelCode, type Located } from '../kernel.ts';
 import type { Site } from '../machine.ts';
 import { registerOf } from '../types.ts';
 import { emitDots, isDots } from './dots.ts';
-import { emitTiles, tilingFor } from './tiles.ts';
+import { emitTiles, tilingFor, vectorOf } from './tiles.ts';
 import { rootOf, viewOf } from './view.ts';
 
 /** Tiles where the result has enough rows and columns, shared sums where it is small, else an invocation for each element (depthwise convolutions, integers). */
@@ -18,7 +18,7 @@ export function emitContraction(op: Op, operands: readonly Located[], results: r
   const kernel = new Kernel(op, operands, results, site);
   const view = viewOf(kernel, body, root);
   if (!view || view.k === 0) return emitElements(op, operands, results, site);
-  const tiling = tilingFor(view);
+  const tiling = tilingFor(view, site.machine, vectorOf(kernel, root) === 'vec4<f16>' ? 8 : 16);
   if (tiling) return [emitTiles(kernel, body, root, view, tiling)];
   return isDots(view) ? [emitDots(kernel, body, root, view)] : emitElements(op, operands, results, site);
 }

@@ -6,6 +6,7 @@ import type { Op } from '../../../ir/graph.ts';
 import { Evaluator } from '../evaluator.ts';
 import type { Body, Kernel, KernelCode } from '../kernel.ts';
 import { narrowed } from '../map.ts';
+import type { Machine } from '../machine.ts';
 import { KIndex, type Matrix, type ProductView } from './view.ts';
 
 /** Invocations of a workgroup along m and n, sums of each along both, and steps of k between two copies. */
@@ -14,13 +15,28 @@ export interface Tiling { readonly lanesM: number; readonly lanesN: number; read
 /** Enough workgroups to keep a large GPU busy. */
 const manyTiles = 128;
 
-/** The tiling for a size; undefined where tiles would be mostly empty. */
-export function tilingFor({ batch, m, n, k }: Pick<ProductView, 'batch' | 'm' | 'n' | 'k'>): Tiling | undefined {
+/** The tiling for a size, as large as the workgroups of the machine hold; undefined where tiles would be mostly empty. `vector`: bytes of four elements in a panel. */
+export function tilingFor({ batch, m, n, k }: Pick<ProductView, 'batch' | 'm' | 'n' | 'k'>, machine: Pick<Machine, 'workgroupBytes' | 'invocations'>, vector: number): Tiling | undefined {
   if (m < 5 || n < 5 || k < 4) return undefined;
-  if (m >= 96 && n >= 96 && batch * Math.ceil(m / 128) * Math.ceil(n / 128) >= manyTiles) return { lanesM: 16, lanesN: 16, sumsM: 8, sumsN: 8, steps: 8 };
+  const large = m >= 96 && n >= 96 && batch * Math.ceil(m / 128) * Math.ceil(n / 128) >= manyTiles;
   const lanesM = m <= 16 ? 4 : m <= 32 ? 8 : 16;
-  return { lanesM, lanesN: 16, sumsM: 4, sumsN: 4, steps: 8 };
+  let t: Tiling = large ? { lanesM: 16, lanesN: 16, sumsM: 8, sumsN: 8, steps: 8 } : { lanesM, lanesN: 16, sumsM: 4, sumsN: 4, steps: 8 };
+  const fits = (): boolean => panelBytes(t, vector) <= machine.workgroupBytes && t.lanesM * t.lanesN <= machine.invocations;
+  while (!fits()) {
+    if (t.sumsM > 4) t = { ...t, sumsM: 4, sumsN: 4 };
+    else if (t.lanesM * t.lanesN <= machine.invocations && t.steps > 2) t = { ...t, steps: t.steps / 2 };
+    else if (t.lanesM > 2) t = { ...t, lanesM: t.lanesM / 2 };
+    else if (t.lanesN > 2) t = { ...t, lanesN: t.lanesN / 2 };
+    else return undefined;
+  }
+  return t;
 }
+
+/** Vectors of a panel's row. One more than the tile has keeps the rows of a panel in different banks. */
+const panelRow = (tile: number): number => tile / 4 + 1;
+
+/** Workgroup memory that a tiling takes: the slices of both operands that a workgroup shares. */
+export const panelBytes = (t: Tiling, vector: number): number => vector * t.steps * (panelRow(t.lanesM * t.sumsM) + panelRow(t.lanesN * t.sumsN));
 
 /** Writes the kernel. The epilogue and the store of an element are a function of their own, `put`. */
 export function emitTiles(kernel: Kernel, body: Body, root: Op, view: ProductView, t: Tiling): KernelCode {
@@ -30,18 +46,19 @@ export function emitTiles(kernel: Kernel, body: Body, root: Op, view: ProductVie
   const [tilesM, tilesN] = [Math.ceil(view.m / tileM), Math.ceil(view.n / tileN)];
   putFunction(kernel, body, root, view);
 
-  // One vec4 more a row keeps the rows of a panel in different banks.
-  const [rowA, rowB] = [tileM / 4 + 1, tileN / 4 + 1];
-  const panelA = kernel.shared('panel_a', 'vec4<f32>', t.steps * rowA);
-  const panelB = kernel.shared('panel_b', 'vec4<f32>', t.steps * rowB);
+  const [rowA, rowB] = [panelRow(tileM), panelRow(tileN)];
+  const vector = vectorOf(kernel, root);
+  const panelA = kernel.shared('panel_a', vector, t.steps * rowA);
+  const panelB = kernel.shared('panel_b', vector, t.steps * rowB);
+  const wide = (v: string): string => (vector === 'vec4<f32>' ? v : `vec4<f32>(${v})`);
   const tile = w.let('tile', `group % ${tilesM * tilesN}`);
   const batch = view.batch === 1 ? '0' : w.let('which', `group / ${tilesM * tilesN}`);
   const m0 = w.let('m0', `(${tile} / ${tilesN}) * ${tileM}`);
   const n0 = w.let('n0', `(${tile} % ${tilesN}) * ${tileN}`);
   const laneM = w.let('lane_m', `lane / ${t.lanesN}`);
   const laneN = w.let('lane_n', `lane % ${t.lanesN}`);
-  const copyA = copier(kernel, view.a, { batch, first: m0, panel: panelA, row: rowA, width: tileM, threads, steps: t.steps, k: view.k });
-  const copyB = copier(kernel, view.b, { batch, first: n0, panel: panelB, row: rowB, width: tileN, threads, steps: t.steps, k: view.k });
+  const copyA = copier(kernel, view.a, { batch, first: m0, panel: panelA, vector, row: rowA, width: tileM, threads, steps: t.steps, k: view.k });
+  const copyB = copier(kernel, view.b, { batch, first: n0, panel: panelB, vector, row: rowB, width: tileN, threads, steps: t.steps, k: view.k });
   const vectors = t.sumsN / 4;
   const sums = Array.from({ length: t.sumsM }, (_, i) => Array.from({ length: vectors }, (_, j) => w.variable(`sum_${i}_${j}_`, 'vec4<f32>', 'vec4<f32>(0.0)')));
   w.block(`for (var k0 = 0; k0 < ${view.k}; k0 += ${t.steps})`, () => {
@@ -49,8 +66,8 @@ export function emitTiles(kernel: Kernel, body: Body, root: Op, view: ProductVie
     copyB();
     w.line('workgroupBarrier();');
     w.block(`for (var step = 0; step < ${t.steps}; step++)`, () => {
-      for (let j = 0; j < vectors; j++) w.line(`let b${j} = ${panelB}[step * ${rowB} + lane_n${vectors === 1 ? '' : ` + ${j * t.lanesN}`}];`);
-      for (let i = 0; i < t.sumsM / 4; i++) w.line(`let a${i} = ${panelA}[step * ${rowA} + lane_m${t.sumsM === 4 ? '' : ` + ${i * t.lanesM}`}];`);
+      for (let j = 0; j < vectors; j++) w.line(`let b${j} = ${wide(`${panelB}[step * ${rowB} + lane_n${vectors === 1 ? '' : ` + ${j * t.lanesN}`}]`)};`);
+      for (let i = 0; i < t.sumsM / 4; i++) w.line(`let a${i} = ${wide(`${panelA}[step * ${rowA} + lane_m${t.sumsM === 4 ? '' : ` + ${i * t.lanesM}`}]`)};`);
       for (let i = 0; i < t.sumsM; i++) for (let j = 0; j < vectors; j++) w.line(`${sums[i]![j]!} = fma(vec4<f32>(a${Math.floor(i / 4)}.${'xyzw'[i % 4]!}), b${j}, ${sums[i]![j]!});`);
     });
     w.line('workgroupBarrier();');
@@ -83,7 +100,12 @@ export function putFunction(kernel: Kernel, body: Body, root: Op, view: ProductV
   w.declarations.push(`fn put(batch: i32, m: i32, n: i32, value: f32) {\n${text}\n}`);
 }
 
-interface Panel { readonly batch: string; readonly first: string; readonly panel: string; readonly row: number; readonly width: number; readonly threads: number; readonly steps: number; readonly k: number }
+export type Vector = 'vec4<f32>' | 'vec4<f16>';
+
+/** What panels hold: f16 where both operands do, which halves the memory that they take. Sums are f32. */
+export const vectorOf = (kernel: Kernel, root: Op): Vector => (kernel.site.machine.f16 && root.operands.every((v) => v.type.dtype === 'f16') ? 'vec4<f16>' : 'vec4<f32>');
+
+interface Panel { readonly batch: string; readonly first: string; readonly panel: string; readonly vector: Vector; readonly row: number; readonly width: number; readonly threads: number; readonly steps: number; readonly k: number }
 
 /** Writes what does not change with k now, and gives what copies a panel: units of four along m or n. */
 function copier(kernel: Kernel, matrix: Matrix, p: Panel): () => void {
@@ -102,11 +124,11 @@ function copier(kernel: Kernel, matrix: Matrix, p: Panel): () => void {
     const write = (): void => {
       const k = w.let('k', `k0 + ${step}`);
       const index = new KIndex(k);
-      const store = (values: readonly string[]): void => w.line(`${p.panel}[${step} * ${p.row} + ${four}] = vec4<f32>(${values.join(', ')});`);
+      const store = (values: readonly string[]): void => w.line(`${p.panel}[${step} * ${p.row} + ${four}] = ${p.vector === 'vec4<f32>' ? `vec4<f32>(${values.join(', ')})` : `vec4<f16>(vec4<f32>(${values.join(', ')}))`};`);
       if (p.k % p.steps === 0) return store(reads.map((read) => w.let('v', read(index))));
       const v = w.variable('v', 'vec4<f32>', 'vec4<f32>(0.0)');
       w.block(`if (${k} < ${p.k})`, () => w.line(`${v} = vec4<f32>(${reads.map((read) => w.let('v', read(index))).join(', ')});`));
-      w.line(`${p.panel}[${step} * ${p.row} + ${four}] = ${v};`);
+      w.line(`${p.panel}[${step} * ${p.row} + ${four}] = ${p.vector === 'vec4<f32>' ? v : `vec4<f16>(${v})`};`);
     };
     if ((round + 1) * p.threads <= total) write();
     else w.block(`if (${unit} < ${total})`, write);
