@@ -5,6 +5,7 @@ import { fusedProblem } from './fused.ts';
 import type { Attr, Graph, Op, Value } from './graph.ts';
 import { TypeProblem, type AttrSpec } from './op.ts';
 import { ops as opTable } from './ops/index.ts';
+import { slabsProblem } from './slabs.ts';
 import { printGraph } from './text.ts';
 import { dtypes, sameType, showType, sizeOf, type Tensor, type TensorType } from './type.ts';
 
@@ -111,8 +112,11 @@ function opProblem(op: Op): string | undefined {
   if (types.length !== op.results.length) return `${op.name} has ${types.length} results, ${op.results.length} named`;
   const wrong = types.findIndex((t, i) => !sameType(t, op.results[i]!.type));
   if (wrong >= 0) return `result ${wrong} is ${showType(types[wrong]!)}, not ${showType(op.results[wrong]!.type)}`;
-  return op.name === 'fused' ? fusedProblem(op) : op.name === 'bands' ? bandsProblem(op) : undefined;
+  return regionProblems[op.name]?.(op);
 }
+
+/** The rules of ops whose regions kernels compute as one. */
+const regionProblems: Readonly<Record<string, ((op: Op) => string | undefined) | undefined>> = { fused: fusedProblem, bands: bandsProblem, slabs: slabsProblem };
 
 function fits(value: Attr, spec: AttrSpec): boolean {
   switch (spec.kind) {

@@ -1,7 +1,7 @@
 /** Memory orders and views: which strides a value has, and when a reshape, slice or transpose needs no copy. */
 import { copiesRows, geometryOf } from '../ir/ops/packing/geometry.ts';
-import { invariant } from '../ir/diagnostic.ts';
 import type { Op } from '../ir/graph.ts';
+import { matchAxes, reshapeStrides } from '../ir/strides.ts';
 import { rowMajor, sameShape } from '../ir/type.ts';
 
 /** The axes of a tensor from outermost to innermost in memory. */
@@ -47,29 +47,6 @@ export function isDense(shape: readonly number[], strides: readonly number[], or
 export const sameStrides = (shape: readonly number[], a: readonly number[], b: readonly number[]): boolean => shape.every((d, i) => d <= 1 || a[i] === b[i]);
 
 /**
- * Strides of a view with another shape over the same elements in row-major order of the axes, or undefined where the elements of a merged axis are
- * not equally spaced. Each maximal group of axes with equal products is matched on its own.
- */
-export function reshapeStrides(from: readonly number[], strides: readonly number[], to: readonly number[]): number[] | undefined {
-  if (from.some((d) => d === 0)) return rowMajor(to);
-  const out = new Array<number>(to.length).fill(1);
-  for (const group of matchAxes(from, to)) {
-    for (const [k, axis] of group.from.entries()) {
-      const next = group.from[k + 1];
-      if (next !== undefined && strides[axis] !== from[next]! * strides[next]!) return undefined;
-    }
-    let stride = strides[group.from.at(-1)!]!;
-    for (const axis of group.to.toReversed()) {
-      out[axis] = stride;
-      stride *= to[axis]!;
-    }
-  }
-  // A size-1 axis never moves; give it the stride of its right neighbour's whole extent, so that orders stay readable.
-  for (let i = to.length - 1; i >= 0; i--) if (to[i] === 1) out[i] = i + 1 < to.length ? out[i + 1]! * Math.max(1, to[i + 1]!) : 1;
-  return out;
-}
-
-/**
  * The order for a copy of a value that a reshape can then view: axes that become one axis follow each other, and these groups keep the order in which
  * memory has them, so that channels that lie side by side still do.
  */
@@ -78,30 +55,6 @@ export function orderForReshape(from: readonly number[], strides: readonly numbe
   const groups = matchAxes(from, to).map((g) => ({ axes: g.from, step: Math.min(...g.from.map((axis) => strides[axis]!)) }));
   const order = groups.sort((a, b) => b.step - a.step || a.axes[0]! - b.axes[0]!).flatMap((g) => g.axes);
   return [...rowMajorOrder(from.length).filter((axis) => from[axis] === 1), ...order];
-}
-
-/** Maximal groups of axes with equal products, in order; source axes of size 1 belong to none. No size is 0. */
-function matchAxes(from: readonly number[], to: readonly number[]): { readonly from: number[]; readonly to: number[] }[] {
-  const source = rowMajorOrder(from.length).filter((axis) => from[axis] !== 1);
-  const target = rowMajorOrder(to.length).filter((axis) => to[axis] !== 1);
-  const groups: { from: number[]; to: number[] }[] = [];
-  while (source.length > 0) {
-    const group = { from: [source.shift()!], to: [target.shift()!] };
-    let [left, right] = [from[group.from[0]!]!, to[group.to[0]!]!];
-    while (left !== right) {
-      const grown = left < right ? source.shift() : target.shift();
-      invariant(grown !== undefined, 'a reshape keeps the number of elements');
-      if (left < right) {
-        group.from.push(grown);
-        left *= from[grown]!;
-      } else {
-        group.to.push(grown);
-        right *= to[grown]!;
-      }
-    }
-    groups.push(group);
-  }
-  return groups;
 }
 
 /** What an op asks of an operand's strides. */

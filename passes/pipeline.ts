@@ -10,6 +10,7 @@ import { foldConstants } from './fold-constants.ts';
 import { gradientsAsConvolutions } from './gradients-as-convolutions.ts';
 import { fuse } from './fuse.ts';
 import { fuseBands } from './fuse-bands.ts';
+import { fuseSlabs } from './fuse-slabs.ts';
 import { joinAffine } from './join-affine.ts';
 import { hoistInvariants } from './hoist-invariants.ts';
 import { rebuildCheapValues } from './rebuild-cheap-values.ts';
@@ -52,6 +53,7 @@ export const passes: readonly Pass[] = [
   pass('eliminate-dead-code', eliminateDeadCode),
   pass('fuse', fuse),
   pass('fuse-bands', fuseBands),
+  pass('fuse-slabs', fuseSlabs),
   pass('eliminate-dead-code', eliminateDeadCode),
 ];
 

@@ -5,15 +5,13 @@ import type { Target } from '../ir/tile.ts';
 import { sameShape, sizeOf } from '../ir/type.ts';
 import { singleClusters, type Clusters } from './fuse/clusters.ts';
 import { growContract, growRow } from './fuse/grow.ts';
+import { heavy } from './fuse/siblings.ts';
 import { dear, largeElements } from './rebuild-cheap-values.ts';
 import { onTrainingSteps } from './train/forward-end.ts';
 
 /** Large tensors that the sums of a group read at most (the input of a norm and the gradient of its result), and elementwise ops that they compute. */
 const mostLeaves = 2;
 const mostOps = 32;
-/** Elementwise ops that take longer than storing what they give and reading it, unless more sums than this need them. */
-const heavy: ReadonlySet<string> = new Set(['sigmoid', 'tanh', 'erf']);
-const sumsWorthStoring = 2;
 
 /**
  * In a training step, gives the sums of a norm's backward pass elementwise ops of their own where other elementwise ops read the same values: the gradient behind an activation is then computed
@@ -104,7 +102,8 @@ function coneOf(group: readonly Op[], c: Clusters, epilogues: ReadonlySet<Op>): 
   };
   for (const sum of group) visit(sum.operands[0]!);
   if (leaves.size > mostLeaves || ops.size > mostOps) return undefined;
-  if (group.length <= sumsWorthStoring && [...ops].some((op) => heavy.has(op.name))) return undefined;
+  // Fusion has the pass of the sums store what they make.
+  if ([...ops].some((op) => heavy.has(op.name))) return undefined;
   const read = (op: Op): boolean => c.readers(op.results[0]!).some((r) => !ops.has(r) && !group.includes(r));
   return [...ops].some(read) ? [...ops].sort((p, q) => c.index(p) - c.index(q)) : undefined;
 }

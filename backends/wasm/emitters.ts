@@ -14,7 +14,7 @@ import { genericContraction } from './contract/generic.ts';
 import { contraction } from './contract/index.ts';
 import { isLaneType, isVectorChain } from './elementwise/index.ts';
 import { emitIndex } from './gather.ts';
-import { kernelKey, type Emitter, type KernelCode } from './kernel.ts';
+import { kernelKey, type Emitter, type KernelCode, type Setting } from './kernel.ts';
 import { emitMap } from './map.ts';
 import { emitMove } from './move.ts';
 import { kernel } from './nest.ts';
@@ -22,33 +22,34 @@ import { emitRandom } from './random.ts';
 import { emitRows, plainRegion } from './row/index.ts';
 import { emitScan } from './scan.ts';
 import { emitScatter } from './scatter.ts';
+import { slabsKernel } from './slabs.ts';
 import { emitSort } from './sort.ts';
 import { emitFusedWindow, emitResample, emitWindow } from './window.ts';
 
 /** The kernel of one op, plain or fused. */
-export function emitOp(asm: Asm, op: Op, operands: readonly Placed[], results: readonly Placed[]): KernelCode {
-  return byFamily[opDef(op.name).family](asm, op, operands, results);
+export function emitOp(asm: Asm, op: Op, operands: readonly Placed[], results: readonly Placed[], setting?: Setting): KernelCode {
+  return byFamily[opDef(op.name).family](asm, op, operands, results, setting);
 }
 
-const emitReduce: Emitter = (asm, op, operands, results) => {
+const emitReduce: Emitter = (asm, op, operands, results, setting) => {
   if (op.name === 'argMax' || op.name === 'argMin') return emitArg(asm, op, operands, results);
-  return emitRows(asm, kernelKey(op, operands, results), plainRegion(op), operands, results);
+  return emitRows(asm, kernelKey(op, operands, results), plainRegion(op), operands, results, setting);
 };
 
-const emitFused: Emitter = (asm, op, operands, results) => {
+const emitFused: Emitter = (asm, op, operands, results, setting) => {
   const region = op.regions[0]!;
   const inside = { ops: region.ops, inputs: region.inputs, outputs: region.outputs.map((o) => o.value) };
   switch (op.attrs['kind'] as FusedKind) {
-    case 'map': return emitMap(asm, op, operands, results);
+    case 'map': return emitMap(asm, op, operands, results, setting);
     case 'contract': return emitFusedContraction(asm, op, operands, results);
-    case 'row': return emitRows(asm, kernelKey(op, operands, results), inside, operands, results);
+    case 'row': return emitRows(asm, kernelKey(op, operands, results), inside, operands, results, setting);
     case 'reduce': {
       const root = region.ops.find(isReduceRoot);
       invariant(root !== undefined, 'a fused reduction has a root');
       const key = kernelKey(op, operands, results);
       const positions = root.name === 'maxPool' && [...region.ops.flatMap((o) => o.operands), ...region.outputs.map((o) => o.value)].includes(root.results[1]!);
       if (positions || root.name === 'argMax' || root.name === 'argMin') return emitSequence(asm, op, operands, results);
-      return opDef(root.name).family === 'window' ? emitFusedWindow(asm, key, op, root, operands, results) : emitRows(asm, key, inside, operands, results);
+      return opDef(root.name).family === 'window' ? emitFusedWindow(asm, key, op, root, operands, results) : emitRows(asm, key, inside, operands, results, setting);
     }
   }
 };
@@ -117,8 +118,9 @@ const byFamily = {
   scan: emitScan,
   sort: emitSort,
   random: emitRandom,
-  region: (asm, op, operands, results) => {
+  region: (asm, op, operands, results, setting) => {
     if (op.name === 'bands') return bandsKernel(asm, op, operands, results[0]!, emitOp);
-    return (op.name === 'fused' ? emitFused : notAStep)(asm, op, operands, results);
+    if (op.name === 'slabs') return slabsKernel(asm, op, operands, results, emitOp);
+    return (op.name === 'fused' ? emitFused : notAStep)(asm, op, operands, results, setting);
   },
 } as const satisfies Record<OpFamily, Emitter>;

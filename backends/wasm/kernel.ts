@@ -20,7 +20,10 @@ export interface KernelCode {
 }
 
 /** Emits one op (plain or fused). Equal ops over equal placements must share one function: build the key from `kernelKey`. */
-export type Emitter = (asm: Asm, op: Op, operands: readonly Placed[], results: readonly Placed[]) => KernelCode;
+export type Emitter = (asm: Asm, op: Op, operands: readonly Placed[], results: readonly Placed[], setting?: Setting) => KernelCode;
+
+/** Where a kernel runs. `slab`: as a part of another, all chunks on one thread, large operands in the core's cache. */
+export type Setting = 'slab';
 
 /** A text that is equal for two ops exactly when they do the same work on equally placed tensors (values by position, source names ignored). */
 export function kernelKey(op: Op, operands: readonly Placed[], results: readonly Placed[]): string {

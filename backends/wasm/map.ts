@@ -6,7 +6,7 @@ import type { Asm, E, Fn, Local, Vec } from './asm.ts';
 import { computeType, loadElement, storeElement } from './dtype.ts';
 import { gatherVec, isLaneType, isVectorChain, loadVec, scalarChain, scatterVec, splatElement, storeVec, vecChain, type ScalarValues, type VecValues } from './elementwise/index.ts';
 import { fetch } from './fetch.ts';
-import { kernelKey, type Emitter, type KernelCode } from './kernel.ts';
+import { kernelKey, type Emitter, type KernelCode, type Setting } from './kernel.ts';
 import { collapse, cutWithin, emitNest, kernel, type NestDim, type Row } from './nest.ts';
 import { heavy } from './row/plan.ts';
 
@@ -24,10 +24,10 @@ export function chainOf(op: Op): Chain {
   return { ops: region.ops, inputs: region.inputs, outputs: region.outputs.map((o) => o.value) };
 }
 
-export const emitMap: Emitter = (asm, op, operands, results) => emitChain(asm, kernelKey(op, operands, results), chainOf(op), operands, results);
+export const emitMap: Emitter = (asm, op, operands, results, setting) => emitChain(asm, `${kernelKey(op, operands, results)} ${setting ?? ''}`, chainOf(op), operands, results, setting);
 
 /** Runs a chain over the shape of the results, to which operands broadcast. */
-export function emitChain(asm: Asm, key: string, chain: Chain, operands: readonly Placed[], results: readonly Placed[]): KernelCode {
+export function emitChain(asm: Asm, key: string, chain: Chain, operands: readonly Placed[], results: readonly Placed[], setting?: Setting): KernelCode {
   const space = results[0]!.type.shape;
   if (sizeOf(space) === 0) return { fn: '', chunks: 0, scratchBytes: 0 };
   const tensors = [...operands, ...results];
@@ -37,7 +37,7 @@ export function emitChain(asm: Asm, key: string, chain: Chain, operands: readonl
   const cut = cutWithin(asm, dims, { elements: tensors.map((t) => dtypes[t.type.dtype].bytes), work: chain.ops.length / 4 });
   return kernel(asm, key, tensors.length, cut.chunks, 0, (f, k) =>
     emitNest(f, dims, cut, k.chunk, k.ptrs, {
-      ...(chain.ops.some((op) => heavy.has(op.name)) && { start: (ptrs, count) => fetchOperands(f, tensors.slice(0, operands.length), dims.slice(cut.at), ptrs, count) }),
+      ...(setting !== 'slab' && chain.ops.some((op) => heavy.has(op.name)) && { start: (ptrs, count) => fetchOperands(f, tensors.slice(0, operands.length), dims.slice(cut.at), ptrs, count) }),
       row: (row) => emitRow(f, chain, tensors, dims.at(-1)!.steps, row),
     }), { vertexBytes: cut.bytes });
 }

@@ -104,6 +104,22 @@ const bands: OpDef = {
   grad: { none: 'made after differentiation' },
 };
 
+const slabs: OpDef = {
+  name: 'slabs',
+  doc: 'the results of the region, all of whose ops run at one index of axis 0 before they run at the next, by one kernel',
+  family: 'region',
+  operands: ['operands...'],
+  attrs: { slabs: { kind: 'number', default: 'required' } },
+  infer(operands, _attrs, regions) {
+    const [body] = count(regions, 1);
+    requireTypes('inputs of the region', inputTypes(body!), operands);
+    return outputTypes(body!);
+  },
+  axes: () => ({ none: 'holds a region: each op inside has its own' }),
+  reference: (operands, _attrs, _results, [body], run) => run(body!, operands),
+  grad: { none: 'made after differentiation' },
+};
+
 const scalar = (dtype: TensorType['dtype']): TensorType => ({ dtype, shape: [] });
 const inputTypes = (g: Graph): TensorType[] => g.inputs.map((v) => v.type);
 const outputTypes = (g: Graph): TensorType[] => g.outputs.map((o) => o.value.type);
@@ -122,4 +138,4 @@ function requireTypes(what: string, found: readonly TensorType[], expected: read
   check(same, () => `${what} are (${found.map(showType).join(', ')}), expected (${expected.map(showType).join(', ')})`);
 }
 
-export const controlOps: readonly OpDef[] = [ifOp, loop, fused, bands];
+export const controlOps: readonly OpDef[] = [ifOp, loop, fused, bands, slabs];

@@ -21,6 +21,10 @@ export function resultOrder(p: Planning, op: Op, operands: readonly Value[]): Or
   if (root.name === 'convPacked') return channelsLastOrder(rank);
   if (root.name === 'contract') return wanted(p, result) ?? rowMajorOrder(rank);
   if (reductions.has(root.name) || kindOf(op) === 'reduce') return reducedOrder(p, op, operands);
+  if (op.name === 'slabs') {
+    const largest = [...operands].sort((a, b) => bytesOf(b.type) - bytesOf(a.type))[0]!;
+    return orderOf(largest.type.shape, p.spot(largest).strides);
+  }
   if (isMap(op) || kindOf(op) === 'row' || followers.has(op.name)) {
     const full = operands.filter((v) => v.type.shape.length === rank && sizeOf(v.type.shape) > 1);
     const sized = full.filter((v) => sameShape(v.type.shape, result.type.shape));

@@ -1,6 +1,7 @@
 /** Where a result lies: inside a concat, in an output, over the old value of state, over an operand that dies, or in memory of its own. */
 import { isRowReduction } from '../../ir/fused.ts';
 import type { Op, Value } from '../../ir/graph.ts';
+import { mayReplace as slabMayReplace } from '../../ir/slabs.ts';
 import { dtypes, sameShape } from '../../ir/type.ts';
 import { denseStrides, isDense, rowMajorOrder, sameOrder, sameStrides, type Order } from '../layout.ts';
 import { partSpot } from './concat.ts';
@@ -24,7 +25,8 @@ export function placeResult(p: Planning, r: Value, order: Order, op: Op, operand
     return;
   }
   const strides = denseStrides(r.type.shape, order);
-  const reused = isMap(op) ? operands.find((v) => diesHere(p, v, op) && canOverwrite(p, v, r, strides)) : undefined;
+  const replaceable = (v: Value): boolean => isMap(op) || (op.name === 'slabs' && slabMayReplace(op, op.results.indexOf(r), operands.indexOf(v)));
+  const reused = operands.find((v) => replaceable(v) && diesHere(p, v, op) && canOverwrite(p, v, r, strides));
   p.spots.set(r, reused && !op.results.some((x) => x !== r && p.spots.get(x)?.root === p.spot(reused).root) ? p.spot(reused) : { root: p.newRoot('temp', p.bytesOf(r.type)), offset: 0, strides });
 }
 

@@ -1,9 +1,10 @@
 /** Reshapes, transposes and slices as views of their operand's memory. */
 import { invariant } from '../../ir/diagnostic.ts';
 import type { Op, Value } from '../../ir/graph.ts';
+import { reshapeStrides } from '../../ir/strides.ts';
 import type { Step } from '../../ir/tile.ts';
 import { sizeOf } from '../../ir/type.ts';
-import { orderForReshape, reshapeStrides } from '../layout.ts';
+import { orderForReshape } from '../layout.ts';
 import { copied } from './copies.ts';
 import type { Copies, Planning, Root } from './planning.ts';
 

@@ -152,6 +152,6 @@ const overlaps = (a: readonly [number, number], b: readonly [number, number]): b
 
 /** A fused op goes by its root. */
 function nameOf(op: Op): string {
-  if (op.name !== 'fused' && op.name !== 'bands') return op.name;
-  return `${op.name === 'bands' ? op.name : (op.attrs['kind'] as string)}(${(op.regions[0]?.ops ?? []).filter((o) => o.name !== 'constant').map(nameOf).join(' ')})`;
+  if (op.name !== 'fused' && op.name !== 'bands' && op.name !== 'slabs') return op.name;
+  return `${op.name === 'fused' ? (op.attrs['kind'] as string) : op.name}(${(op.regions[0]?.ops ?? []).filter((o) => o.name !== 'constant').map(nameOf).join(' ')})`;
 }

@@ -8,7 +8,7 @@ import type { Placed } from '../../../ir/tile.ts';
 import { dtypes, sizeOf } from '../../../ir/type.ts';
 import type { Asm, E, Fn, Local } from '../asm.ts';
 import { nothing } from '../elements.ts';
-import type { KernelCode } from '../kernel.ts';
+import type { KernelCode, Setting } from '../kernel.ts';
 import { cutWithin, emitNest, kernel, type Row } from '../nest.ts';
 import { blockRows, emitBlocked } from './blocked.ts';
 import { emitSweeps } from './emit.ts';
@@ -17,13 +17,13 @@ import { acrossUnroll, planShape, savedBytes, type Shape } from './shape.ts';
 import { scalarWidth, vectorWidth, type Width } from './width.ts';
 
 /** Emits a region whose reductions run over `axes` of `full`. Operands and results in the order of `inputs` and `outputs`. */
-export function emitRows(asm: Asm, key: string, region: RowRegion, operands: readonly Placed[], results: readonly Placed[]): KernelCode {
+export function emitRows(asm: Asm, key: string, region: RowRegion, operands: readonly Placed[], results: readonly Placed[], setting?: Setting): KernelCode {
   const plan = planRows(region);
   const shape = planShape(asm, plan, operands, results);
   const reduced = sizeOf(plan.reducedShape);
   if (shape.kept.some((d) => d.size === 0)) return nothing;
-  const rows = blockRows(plan, shape);
-  if (rows !== undefined) return emitBlocked(asm, key, plan, shape, rows);
+  const rows = blockRows(plan, shape, setting);
+  if (rows !== undefined) return emitBlocked(asm, `${key} ${setting ?? ''}`, plan, shape, rows);
   const cut = cutWithin(asm, shape.kept, { elements: shape.tensors.map((t) => dtypes[t.type.dtype].bytes), work: reduced * plan.sweeps.length, inner: shape.reduced, anywhere: shape.mode !== 'across' });
   const scratchBytes = plan.saved.length * savedBytes(plan, shape);
   return kernel(asm, key, operands.length + results.length, cut.chunks, scratchBytes, (f, k) =>

@@ -197,6 +197,12 @@ function makeSweeps(ops: readonly Op[], region: RowRegion, isFull: ReadonlySet<V
     left = left.filter((op) => !taken.includes(op));
     return taken;
   };
+  /** Whether full ops read nothing that comes of reductions, so that one sweep computes both. */
+  const independent = (needs: ReadonlySet<Op>, reductions: readonly Op[]): boolean => {
+    const later = new Set<Value>(reductions.flatMap((op) => op.results));
+    for (const op of ops) if (op.operands.some((v) => later.has(v))) op.results.forEach((r) => later.add(r));
+    return ![...needs].some((op) => op.operands.some((v) => later.has(v)));
+  };
   interface Draft { readonly before: Op[]; readonly reductions: Op[]; readonly roots: Value[]; readonly cone: Set<Op> }
   const drafts: Draft[] = [];
   let before = takeKept();
@@ -214,8 +220,12 @@ function makeSweeps(ops: readonly Op[], region: RowRegion, isFull: ReadonlySet<V
   if (outputs.length > 0) {
     const needs = new Set<Op>();
     for (const o of outputs) invariant(cone(o.value, needs, new Set()), 'a result of a row region depends on what is not computed');
-    drafts.push({ before, reductions: [], roots: outputs.map((o) => o.value), cone: needs });
-    before = [];
+    const sums = drafts.at(-1);
+    if (sums && independent(needs, sums.reductions)) drafts[drafts.length - 1] = { ...sums, roots: [...sums.roots, ...outputs.map((o) => o.value)], cone: new Set([...sums.cone, ...needs]) };
+    else {
+      drafts.push({ before, reductions: [], roots: outputs.map((o) => o.value), cone: needs });
+      before = [];
+    }
   }
   invariant(left.length === 0, 'a row region has ops whose operands are not computed');
   const repeated = (op: Op): boolean => heavy.has(op.name) && drafts.filter((d) => d.cone.has(op)).length > 1;
