@@ -130,6 +130,11 @@ describe.skipIf(!chromiumPath)(chromiumPath ? 'the demo page' : 'the demo page (
       expect(await read(page, one)).toMatch(/^This is a 1\./);
       expect(await read(page, seven)).toMatch(/^This is a 7\./);
       expect(await read(page, zero)).toMatch(/^This is a 0\./);
+      const bars = await page.locator('#scores div').evaluateAll((all) => all.map((bar) => ({ digit: bar.textContent, share: Number((bar as HTMLElement).style.getPropertyValue('--share')), best: bar.classList.contains('best') })));
+      expect(bars.map((b) => b.digit)).toEqual([...'0123456789']);
+      expect(bars.reduce((n, b) => n + b.share, 0)).toBeCloseTo(1, 5);
+      expect(bars.filter((b) => b.best).map((b) => b.digit)).toEqual(['0']);
+      expect(bars[0]!.share).toBe(Math.max(...bars.map((b) => b.share)));
 
       const losses = await tenSteps(page);
       console.log(`${name}, ${isolate ? 'isolated' : 'not isolated'}: losses ${losses.join(' ')}; ${await page.textContent('#progress')}`);
@@ -141,6 +146,8 @@ describe.skipIf(!chromiumPath)(chromiumPath ? 'the demo page' : 'the demo page (
       expect(await page.textContent('#learnt')).toMatch(/^The network trained here reads \d\.$/);
 
       expect(await colours(page, 'tiles')).toBeGreaterThan(10);
+      expect(await colours(page, 'course')).toBeGreaterThan(2);
+      expect(await colours(page, 'curve')).toBeGreaterThan(10);
       expect(await page.textContent('#step-name')).toMatch(/^Step \d+ of \d+, (compute|exchange): .*cycles, fullest tile [\d,]+ bytes$/);
       const picture = PNG.sync.read(await page.screenshot({ path: join(folder, 'page.png'), fullPage: true, timeout: patience }));
       expect(picture.width).toBe(1100);

@@ -1,8 +1,8 @@
 /** npm run demo: builds the page and serves it twice on this machine, cross-origin isolated (threads) and not (one thread, and a notice). */
 import { dirname, join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { preview, type PreviewServer } from 'vite';
 import { isolation } from '../browser/serve.ts';
+import { commandLine, stop } from '../../bench/options.ts';
 import { buildDemo } from './build.ts';
 
 /** Serves a built page on a port (0: any that is free), with or without the headers that isolate it. */
@@ -21,12 +21,8 @@ export const addressOf = (server: PreviewServer): string => {
 };
 
 if (import.meta.main) {
-  const { values } = parseArgs({ options: { port: { type: 'string', default: '8080' } } });
-  const port = Number(values.port);
-  if (!Number.isInteger(port) || port < 1 || port > 65534) {
-    console.error('usage: npm run demo -- [--port 8080]; the page without isolation has the port after it');
-    process.exit(2);
-  }
+  const { options: { port }, usage } = commandLine('npm run demo', '', { port: 8080 });
+  if (port > 65534) stop(`--port is at most 65534, for the page without isolation has the port after it; ${usage}`);
   console.log('compiling the models and building the page …');
   const site = await buildDemo(join(import.meta.dirname, '../../out/demo'));
   const isolated = await serveDemo(site, { port, isolated: true });

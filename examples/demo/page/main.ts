@@ -3,6 +3,7 @@ import { load, type Samples, type Session } from '../../../runtime/index.ts';
 import { drawCurve } from './curve.ts';
 import { showTiles, type TileMap } from './floor-plan.ts';
 import { drawingPad, side } from './pad.ts';
+import { showScores } from './scores.ts';
 import { best, readDigits, startTraining, type Training } from './training.ts';
 
 type Backend = 'webgpu' | 'wasm';
@@ -28,10 +29,16 @@ void next(async () => {
   pad.show(picture);
   await classify();
   const { transferSize, encodedBodySize } = performance.getEntriesByType('navigation')[0] as PerformanceNavigationTiming;
-  at('first').textContent = `First classification ${performance.now().toFixed(0)} ms after the page was opened${transferSize < encodedBodySize ? ' (cached)' : ''}.`;
+  at('first').textContent = `First classification ${performance.now().toFixed(0)} ms after the page was opened${transferSize < encodedBodySize ? ' (cached)' : ''}`;
   const map = await (await fetch(file('tiles.json'))).json() as TileMap;
-  showTiles(map, { canvas: at('tiles'), slider: at('step'), name: at('step-name'), note: at('tiles-note') });
-  drawCurve(at('curve'), []);
+  const showStep = showTiles(map, { canvas: at('tiles'), course: at('course'), slider: at('step'), name: at('step-name'), note: at('tiles-note') });
+  const draw = (): void => {
+    drawCurve(at('curve'), training?.losses ?? []);
+    showStep();
+  };
+  draw();
+  addEventListener('resize', draw);
+  matchMedia('(prefers-color-scheme: dark)').addEventListener('change', draw);
   document.body.dataset['ready'] = 'true';
 });
 
@@ -47,6 +54,7 @@ for (const radio of radios) {
 }
 at('clear').addEventListener('click', () => {
   pad.clear();
+  showScores(at('scores'), undefined);
   at('answer').textContent = at('learnt').textContent = '';
 });
 at('ten').addEventListener('click', () => void next(() => train(10)));
@@ -103,6 +111,7 @@ async function classify(): Promise<void> {
   const begun = performance.now();
   const [scores] = Object.values(await session.run({ [session.inputs[0]!.name]: picture }));
   const took = performance.now() - begun;
+  showScores(at('scores'), scores!.data as Float32Array);
   at('answer').textContent = `This is a ${best(scores!.data as Float32Array)}. (${took.toFixed(1)} ms)`;
   at('learnt').textContent = training ? `The network trained here reads ${best(await training.scores(picture))}.` : '';
 }
