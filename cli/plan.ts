@@ -59,7 +59,7 @@ export function planCommand(program: Command): void {
     .option('--target <name>', targetHelp, 'mk2')
     .option('--tiles <n>', 'another number of tiles', positive)
     .option('--tile-memory <size>', 'other bytes a tile, as 638976 or 256KiB', memorySize)
-    .option('--temporary <share>', 'share of a tile that the temporaries of one op may take (default: the target’s)', number)
+    .option('--temporary <share>', 'share of a tile that the temporaries of one op may take, above 0 and at most 1 (default: the target’s)', share)
     .addOption(new Option('--dtype <dtype>', 'how tensors are stored (default: f16 on mk1, mk2 and bow, else f32)').choices(['f16', 'f32']))
     .option('--train', 'plan a step of training, with the options below (default: sgd with momentum 0.9, batch 16)')
     .addOption(new Option('--recompute <what>', 'what the backward pass computes again: nothing heavy, norms and activations, all between residual additions, all between a few of those, or the least that fits').choices(['none', 'norms', 'blocks', 'all', 'auto']).default('auto'))
@@ -197,6 +197,12 @@ function refuseStepOptionsButBatch(command: Command): void {
   const batch: unknown = command.getOptionValue('batch');
   command.setOptionValueWithSource('batch', batch, 'config');
   refuseStepOptions(command);
+}
+
+function share(text: string): number {
+  const n = number(text);
+  if (n <= 0 || n > 1) throw new InvalidArgumentError('expected a share of a tile, above 0 and at most 1');
+  return n;
 }
 
 /** `638976`, `256KiB`, `0.5MiB`. */

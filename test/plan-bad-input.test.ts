@@ -46,6 +46,12 @@ describe('tilewright plan refuses', { timeout: 60_000 }, () => {
     ['zero tiles', ['--tiles', '0'], "'--tiles <n>' argument '0' is invalid"],
     ['a negative number of tiles', ['--tiles', '-4'], "'--tiles <n>' argument '-4' is invalid"],
     ['no bytes', ['--tile-memory', '0'], "'--tile-memory <size>' argument '0' is invalid"],
+    ['no room for temporaries', ['--temporary', '0'], "'--temporary <share>' argument '0' is invalid. expected a share of a tile, above 0 and at most 1"],
+    ['more room for temporaries than a tile has', ['--temporary', '1.5'], "'--temporary <share>' argument '1.5' is invalid"],
+    ['micro-batches of no batch', ['--train', '--micro-batch', '4'], '--micro-batch 4 goes with --batch'],
+    ['micro-batches that do not divide the batch', ['--train', '--batch', '16', '--micro-batch', '5'], 'a batch of 16 does not divide into micro-batches of 5'],
+    ['micro-batches that --fit is to choose', ['--train', '--fit', '--batch', '16', '--micro-batch', '4'], '--fit chooses the micro-batch: leave out --micro-batch'],
+    ['a step of training that is not asked for', ['--micro-batch', '4'], '--micro-batch goes with --train'],
     ['a comparison with nothing', ['--difference', 'x.json'], '--difference goes with --against'],
     ['a plan that is not there', ['--against', 'none.json'], 'none.json cannot be read as a plan'],
   ])('%s', async (_, args, message) => {

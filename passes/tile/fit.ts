@@ -25,7 +25,7 @@ export interface LeastBytes {
 const [expectedCode, codeKept] = [0.3, 0.9];
 /** Temporaries beside what is alive anyhow, as a guess. */
 const withTemporaries = 1.3;
-/** What narrower temporaries leave of a peak, at best. */
+/** What less room for temporaries leaves of a peak, at best. */
 const peakKept = 0.8;
 
 /**
@@ -45,12 +45,17 @@ export function fitPlan(trials: Trials, { batches, recompute, temporary }: Choic
       const at = Math.min(Math.max(guess, low + 1), high - 1);
       const t = trials.at({ batch: batches[at]!, recompute: level, temporary });
       code = t.memory.code;
-      const scaled = (share: number): number => batches.findLastIndex((b) => t.memory.always + code! + t.memory.peak * share * (b / t.batch) <= least.limit);
+      const { peak, limit, always } = t.memory;
+      const more = (b: number): number => (b - t.batch) * least.perSample(level);
       if (t.fits) {
         low = at;
-        high = Math.min(high, Math.max(at, scaled(peakKept)) + 1);
-      } else high = Math.min(at, Math.max(scaled(peakKept), low) + 1);
-      guess = scaled(1);
+        const out = batches.findIndex((b, i) => i > at && peak * peakKept + more(b) > limit - always - code!);
+        high = Math.min(high, out < 0 ? batches.length : out);
+        guess = batches.findLastIndex((b) => peak + more(b) <= limit - always - code!);
+      } else {
+        high = at;
+        guess = batches.findLastIndex((b) => peak * (b / t.batch) <= limit - always - code!);
+      }
     }
   }
   // Where nothing fits there is still a smallest plan to report.
