@@ -23,14 +23,14 @@ export function convTime(algorithm: Exclude<ConvAlgorithm, 'depthwise'>, s: { re
   return (tiles * weights) / rate + (4 * weights) / stream + tiles * (channels * repeats(tiles) + out) * transform[algorithm];
 }
 
-/** What Strassen's algorithm adds, for each element: sums of quarters of the rows, which mostly come from beyond the second-level cache, and of the weights, and results that pass through buffers. */
-const strassen = { rows: 0.6, weights: 0.16, results: 0.3 };
+/** What Strassen's algorithm adds, for each element: sums of quarters of the rows, which the step before left in the second-level cache where they take at most `near` bytes, and of the weights; results that pass through buffers; and for the step that sums the rows. */
+const strassen = { near: 2 ** 20, nearRows: 0.3, farRows: 0.6, weights: 0.2, results: 0.05, step: 2000 };
 
 /** Time of a product of m rows with a weight of k rows and n columns. */
 export function productTime(algorithm: ProductAlgorithm, { m, n, k }: { readonly m: number; readonly n: number; readonly k: number }): number {
   const plain = (rows: number): number => (rows * n * k) / rate;
   if (algorithm === 'direct') return plain(m) + (4 * n * k) / stream;
-  return (7 / 8) * plain(2 * Math.ceil(m / 2)) + (4 * n * k) / stream + strassen.rows * m * k + strassen.weights * n * k + strassen.results * m * n;
+  return (7 / 8) * plain(2 * Math.ceil(m / 2)) + (4 * n * k) / stream + (4 * m * k <= strassen.near ? strassen.nearRows : strassen.farRows) * m * k + strassen.weights * n * k + strassen.results * m * n + strassen.step;
 }
 
 /** Multiply-adds in a nanosecond of a weight gradient over pixels, whose operands are laid out anew for each chunk. */

@@ -110,7 +110,9 @@ describe("products by Strassen's algorithm", () => {
     expect(chosen(product(784, 768, 192))).toBe('strassen');
     expect(chosen(product(8, 768, 768))).toBe('direct');
     expect(chosen(product(784, 192, 768))).toBe('direct');
-    expect(chosen(product(3136, 384, 96))).toBe('direct');
+    expect(chosen(product(3136, 384, 96))).toBe('strassen');
+    expect(chosen(product(3136, 96, 384))).toBe('direct');
+    expect(chosen(product(49, 3072, 768))).toBe('direct');
     expect(chosen(product(197, 1000, 768))).toBe('direct');
     expect(chosen(product(197, 768, 764))).toBe('direct');
     expect(chosen(product(197, 768, 768), target({ winograd: false }))).toBe('direct');

@@ -18,6 +18,9 @@ const leastWork = 150_000;
 /** Rows that pay for summing the quarters of a panel. */
 const leastRows = 48;
 
+/** Panels that pay for reading rows and the sums of them. */
+const leastPanels = 3;
+
 /** Bytes of a pair of panels of k rows, of the left half and of the right one, and of the four sums of their quarters. */
 export const pairBytes = (k: number): number => 16 * panelColumns * k;
 
@@ -29,7 +32,7 @@ export function cutHalves(d: Division, o: { readonly rows: number; readonly colu
   const work = 4 * o.rows * o.columns * o.k;
   const wanted = 2 ** Math.floor(Math.log2(Math.min(d.tiles, Math.max(1, work / leastWork))));
   const panels = o.columns / panelColumns;
-  const panelBlocks = Math.min(panels, wanted);
+  const panelBlocks = Math.min(wanted, 2 ** Math.floor(Math.log2(Math.max(1, panels / leastPanels))));
   const rowParts = Math.max(1, Math.min(Math.floor(wanted / panelBlocks), Math.floor(o.rows / leastRows)));
   const rowBlock = Math.ceil(o.rows / rowParts);
   const most = Math.max(1, Math.floor((d.bytesPerTile - o.rowBytes) / pairBytes(o.k)));
