@@ -65,6 +65,14 @@ describe('a region in parts', () => {
     expect(found.outputs.get('v')).toEqual(want.outputs.get('v'));
   });
 
+  it.each([
+    ['along a window that slides', 'graph @g(%x: f32[1,2,8,8], %w: f32[4,2,2,2]) { %c = conv %x, %w {strides=[1,1], pads=[0,0,1,1], dilations=[1,1], groups=1} : f32[1,4,8,8] return "c" = %c }', 2],
+    ['along lines that data scatters along', 'graph @g(%x: f32[6,4], %i: i64[6,4], %u: f32[6,4]) { %y = scatterElements %x, %i, %u {axis=1, reduction="add"} : f32[6,4] return "y" = %y }', 1],
+  ])('does not go %s', (_, text, axis) => {
+    const graph = parseGraph(text);
+    expect(regionOf(graph, { value: graph.inputs[0]!, axis, parts: 2 }).cuts.size).toBe(0);
+  });
+
   it('keeps fewer values at a time, and tiles run it', () => {
     const graph = parseGraph('graph @g(%x: f32[8,16], %w: f32[16,256], %v: f32[256,4]) { %a = contract %x, %w {spec="mk,kn->mn"} : f32[8,256] %b = relu %a : f32[8,256] %y = contract %b, %v {spec="mk,kn->mn"} : f32[8,4] return "y" = %y }');
     const parts = samplesInParts(graph)!;

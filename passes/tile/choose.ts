@@ -3,6 +3,7 @@ import type { Op, Value } from '../../ir/graph.ts';
 import { countOf, elementsOf, lastOf, type Cut, type Division, type Spread, type TileDim } from '../../ir/tiles.ts';
 import { combAt, divisionFrom, equalParts, isLocal, isShare, largestSlice, operandSpread, resultSpread } from './divide.ts';
 import { estimate, modelOf, type Estimate, type Model } from './estimate.ts';
+import type { Way } from './outlook.ts';
 import { searchSplits, wholeSplit, type Split } from './search.ts';
 import { changes, inSerial, overTime, serialOptions, timesOf } from './serial.ts';
 import type { TileTarget } from './target.ts';
@@ -28,11 +29,15 @@ export interface Choice {
 /** Searches by target, bound and what an op computes: blocks of a network repeat, and plans at other levels of recomputation have the same ops. */
 const searches = new WeakMap<TileTarget, Map<string, { readonly model: Model; readonly splits: readonly Split[] }>>();
 
+/** Splits of an op's own that are considered. */
+const mostOwn = 4;
+
 /** Chooses among splits that were searched. */
 export class Chooser {
   readonly #target: TileTarget;
   readonly #bound: number;
   readonly #searched: Map<string, { readonly model: Model; readonly splits: readonly Split[] }>;
+  readonly #ways = new Map<string, readonly Way[]>();
   /** Ops whose temporaries do not fit under the bound. */
   readonly relaxed: { readonly op: Op; readonly bytes: number }[] = [];
 
@@ -45,9 +50,9 @@ export class Chooser {
 
   /**
    * `homes`: where the operands lie. `free`: operands that can still be moved to where this op reads them, if their parts are shares of the tiles. `repeats`: the op may be split in time. `bound`: bytes of
-   * temporaries for this op, where they are fewer than for others.
+   * temporaries for this op, where they are fewer than for others. `after`: cycles that a choice costs the ops that come.
    */
-  choose(op: Op, homes: readonly Spread[], free: readonly boolean[], repeats: boolean, bound = this.#bound): Choice {
+  choose(op: Op, homes: readonly Spread[], free: readonly boolean[], repeats: boolean, bound = this.#bound, after: (choice: Choice) => number = () => 0): Choice {
     const walk = walkOf(op);
     const key = keyOf(op);
     const searched = this.#search(walk, key, bound, false);
@@ -60,7 +65,7 @@ export class Chooser {
       if (d) candidates.push(d);
     }
     const light = walk.kind === 'map' || walk.kind === 'move';
-    const own = searched.splits.slice(0, light ? 1 : 4).map((s) => divisionOf(walk, s));
+    const own = searched.splits.slice(0, light ? 1 : mostOwn).map((s) => divisionOf(walk, s));
     const options = [...candidates, ...own].map((d) => this.#judge(model, d, homes, free));
     let fitting = options.filter((o) => o.temporary <= bound);
     if (fitting.length === 0 && repeats) {
@@ -68,9 +73,38 @@ export class Chooser {
       options.push(...serial.flatMap((d) => (overTime(resultSpread(walk, d, op.results[0]!.type.shape)) ? [this.#judge(model, d, homes, free)] : [])));
       fitting = options.filter((o) => o.temporary <= bound);
     }
-    const best = (fitting.length > 0 ? fitting : options).reduce((a, b) => ((fitting.length > 0 ? b.cycles < a.cycles : b.temporary < a.temporary) ? b : a));
+    const best = fitting.length > 0 ? leastInAll(fitting, after) : options.reduce((a, b) => (b.temporary < a.temporary ? b : a));
     if (fitting.length === 0) this.relaxed.push({ op, bytes: best.temporary });
     return best;
+  }
+
+  /** The ways of running an op that were searched, the fastest first, operands apart. */
+  waysOf(op: Op): readonly Way[] {
+    const key = `${this.#bound} ${keyOf(op)}`;
+    const known = this.#ways.get(key);
+    if (known) return known;
+    const walk = walkOf(op);
+    const { model, splits } = this.#search(walk, keyOf(op), this.#bound, false);
+    const found = splits.slice(0, walk.kind === 'map' || walk.kind === 'move' ? 1 : mostOwn).map((s): Way => {
+      const division = divisionOf(walk, s);
+      const { needs, cycles } = this.#inPlace({ ...model, walk }, division);
+      return { needs, cycles };
+    });
+    this.#ways.set(key, found);
+    return found;
+  }
+
+  /** Cycles of an op under a division, its operands apart. */
+  cyclesOf(op: Op, division: Division): number {
+    const walk = walkOf(op);
+    return this.#inPlace({ ...this.#search(walk, keyOf(op), this.#bound, false).model, walk }, division).cycles;
+  }
+
+  /** A division judged as if every operand lay where it is read. */
+  #inPlace(model: Model, division: Division): Choice {
+    const { op } = model.walk;
+    const needs = op.operands.map((v, k) => operandSpread(model.walk, division, k, v.type.shape));
+    return this.#judge(model, division, needs, needs.map(() => false));
   }
 
   #search(walk: Walk, op: string, bound: number, serial: boolean): { readonly model: Model; readonly splits: readonly Split[] } {
@@ -129,6 +163,20 @@ export class Chooser {
     const temporary = Math.max(received + e.partial, 2 * e.partial);
     return { walk, division, estimate: e, needs, made, local, contributors, cycles, temporary };
   }
+}
+
+/** The choice of the fewest cycles, those after it included: choices that take more by themselves than the best so far in all are not looked at. */
+function leastInAll(choices: readonly Choice[], after: (choice: Choice) => number): Choice {
+  const sorted = [...choices].sort((a, b) => a.cycles - b.cycles);
+  let best = sorted[0]!;
+  if (sorted.length === 1) return best;
+  let least = best.cycles + after(best);
+  for (const o of sorted.slice(1)) {
+    if (o.cycles >= least) break;
+    const cycles = o.cycles + after(o);
+    if (cycles < least) [best, least] = [o, cycles];
+  }
+  return best;
 }
 
 /** What depends on a division and its op alone. */

@@ -7,6 +7,7 @@ import { Chooser, keyOf, type Choice } from './choose.ts';
 import { combOf } from './comb.ts';
 import { divisionFrom, equalParts, isLocal, largestSlice, resultSpread, signature, totalElements } from './divide.ts';
 import { copySenders, programBytes, programKey } from './exchange-code.ts';
+import { Outlook } from './outlook.ts';
 import { partOptions } from './search.ts';
 import { changes, overTime, timesOf } from './serial.ts';
 import { toGrain, type TileTarget } from './target.ts';
@@ -46,6 +47,7 @@ class Lowering {
   readonly #graph: Graph;
   readonly #t: TileTarget;
   readonly #chooser: Chooser;
+  readonly #outlook: Outlook;
   readonly #buffers: LoweredBuffer[] = [];
   readonly #steps: TileStep[] = [];
   readonly #options: LowerOptions;
@@ -69,6 +71,7 @@ class Lowering {
     this.#options = options;
     this.#t = target;
     this.#chooser = new Chooser(target, options.bound);
+    this.#outlook = new Outlook(graph, target, this.#chooser);
   }
 
   run(): Lowered {
@@ -158,12 +161,20 @@ class Lowering {
     const free = op.operands.map((v) => this.#free.has(v) && op.operands.indexOf(v) === op.operands.lastIndexOf(v));
     // New state lies where the old one does, whole.
     const repeats = this.#options.serial && op.results.length === 1 && !this.#updates.has(op.results[0]!);
-    const choice = this.#chooser.choose(op, homes, free, repeats, this.#options.bounds.get(index));
+    const choice = this.#chooser.choose(op, homes, free, repeats, this.#options.bounds.get(index), (c) => this.#after(op, c));
     this.#settle(op, choice);
     if (timesOf(choice.division) > 1) this.#repeated(op, index, choice);
     else if (choice.contributors > 1) this.#merged(op, index, choice, this.#gather(op, choice, this.#firstOf(op, choice)));
     else this.#whole(op, index, choice, this.#gather(op, choice, () => true));
     for (const v of op.operands) this.#read(v);
+  }
+
+  /** Cycles that ops to come pay for where a choice leaves the results. */
+  #after(op: Op, choice: Choice): number {
+    const [result] = op.results;
+    if (!result || this.#t.constants.tiles === 1) return 0;
+    const spread = choice.contributors > 1 ? this.#mergeSpread(op, choice, new Set([...op.operands.keys()].filter(this.#firstOf(op, choice)))) : overTime(resultSpread(choice.walk, choice.division, result.type.shape));
+    return spread ? this.#outlook.cyclesAfter(result, spread) : 0;
   }
 
   /** Serial parts: what all of them read is gathered once, the rest in each. */

@@ -2,6 +2,33 @@
 import type { Graph, Op, Value } from '../../ir/graph.ts';
 import { bytesOf } from '../../ir/type.ts';
 
+/** The order that `delayed` gives where it holds fewer bytes at the fullest op, else the graph's own. */
+export function lowered(graph: Graph): Graph {
+  const moved = delayed(graph);
+  return fullest(moved) < fullest(graph) ? moved : graph;
+}
+
+/** The most bytes of values, state and constants apart, that are held while an op runs. */
+function fullest(graph: Graph): number {
+  const last = new Map<Value, number>();
+  graph.ops.forEach((op, i) => op.operands.forEach((v) => last.set(v, i)));
+  for (const o of graph.outputs) last.set(o.value, graph.ops.length);
+  for (const u of graph.updates) last.set(u.value, graph.ops.length);
+  let [held, most] = [graph.inputs.reduce((n, v) => n + bytesOf(v.type), 0), 0];
+  const counted = new Set<Value>(graph.inputs);
+  graph.ops.forEach((op, i) => {
+    if (op.name === 'constant') return;
+    for (const r of op.results) {
+      if (!last.has(r)) continue;
+      counted.add(r);
+      held += bytesOf(r.type);
+    }
+    most = Math.max(most, held);
+    for (const v of new Set(op.operands)) if (counted.has(v) && last.get(v) === i) held -= bytesOf(v.type);
+  });
+  return most;
+}
+
 /**
  * Moves ops to right before their first reader where their results take more than what they alone still hold: values that follow from constants, masks, broadcasts. An op that reads state
  * which the graph updates stays, as the new value is to lie where the old one does.

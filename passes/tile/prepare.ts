@@ -7,7 +7,7 @@ import { fuse } from '../fuse.ts';
 import { growMapBothWays, growth } from '../fuse/grow.ts';
 import { eliminateDeadCode } from '../eliminate-dead-code.ts';
 import { passes, runPipeline } from '../pipeline.ts';
-import { delayed } from './order.ts';
+import { lowered } from './order.ts';
 import { lateOutputs, splitStep, type Recompute } from './recompute.ts';
 import { castsIntoReductions, storeHalf } from './store-half.ts';
 
@@ -40,7 +40,7 @@ export function prepare(graph: Graph, target: Target, options: PrepareOptions): 
   const updates = graph.updates.filter((u) => !made.has(u.value));
   const backward = fuse({ ...graph, inputs: [...graph.inputs, ...split.saved], ops: [...constants, ...plain(split.backward)], outputs: late, updates }, target, kinds);
   const ops = [...new Set([...constants, ...plain(forward.ops), ...inOrder(plain(backward.ops), split.copies, graph)])];
-  return delayed(eliminateDeadCode({ ...graph, ops }, target));
+  return lowered(eliminateDeadCode({ ...graph, ops }, target));
 }
 
 /**

@@ -1,0 +1,79 @@
+/** What a layout costs the ops that read it, so that layouts are chosen jointly along the graph. */
+import type { Graph, Op, Value } from '../../ir/graph.ts';
+import type { Spread } from '../../ir/tiles.ts';
+import { dtypes, sizeOf } from '../../ir/type.ts';
+import type { Chooser } from './choose.ts';
+import { divisionFrom, isLocal, largestSlice, resultSpread, signature } from './divide.ts';
+import type { TileTarget } from './target.ts';
+import { walkOf } from './walk.ts';
+
+/** A way of running an op, as if all its operands lay where it reads them. */
+export interface Way {
+  readonly needs: readonly Spread[];
+  readonly cycles: number;
+}
+
+/** Readers of values whose operands take fewer bytes than this are of no account. */
+const leastBytes = 1024;
+/** Cycles that come after a layout: of each op that reads it, what the best of its ways costs more from there than from where it would like it. */
+export class Outlook {
+  readonly #target: TileTarget;
+  readonly #chooser: Chooser;
+  readonly #readers = new Map<Value, { readonly op: Op; readonly k: number }[]>();
+  readonly #known = new Map<string, number>();
+  readonly #numbers = new WeakMap<Op, number>();
+  #next = 0;
+
+  constructor(graph: Graph, target: TileTarget, chooser: Chooser) {
+    this.#target = target;
+    this.#chooser = chooser;
+    for (const op of graph.ops) op.operands.forEach((v, k) => {
+      if (sizeOf(v.type.shape) * dtypes[v.type.dtype].bytes >= leastBytes) this.#readers.set(v, [...(this.#readers.get(v) ?? []), { op, k }]);
+    });
+  }
+
+  /** Cycles on the worst tile that the readers of a value pay for its layout. */
+  cyclesAfter(v: Value, spread: Spread): number {
+    let sum = 0;
+    for (const { op, k } of this.#readers.get(v) ?? []) sum += this.#of(op, k, spread);
+    return sum;
+  }
+
+  #of(op: Op, k: number, spread: Spread): number {
+    const key = `${this.#number(op)} ${k} ${signature(spread)}`;
+    const known = this.#known.get(key);
+    if (known !== undefined) return known;
+    const cycles = this.#worked(op, k, spread);
+    this.#known.set(key, cycles);
+    return cycles;
+  }
+
+  #worked(op: Op, k: number, spread: Spread): number {
+    const walk = walkOf(op);
+    // It gathers all of its operands on one tile, wherever they are.
+    if (walk.kind === 'single') return 0;
+    if (op.name === 'reshape') {
+      const division = spread.flat ? undefined : divisionFrom(walk, 0, spread);
+      const [result] = op.results;
+      if (division) return this.cyclesAfter(result!, resultSpread(walk, division, result!.type.shape));
+      if (spread.flat) return 0;
+    }
+    const ways = this.#chooser.waysOf(op);
+    const least = ways.reduce((n, w) => Math.min(n, w.cycles), Infinity);
+    const costs = ways.map((way) => way.cycles - least + this.#move(op.operands[k]!, spread, way.needs[k]!));
+    const own = divisionFrom(walk, k, spread);
+    return Math.min(...costs, ...(own ? [Math.max(0, this.#chooser.cyclesOf(op, own) - least)] : []));
+  }
+
+  /** Exchange from one layout to another. */
+  #move(v: Value, from: Spread, to: Spread): number {
+    if (isLocal(to, from)) return 0;
+    return (Math.max(largestSlice(to), largestSlice(from)) * dtypes[v.type.dtype].bytes) / this.#target.constants.exchange;
+  }
+
+  #number(x: Op): number {
+    let n = this.#numbers.get(x);
+    if (n === undefined) this.#numbers.set(x, (n = this.#next++));
+    return n;
+  }
+}
