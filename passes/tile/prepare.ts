@@ -16,8 +16,8 @@ export interface PrepareOptions {
   readonly recompute?: Recompute;
 }
 
-/** Passes that choose kernels of other targets, and fusion, which comes after recomputation. */
-const skipped: ReadonlySet<string> = new Set(['gradients-as-convolutions', 'split-reductions', 'split-weight-gradients', 'select-algorithms', 'fuse']);
+/** Passes that choose kernels of other targets, slabs (a sample in the cache of a core) among them, and fusion, which comes after recomputation. */
+const skipped: ReadonlySet<string> = new Set(['gradients-as-convolutions', 'split-reductions', 'split-weight-gradients', 'select-algorithms', 'fuse', 'fuse-slabs']);
 /** Passes that clear up after casts have been put in. */
 const cleaning: ReadonlySet<string> = new Set(['simplify', 'fold-constants', 'eliminate-common-subexpressions', 'eliminate-dead-code']);
 /** Statistics are steps of their own, since tiles have to meet between them and what follows. */
