@@ -131,4 +131,6 @@ export interface GpuProgram {
   readonly features: readonly string[];
   /** Between which values 64-bit integers of inputs lie: all others were proved to fit 32 bits if these do. */
   readonly integerInputs: readonly [lo: number, hi: number];
+  /** Inputs of f32 that lie between the same values, as they are cast to 64-bit integers. */
+  readonly floatInputs?: readonly string[];
 }

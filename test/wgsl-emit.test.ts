@@ -63,7 +63,8 @@ describe('refused by name', () => {
   });
 
   test('64-bit integers that no bound of the inputs keeps in 32 bits', async () => {
-    const e = await refusal(graphOf('cast', [['f32', [4]]], { to: 'i64' }));
+    const b = new Builder('cast');
+    const e = await refusal(b.finish([{ name: 'y', value: b.cast(b.unary('exp', b.input({ dtype: 'f32', shape: [4] }, 'x')), 'i64') }]));
     expect(e.feature).toBe('64-bit integers on WebGPU');
     expect(e.message).toContain('cast');
   });
@@ -94,6 +95,12 @@ describe('64-bit integers', () => {
     expect(await bounds(graphOf('neg', [['i64', [3]]]))).toEqual([-(2 ** 30), 2 ** 30 - 1]);
     expect(await bounds(graphOf('gather', [['f32', [9]], ['i64', [3]]], { axis: 0 }))).toEqual([-(2 ** 31), 2 ** 31 - 1]);
     expect(await bounds(graphOf('mul', [['i64', [3]], ['i64', [3]]]))).toEqual([-(2 ** 15), 2 ** 15 - 1]);
+  });
+
+  test('that are cast from an input of floats bound that input, by its name', async () => {
+    const { gpu } = (await compiled(graphOf('cast', [['f32', [4]]], { to: 'i64' }))).manifest;
+    expect([gpu!.floatInputs, gpu!.integerInputs]).toEqual([['a'], [-(2 ** 31), 2 ** 31 - 1]]);
+    expect((await compiled(graphOf('exp', [['f32', [4]]]))).manifest.gpu!.floatInputs).toBeUndefined();
   });
 
   test('of a sum are bounded by its terms', async () => {

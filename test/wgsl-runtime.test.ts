@@ -61,6 +61,15 @@ describe.skipIf(!gpu)(onGpu('a session'), { timeout: 60_000 }, () => {
     expect(String(error)).toContain('"at" holds 1099511627776');
   });
 
+  test('casts floats to 64-bit integers that fit 32 bits, and names an input that holds others', async () => {
+    const b = new Builder('cast');
+    await using session = await load(await compiled(b.finish([{ name: 'y', value: b.cast(b.input({ dtype: 'f32', shape: [3] }, 'x'), 'i64') }])), { gpu: gpu! });
+    expect((await session.run({ x: Float32Array.of(-2.5, 2 ** 30, NaN) }))['y']!.data).toEqual(BigInt64Array.of(-2n, 2n ** 30n, 0n));
+    const error = await session.run({ x: Float32Array.of(0, 2 ** 31, 0) }).catch((e: unknown) => e);
+    expect(error).toBeInstanceOf(InputError);
+    expect(String(error)).toContain('"x" holds 2147483648');
+  });
+
   test('keeps several models on one device', async () => {
     await using a = await load(await gathered(), { gpu: gpu! });
     await using b = await load(await digits(), { gpu: gpu! });

@@ -50,6 +50,7 @@ export function emitWgsl(program: TileProgram, machine: Machine): WgslModule {
       limits: limitsOf(segments, emission),
       features: machine.f16 ? ['shader-f16'] : [],
       integerInputs: [bounds.lo, bounds.hi],
+      ...(bounds.floats.length > 0 && { floatInputs: bounds.floats }),
     },
     steps: rows,
     entrySteps: entries.map((e) => e.rows),

@@ -14,21 +14,30 @@ const assumptions = [32, 31, 24, 16, 8];
 
 /**
  * Proves that every 64-bit integer of these graphs fits 32 bits, if those that come in as inputs have at most some bits, and gives the bounds for inputs. The runtime checks inputs against
- * these. Unsupported, with the op and its nodes, where no bound is enough. `rounds`: how often a loop runs at most whose number of rounds is known at run time only; Infinity where nothing bounds it.
+ * these, and f32 inputs that are named in `floats`: what is cast from them has to fit, too. Unsupported, with the op and its nodes, where no bound is enough. `rounds`: how often a loop runs at most whose number of rounds is known at run time only; Infinity where nothing bounds it.
  */
-export function inputBounds(graphs: readonly Graph[]): { readonly lo: number; readonly hi: number; readonly rounds: ReadonlyMap<Op, number> } {
-  const big = graphs.some((g) => [...g.inputs, ...g.updates.map((u) => u.state)].some((v) => isBig(v.type.dtype)));
-  for (const [i, bits] of assumptions.entries()) {
-    try {
-      const proof = new Proof(bits);
-      for (const g of graphs) proof.graph(g, undefined);
-      return { lo: -(2 ** (bits - 1)), hi: 2 ** (bits - 1) - 1, rounds: proof.rounds };
-    } catch (e) {
-      if (!(e instanceof Unsupported) || !big || i === assumptions.length - 1) throw e;
+export function inputBounds(graphs: readonly Graph[]): InputBounds {
+  const named = graphs.flatMap((g) => g.inputs.filter((v) => v.type.dtype === 'f32' && v.name !== undefined).map((v) => v.name!));
+  // One input with positions or classes as floats is what models have.
+  const candidates = [[], ...named.map((n) => [n])];
+  let refusal: unknown;
+  for (const floats of candidates) {
+    for (const bits of assumptions) {
+      try {
+        const proof = new Proof(bits, new Set(floats));
+        for (const g of graphs) proof.graph(g, undefined);
+        return { lo: -(2 ** (bits - 1)), hi: 2 ** (bits - 1) - 1, floats, rounds: proof.rounds };
+      } catch (e) {
+        if (!(e instanceof Unsupported)) throw e;
+        refusal ??= e;
+      }
     }
   }
-  throw new RangeError('there is an assumption');
+  throw refusal;
 }
+
+/** What inputs have to keep to. */
+export interface InputBounds { readonly lo: number; readonly hi: number; readonly floats: readonly string[]; readonly rounds: ReadonlyMap<Op, number> }
 
 /** Rounds of a loop that are followed one by one. */
 const mostRounds = 1024;
@@ -49,17 +58,19 @@ const union = (...rs: readonly Range[]): Range => of(...rs.flatMap((r) => [r.lo,
 
 class Proof {
   readonly #bits: number;
+  readonly #floats: ReadonlySet<string>;
   readonly rounds = new Map<Op, number>();
   readonly #ranges = new Map<Value, Range>();
   /** Constants that only say how long a loop runs at most: one that is too long is refused as such. */
   readonly #limits = new Set<Value>();
-  constructor(bits: number) {
+  constructor(bits: number, floats: ReadonlySet<string>) {
     this.#bits = bits;
+    this.#floats = floats;
   }
 
   /** Ranges of the outputs. `given`: of a region's inputs. */
   graph(graph: Graph, given: readonly Range[] | undefined): Range[] {
-    graph.inputs.forEach((v, i) => this.#set(v, given?.[i] ?? this.#input(v.type.dtype)));
+    graph.inputs.forEach((v, i) => this.#set(v, given?.[i] ?? (this.#floats.has(v.name ?? '') ? this.#input('i64') : this.#input(v.type.dtype))));
     const updated = new Set(graph.updates.map((u) => u.state));
     for (const s of graph.state) this.#set(s.value, updated.has(s.value) || s.init === 'zero' ? this.#input(s.value.type.dtype) : contents(s.init));
     for (const op of graph.ops) if (op.name === 'loop' && num(op.attrs, 'trips') < 0) this.#limits.add(op.operands[0]!);

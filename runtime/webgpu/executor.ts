@@ -11,7 +11,7 @@ import { LostGpu, NoGpu } from './error.ts';
 import type { Pipeline } from './pipelines.ts';
 import { timeByQueue, TimeStamps } from './timestamps.ts';
 import { mapRead, usage, type GpuBindGroup, type GpuBuffer, type GpuCommandEncoder, type GpuDevice } from './types.ts';
-import { fromWords, toWords, wordBytes } from './words.ts';
+import { checkFloats, fromWords, toWords, wordBytes } from './words.ts';
 
 const chunkBytes = 1 << 24;
 
@@ -119,6 +119,7 @@ class GpuExecutor implements Executor {
       if (w.address === control.entry) this.#entry = new Int32Array(w.bytes.slice().buffer)[0]!;
       else if (w.address !== this.#manifest.profile && w.bytes.length > 0) {
         const place = this.#at(w.address);
+        if (this.#program.floatInputs?.includes(place.name)) checkFloats(place.name, w.bytes, this.#program.integerInputs);
         this.#write(place, 0, toWords(place.name, place.dtype, w.bytes, place.dtype === 'i64' ? this.#program.integerInputs : [0, this.#program.integerInputs[1]], this.#halves));
       }
     }

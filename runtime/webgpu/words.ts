@@ -27,6 +27,13 @@ export function toWords(name: string, dtype: DTypeName, bytes: Uint8Array, bound
   return new Uint8Array(words.buffer);
 }
 
+/** Throws an InputError where an input of f32 that is cast to 64-bit integers holds numbers beyond `bounds`; NaN becomes 0 and is none. */
+export function checkFloats(name: string, bytes: Uint8Array, [lo, hi]: readonly [number, number]): void {
+  const aligned = bytes.byteOffset % 4 === 0 ? bytes : bytes.slice();
+  const beyond = new Float32Array(aligned.buffer as ArrayBuffer, aligned.byteOffset, bytes.byteLength / 4).find((x) => x < lo || x > hi);
+  if (beyond !== undefined) throw new InputError(`${JSON.stringify(name)} holds ${beyond}, but this artifact for WebGPU casts it to 64-bit integers and takes values from ${lo} to ${hi}: WGSL has no such integers. Use an artifact that was compiled for wasm`);
+}
+
 /** The bytes of the elements that words hold. */
 export function fromWords(dtype: DTypeName, words: ArrayBuffer, halves: boolean): Uint8Array<ArrayBuffer> {
   const { array, bytes: width } = dtypeFacts[dtype];
