@@ -13,13 +13,16 @@ import { note, say } from '../cli/print.ts';
 import { median } from '../cli/statistics.ts';
 import { onnxBytes } from '../frontend/onnx/write.ts';
 import { initialValues, zooModel, type ZooOptions } from '../frontend/zoo/index.ts';
-import { load, loadTrainer, openGpu, type SharedGpu } from '../runtime/index.ts';
+import { load, loadTrainer, NoGpu, openGpu, type SharedGpu } from '../runtime/index.ts';
 import { describeRun, isSoftware, markdown, type Check, type Report, type Timing } from './gpu-report/table.ts';
 import { commandLine, stop, text } from './options.ts';
 
 const { options: { quick, runs, output, json } } = commandLine('npm run gpu-report', '', { quick: false, runs: 5, output: text('FILE.md'), json: text('FILE') });
 
-const gpu = await openGpu();
+const gpu = await openGpu().catch((e: unknown) => {
+  if (!(e instanceof NoGpu)) throw e;
+  stop(`${e.reason}. What a machine needs for this report stands in docs/gpu-report.md`);
+});
 const software = isSoftware(gpu.adapter);
 if (software && !quick) {
   gpu.close();

@@ -38,3 +38,12 @@ describe.skipIf(!gpu || !isSoftware(gpu.adapter))(onGpu('an adapter on the CPU')
     expect(stderr).toMatch(/computes on the CPU: its times rank nothing.*--quick/);
   });
 });
+
+describe.skipIf(process.platform !== 'linux')(process.platform === 'linux' ? 'a machine without a driver' : 'a machine without a driver (skipped: only on Linux do variables hide drivers)', () => {
+  test('is told in one line, with exit code 2, where to read what it needs', { timeout: 60_000 }, () => {
+    const none = '/nowhere/icd.json';
+    const { status, stderr, stdout } = spawnSync(process.execPath, ['--no-warnings', join(import.meta.dirname, '../bench/gpu-report.ts')], { encoding: 'utf8', timeout: 50_000, env: { ...process.env, VK_ICD_FILENAMES: none, VK_DRIVER_FILES: none } });
+    expect([status, stdout]).toEqual([2, '']);
+    expect(stderr).toMatch(/^there is no GPU adapter here: .*Vulkan.*docs\/gpu-report\.md$/m);
+  });
+});
