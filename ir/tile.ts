@@ -55,6 +55,10 @@ export interface Division {
   readonly bytesPerTile: number;
 }
 
+/** Chunks that work of a kernel is cut into at most, and at least where it can be: some for each tile, and enough for the threads of a small machine, which others use too, to share out evenly. */
+export const mostChunks = ({ tiles }: Division): number => Math.max(32, 2 * tiles);
+export const fewestChunks = ({ tiles }: Division): number => Math.max(8, Math.ceil(tiles / 2));
+
 /** The division of a program whose target names none: that of targets/cpu.json. */
 export const usualDivision: Division = { tiles: 16, bytesPerTile: 512 * 1024 };
 

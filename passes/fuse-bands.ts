@@ -2,7 +2,7 @@
 import { bandsOf, contractRoot, dataOperand, pairProblem } from '../ir/bands.ts';
 import type { Graph, Op, Value } from '../ir/graph.ts';
 import { geometryOf } from '../ir/ops/packing/geometry.ts';
-import type { Division, Target } from '../ir/tile.ts';
+import { fewestChunks, type Division, type Target } from '../ir/tile.ts';
 import { bytesOf } from '../ir/type.ts';
 
 /** Nanoseconds that a byte takes which is read back from the cache that all cores share, and that a multiply-add takes: measured on the machine of docs/performance.md. */
@@ -34,19 +34,18 @@ export function fuseBands(graph: Graph, target: Target): Graph {
 }
 
 /** How many bands to cut each image into; undefined where it does not pay. */
-function bandCount(first: Op, second: Op, { tiles, bytesPerTile }: Division): number | undefined {
+function bandCount(first: Op, second: Op, division: Division): number | undefined {
   const { type } = first.results[0]!;
   const bytes = bytesOf(type);
   // A tile is half of the cache that a core has to itself.
-  if (bytes <= 2 * bytesPerTile) return undefined;
+  if (bytes <= 2 * division.bytesPerTile) return undefined;
   const [images, , height] = type.shape as [number, number, number];
   const rowBytes = bytes / images / height;
   const rowWork = (bytes / 4 / images / height) * geometryOf(contractRoot(first)!.attrs).fanIn;
-  // Of all images together at least half as many as tiles, for threads to share.
-  for (let bands = Math.ceil(tiles / 2 / images); bands <= height; bands++) {
+  for (let bands = Math.ceil(fewestChunks(division) / images); bands <= height; bands++) {
     const list = bandsOf(second, bands);
     if (!list) return undefined;
-    if (list.some((b) => b.rows * rowBytes > bytesPerTile)) continue;
+    if (list.some((b) => b.rows * rowBytes > division.bytesPerTile)) continue;
     const again = list.reduce((n, b) => n + b.rows, 0) - height;
     return images * again * rowWork * multiplyAddTime < bytes * byteTime ? list.length : undefined;
   }

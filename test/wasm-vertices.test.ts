@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { Builder } from '../ir/builder.ts';
 import type { Attrs, Op } from '../ir/graph.ts';
-import type { DType, Tensor } from '../ir/type.ts';
+import type { Tensor } from '../ir/type.ts';
 import { broughtLines, touchedBytes, tracedKernel } from './kernel-trace.ts';
 import { random } from './wasm-harness.ts';
 
@@ -49,7 +49,7 @@ describe('products', () => {
   function product(rows: number, k: number, columns: number): { op: Op; operands: Tensor[] } {
     const operands = [f32(rows, k), f32(Math.ceil(columns / 8) * 8 * k)];
     const b = new Builder('op');
-    const [x, w] = operands.map((t) => b.input({ dtype: 'f32' as DType, shape: t.shape }));
+    const [x, w] = operands.map((t) => b.input({ dtype: 'f32', shape: t.shape }));
     b.op('contractPacked', [x!, w!], { spec: 'mk,kn->mn', bShape: [k, columns] });
     return { op: b.ops.at(-1)!, operands };
   }

@@ -42,6 +42,8 @@ export interface Blocked {
   /** Bytes of the operand that one row adds. */
   readonly rowBytes: number;
   readonly fillBytes: number;
+  /** Whether `fill` packs the panels into its area. */
+  readonly packsPanels?: boolean;
   fill(f: Fn, pointers: readonly Local[], fill: Fill): E[];
   /** Address of the packed matrix of group 0; called after `fill`. */
   panels(f: Fn, pointers: readonly Local[], fill: Pick<Fill, 'from' | 'area'>): E;
@@ -122,6 +124,6 @@ function vertexBytes(asm: Asm, { cut, ...k }: Blocked): number {
   const columns = Math.min(k.columns, panels * panelColumns);
   const rows = cut.keepsRows ? cut.rowBlock : Math.min(cut.rowBlock, maxRows(asm));
   const varying = k.epilogue.operands.filter((o) => o.varies).reduce<number>((n, o) => n + dtypes[o.dtype].bytes, dtypes[k.epilogue.dtype].bytes);
-  return 4 * k.taps * (k.run / 4) * columns + rows * (k.rowBytes + columns * varying);
+  return (k.packsPanels ? 0 : k.taps * k.run * columns) + rows * (k.rowBytes + columns * varying);
 }
 

@@ -7,7 +7,7 @@ import { invariant } from '../../../ir/diagnostic.ts';
 import type { Op, Value } from '../../../ir/graph.ts';
 import { num, nums } from '../../../ir/op.ts';
 import { panelColumns, storedColumns } from '../../../ir/ops/packing/panels.ts';
-import type { Division, Placed } from '../../../ir/tile.ts';
+import { fewestChunks, type Division, type Placed } from '../../../ir/tile.ts';
 import type { Asm, E, Local, Ty } from '../asm.ts';
 import { kernelKey, type KernelCode } from '../kernel.ts';
 import type { Epilogue } from './epilogue.ts';
@@ -16,10 +16,9 @@ import { packAnyPanel, packEvenPanel } from './pack-panels.ts';
 import { tileLoops } from './tiles.ts';
 import { channelRows } from './channel-rows.ts';
 
-/** Bytes of sums that one chunk keeps, the pixels that it takes at a time, and the fewest chunks: 4 threads take 2 each. */
+/** Bytes of sums that one chunk keeps, and the pixels that it takes at a time. */
 const mostSums = (d: Division): number => d.bytesPerTile / 4;
 const pixelsAtOnce = 600;
-const fewestChunks = (d: Division): number => Math.max(1, d.tiles / 2);
 
 /** One axis of an image: where taps find their inputs once positions of equal phase (position mod stride) lie side by side. */
 export interface Line {

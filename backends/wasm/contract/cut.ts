@@ -1,6 +1,6 @@
 /** How the work of a contraction is cut into chunks: by its sizes alone, never by the number of threads. */
 import { panelColumns } from '../../../ir/ops/packing/panels.ts';
-import type { Division } from '../../../ir/tile.ts';
+import { mostChunks, type Division } from '../../../ir/tile.ts';
 
 export interface Cut {
   /** Rows of a block (the last may have fewer) and the number of blocks. */
@@ -17,8 +17,6 @@ export interface Cut {
   readonly keepsRows: boolean;
 }
 
-/** Most chunks of one kernel, unless its outer blocks are more: 4 threads take 8 each of 16 tiles' 32. */
-const mostChunks = (d: Division): number => 2 * d.tiles;
 /** Work below which a chunk costs more to hand out than it is worth, in multiply-adds: some microseconds. */
 const leastWork = 150_000;
 /** Rows that pay for reading a panel. */
@@ -52,9 +50,9 @@ export function cutWork(d: Division, o: { readonly outer: number; readonly rows:
 }
 
 /** Bytes of panels that a chunk packs for itself, of rows that it packs, and of rows that it reads in place, which several blocks of columns read one after the other. */
-const ownPanels = (d: Division): number => d.bytesPerTile / 4;
+const ownPanels = (d: Division): number => d.bytesPerTile / 2;
 const ownRows = (d: Division): number => d.bytesPerTile / 4;
-const placedRows = (d: Division): number => d.bytesPerTile;
+const placedRows = (d: Division): number => 2 * d.bytesPerTile;
 
 /** Cuts a product whose panels are packed by each chunk: columns first, since every block of rows packs its panels again. */
 export function cutProduct(d: Division, o: { readonly outer: number; readonly rows: number; readonly columns: number; readonly k: number; readonly rowMultiple: number; readonly inPlace: boolean }): Cut {

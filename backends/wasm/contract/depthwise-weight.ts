@@ -5,7 +5,7 @@
 import { invariant } from '../../../ir/diagnostic.ts';
 import type { Op } from '../../../ir/graph.ts';
 import { num } from '../../../ir/op.ts';
-import type { Division, Placed } from '../../../ir/tile.ts';
+import { fewestChunks, type Placed } from '../../../ir/tile.ts';
 import type { Asm, E, Local, Ty } from '../asm.ts';
 import { kernelKey, type KernelCode } from '../kernel.ts';
 import { isPixelProduct, linesOf, type Line } from './conv-weight.ts';
@@ -16,8 +16,7 @@ import type { Contraction } from './fused.ts';
 const registers = 14;
 const mostSums = 10;
 const mostPixels = 6;
-/** Fewest chunks: 4 threads take 2 each. Blocks of channels fill lines of the cache. */
-const fewestChunks = (d: Division): number => Math.max(1, d.tiles / 2);
+/** Blocks of channels fill lines of the cache. */
 const channelMultiple = 16;
 
 /** Whether a `convWeight` is one for this kernel: f32, partial sums, one channel a group on both sides. */

@@ -1,6 +1,6 @@
 /** Depthwise convolutions: vectors of channels, a row of results in registers, weights of a kernel row in registers while that row of the input passes. */
 import { geometryOf } from '../../../ir/ops/packing/geometry.ts';
-import type { Placed } from '../../../ir/tile.ts';
+import { mostChunks, type Placed } from '../../../ir/tile.ts';
 import { dtypes } from '../../../ir/type.ts';
 import type { Asm, E, Fn, Local, Ty, Vec, VLocal } from '../asm.ts';
 import { kernelKey, type KernelCode } from '../kernel.ts';
@@ -34,7 +34,7 @@ export function depthwiseConv(asm: Asm, k: Contraction, operands: readonly Place
   const space: TileSpace = { outerSizes: [], outer: 1, rows: ax.result, tensors: tensors.map((t) => ({ outerStrides: [], rowStride: t.w, columnStride: t.c })) };
   const epilogue = startingFromBias(epilogueOf(k.op, k.root, k.extra, space));
   const rows = batch * ay.result;
-  const chunks = Math.max(1, Math.min(2 * asm.division.tiles, rows, Math.floor((rows * ax.result * channels * taps) / leastWork)));
+  const chunks = Math.max(1, Math.min(mostChunks(asm.division), rows, Math.floor((rows * ax.result * channels * taps) / leastWork)));
   const block = Math.ceil(rows / chunks);
   const runs = tileRuns(ax, pixelsOf(ax));
 

@@ -5,7 +5,7 @@
 import type { Index, Piece, Place } from '../../../ir/axes.ts';
 import { InternalError, invariant } from '../../../ir/diagnostic.ts';
 import { opDef } from '../../../ir/ops/index.ts';
-import type { Placed } from '../../../ir/tile.ts';
+import { mostChunks, type Placed } from '../../../ir/tile.ts';
 import { dtypes, type DType } from '../../../ir/type.ts';
 import type { Asm, E, Fn, Local, Ty } from '../asm.ts';
 import { computeType, constantOf, loadElement, normalize, storeElement } from '../dtype.ts';
@@ -35,7 +35,7 @@ export function genericContraction(asm: Asm, k: Contraction, operands: readonly 
     const points = piece.dims.filter((d) => !reduced.has(d));
     const count = points.reduce((n, d) => n * size.get(d)!, 1);
     const work = count * piece.dims.filter((d) => reduced.has(d)).reduce((n, d) => n * size.get(d)!, 1);
-    const chunks = count === 0 ? 0 : Math.max(1, Math.min(2 * asm.division.tiles, count, Math.floor(work / leastWork)));
+    const chunks = count === 0 ? 0 : Math.max(1, Math.min(mostChunks(asm.division), count, Math.floor(work / leastWork)));
     return { piece, points, count, chunks, block: chunks === 0 ? 0 : Math.ceil(count / chunks) };
   });
   const fn = asm.fn(`generic ${kernelKey(k.op, operands, [result])}`, Array.from({ length: operands.length + 3 }, (): Ty => 'i32'), undefined, (f, [chunk, , ...pointers]) => {

@@ -80,7 +80,7 @@ export function matmul(asm: Asm, k: Contraction, operands: readonly Placed[], re
   return blockedKernel(asm, {
     key: kernelKey(k.op, operands, [result]),
     operands: operands.length, space, epilogue: epilogueOf(k.op, k.root, k.extra, space), groups: 1, columns, taps: 1, run: 4 * product.k, cut, rowBytes: 4 * product.k,
-    fillBytes: panelArea + rowArea, fill,
+    fillBytes: panelArea + rowArea, packsPanels: true, fill,
     panels: (f, _, { from, area }) => asm.sub(f.get(area), asm.times(f.get(from), panelBytes)),
   });
 }

@@ -7,18 +7,17 @@ import { invariant } from '../../../ir/diagnostic.ts';
 import type { Op } from '../../../ir/graph.ts';
 import { nums, num, str } from '../../../ir/op.ts';
 import { winogradTile, type ConvAlgorithm } from '../../../ir/ops/packing/geometry.ts';
-import type { Division, Placed } from '../../../ir/tile.ts';
+import { fewestChunks, type Division, type Placed } from '../../../ir/tile.ts';
 import type { Asm, E, Local, Ty } from '../asm.ts';
 import { kernelKey, type KernelCode } from '../kernel.ts';
 import type { Contraction } from './fused.ts';
 import { addOuterProducts } from './outer-product.ts';
 import { transformBuffer, transformCotangent, transformInput, weightTransform, type TilePlace } from './winograd-transforms.ts';
 
-/** Bytes of sums that one chunk keeps, bytes of transformed tiles at a time, fewest tiles at a time (each reads and writes all sums), and fewest chunks: 4 threads take 2 each. */
+/** Bytes of sums that one chunk keeps, bytes of transformed tiles at a time, and fewest tiles at a time (each reads and writes all sums). */
 const mostSums = (d: Division): number => (5 * d.bytesPerTile) / 8;
-const tileBytes = (d: Division): number => d.bytesPerTile / 2;
+const tileBytes = (d: Division): number => (3 * d.bytesPerTile) / 8;
 const fewestTiles = 16;
-const fewestChunks = (d: Division): number => Math.max(1, d.tiles / 2);
 
 /** How the channels are cut: each block of input channels meets each block of result channels in a chunk of its own. */
 interface Cut { readonly channels: number; readonly outputs: number }

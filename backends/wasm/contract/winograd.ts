@@ -2,7 +2,7 @@
 import { invariant } from '../../../ir/diagnostic.ts';
 import { geometryOf, winogradTile } from '../../../ir/ops/packing/geometry.ts';
 import { panelColumns, storedColumns } from '../../../ir/ops/packing/panels.ts';
-import type { Division, Placed } from '../../../ir/tile.ts';
+import { fewestChunks, type Division, type Placed } from '../../../ir/tile.ts';
 import { dtypes } from '../../../ir/type.ts';
 import type { Asm, E, Local, Ty } from '../asm.ts';
 import { kernelKey, type KernelCode } from '../kernel.ts';
@@ -16,8 +16,6 @@ import { outputTransform, transformBuffer, transformInput, type TilePlace } from
 
 /** Bytes of panels that stay in a tile while the transformed inputs of one position pass by. */
 const panelCache = (d: Division): number => d.bytesPerTile / 4;
-/** Fewest chunks: 4 threads take 2 each of 16 tiles' 8. */
-const fewestChunks = (d: Division): number => Math.max(1, d.tiles / 2);
 /** Most scratch for transformed inputs and sums, and as much of it as is read fast. */
 const mostScratch = (d: Division): number => 4 * d.bytesPerTile;
 const cached = (d: Division): number => d.bytesPerTile;
