@@ -27,6 +27,14 @@ const weightGradients: readonly Case[] = [
   { x: [4, 24, 6, 7], out: 48, kernel: [3, 3], ...plain, parts: 2, groups: 3 },
   { x: [2, 6, 9, 8], out: 10, kernel: [3, 2], strides: [2, 1], pads: [1, 0, 1, 1], dilations: [1, 2], parts: 2, groups: 2 },
   { x: [2, 5, 7, 6], out: 10, kernel: [3, 3], ...plain, parts: 1, groups: 5 },
+  // In groups of few channels.
+  { x: [4, 32, 6, 7], out: 32, kernel: [3, 3], ...plain, parts: 2, groups: 8 },
+  { x: [2, 24, 13, 30], out: 48, kernel: [3, 3], ...plain, parts: 1, groups: 3 },
+  { x: [2, 30, 9, 10], out: 20, kernel: [5, 5], strides: [2, 2], pads: [2, 2, 2, 2], dilations: [1, 1], parts: 1, groups: 5 },
+  { x: [3, 12, 8, 7], out: 24, kernel: [3, 4], strides: [1, 3], pads: [4, 0, 0, 5], dilations: [2, 1], parts: 3, groups: 6 },
+  { x: [2, 14, 14, 14], out: 56, kernel: [7, 7], strides: [1, 1], pads: [3, 3, 3, 3], dilations: [1, 1], parts: 2, groups: 7 },
+  { x: [2, 16, 40], out: 32, kernel: [4], strides: [3], pads: [2, 1], dilations: [1], parts: 2, groups: 4 },
+  { x: [2, 8, 60, 60], out: 8, kernel: [3, 3], strides: [2, 2], pads: [1, 1, 1, 1], dilations: [1, 1], parts: 1, groups: 2 },
   // Depthwise.
   { x: [4, 8, 6, 7], out: 8, kernel: [3, 3], ...plain, parts: 2, groups: 8 },
   { x: [2, 7, 13, 30], out: 7, kernel: [3, 3], ...plain, parts: 1, groups: 7 },

@@ -10,6 +10,7 @@ import { depthwiseWeight, isDepthwiseWeight } from './depthwise-weight.ts';
 import { contractionOf, type Contraction } from './fused.ts';
 import { packedGemm } from './gemm.ts';
 import { genericContraction } from './generic.ts';
+import { groupedWeight, isGroupedWeight } from './grouped-weight.ts';
 import { matmul } from './matmul.ts';
 import { packConvKernel, packMatmulKernel } from './pack.ts';
 import { strassenSumsKernel } from './strassen-sums.ts';
@@ -30,6 +31,7 @@ export const contraction: Emitter = (asm, op, operands, results) => {
     case 'convWeight':
       if (isWinogradWeight(k.op)) return winogradWeight(asm, k, operands, result);
       if (isDepthwiseWeight(k.op)) return depthwiseWeight(asm, k, operands, result);
+      if (isGroupedWeight(k.op)) return groupedWeight(asm, k, operands, result);
       return isPixelProduct(k.op) ? pixelProduct(asm, k, operands, result) : genericContraction(asm, k, operands, result);
     default: return genericContraction(asm, k, operands, result);
   }
