@@ -43,7 +43,7 @@ export function tracedKernel(op: Op, operands: readonly Tensor[], division: Divi
   const binary = asm.m.emitBinary() as Uint8Array<ArrayBuffer>;
   asm.m.dispose();
   const memory = new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
-  operands.forEach((t, i) => new Uint8Array(memory.buffer).set(new Uint8Array(t.data.buffer, t.data.byteOffset, t.data.byteLength), pointers[i]!));
+  operands.forEach((t, i) => new Uint8Array(memory.buffer).set(new Uint8Array(t.data.buffer, t.data.byteOffset, t.data.byteLength), pointers[i]));
   let current: Access = () => {};
   const note = (_id: number, bytes: number, offset: number, address: number): number => {
     current(address + offset, bytes);
