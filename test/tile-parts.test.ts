@@ -45,6 +45,25 @@ const cases: Readonly<Record<string, Case>> = {
 const valueOf = (graph: Graph, name: string): Graph['inputs'][number] => [...graph.inputs, ...graph.ops.flatMap((o) => o.results)].find((v) => v.name === name)!;
 
 describe('a region in parts', () => {
+  it.each(['none', 'light', 'all'] as const)('that needs moments over its parts keeps, or computes again, what comes before: %s', (again) => {
+    const { text } = cases['samples, with moments over them and what needs these']!;
+    const graph = parseGraph(text.replace('%m, %s = moments %x', '%e = exp %x : f32[6,4,3] %t = reduceSum %e {axes=[2]} : f32[6,4] %q = reshape %t {shape=[6,4,1]} : f32[6,4,1] %f = mul %e, %q : f32[6,4,3] %m, %s = moments %f').replace('sub %x', 'sub %f'));
+    const made = inParts(graph, regionOf(graph, { value: graph.inputs[0]!, axis: 0, parts: 3 }), { again });
+    verify(made);
+    const count = (name: string): number => made.ops.filter((o) => o.name === name).length;
+    expect([count('exp'), count('reduceSum')]).toEqual({ none: [3, 3], light: [6, 3], all: [6, 6] }[again]);
+    const [want, found] = [evaluate(graph, inputsOf(graph)), evaluate(made, inputsOf(graph))];
+    for (const [name, tensor] of want.outputs) expect(difference(found.outputs.get(name)!, tensor, 1e-4, 1e-4)).toBeUndefined();
+  });
+
+  it('adds contributions where their sum lies', () => {
+    const graph = parseGraph('graph @g(%x: f32[4,16], %d: f32[4,32]) { %g = contract %x, %d {spec="bi,bo->oi"} : f32[32,16] return "g" = %g }');
+    const t = planned(inParts(graph, regionOf(graph, { value: graph.inputs[0]!, axis: 0, parts: 4 })), 1);
+    const sums = t.planned.plan.buffers.filter((b) => b.shape.join() === '32,16' && b.viewOf === undefined);
+    expect(sums.length).toBe(1);
+    expect(difference(runPlan(t, t.planned.plan, inputsOf(graph)).outputs.get('g')!, evaluate(graph, inputsOf(graph)).outputs.get('g')!, 1e-5, 1e-5)).toBeUndefined();
+  });
+
   it.each(Object.entries(cases))('%s', (_, { text, value, axis, parts, cut }) => {
     const graph = parseGraph(text);
     const region = regionOf(graph, { value: valueOf(graph, value), axis, parts });

@@ -81,8 +81,10 @@ export function leastMemory(graph: Graph, target: TileTarget): Least {
   for (const { recompute, prepared } of levels) best = smaller(best, tightest(prepared, recompute, 'none'));
   if (!isNear(best!)) {
     for (const { recompute, prepared } of levels) {
-      const parts = samplesInParts(prepared);
-      if (parts) best = smaller(best, tightest(parts, recompute, 'samples'));
+      for (const again of ['none', 'light', 'all'] as const) {
+        const parts = isNear(best!) ? undefined : samplesInParts(prepared, { again });
+        if (parts) best = smaller(best, tightest(parts, recompute, 'samples'));
+      }
     }
   }
   if (!isNear(best!)) {

@@ -399,8 +399,10 @@ class Lowering {
       const own = op.operands.filter((v) => v === state).length;
       if ((this.#left.get(state) ?? 0) === own && isLocal(spread, home.spread)) return home;
     }
-    if (!choice || choice.walk.kind !== 'map') return undefined;
+    if (!choice) return undefined;
     for (const [k, v] of op.operands.entries()) {
+      // Of other ops, what is read element by element after the root: a sum that the op adds to.
+      if (choice.walk.kind !== 'map' && (op.name !== 'fused' || this.#contributes(op, choice.walk.root, k))) continue;
       const home = this.#home(v);
       const own = op.operands.filter((x) => x === v).length;
       if (!choice.local[k] || this.#left.get(v) !== own || home.kind !== 'activation' || dtypes[v.type.dtype].bytes !== size || sizeOf(v.type.shape) !== sizeOf(r.type.shape)) continue;

@@ -2,16 +2,23 @@
 import { definitions, type Graph, type Op, type Value } from '../../../ir/graph.ts';
 import { opDef } from '../../../ir/ops/index.ts';
 import { dtypes, rowMajor, sizeOf, type Tensor } from '../../../ir/type.ts';
+import { walkOf } from '../walk.ts';
 import { Contributions } from './contributions.ts';
-import { partOp, shareOf } from './cut.ts';
+import { partOp, shareOf, type OpCut } from './cut.ts';
 import type { Region } from './region.ts';
+
+/** How a region is computed. */
+export interface PartOptions {
+  /** What is computed again after a sum over all parts, and not held until then: nothing, what follows without sums or products, or all. */
+  readonly again?: 'none' | 'light' | 'all';
+}
 
 /**
  * The same graph with the ops of a region in parts, one part after the other, in the order that they had. Sums over what is cut gather contributions of the parts in their order; what needs
  * such a sum within the region runs part by part after it. A value that is cut and read whole is put together.
  */
-export function inParts(graph: Graph, region: Region): Graph {
-  return new Partition(graph, region).run();
+export function inParts(graph: Graph, region: Region, options: PartOptions = {}): Graph {
+  return new Partition(graph, region, options).run();
 }
 
 class Partition {
@@ -27,15 +34,22 @@ class Partition {
   readonly #whole = new Map<Value, Value>();
   readonly #shares = new Map<Value, Map<string, Value>>();
 
-  constructor(graph: Graph, region: Region) {
+  readonly #again: 'none' | 'light' | 'all';
+  readonly #stages: ReadonlyMap<Op, number>;
+  /** Results that were computed again, by part and stage. */
+  readonly #copies = new Map<Op, Map<string, readonly Value[]>>();
+
+  constructor(graph: Graph, region: Region, { again = 'none' }: PartOptions) {
     this.#graph = graph;
     this.#region = region;
+    this.#again = again;
     this.#defs = definitions(graph);
+    this.#stages = this.#stagesOf();
   }
 
   run(): Graph {
     const { ops, outputs, updates } = this.#graph;
-    const stages = this.#stages();
+    const stages = this.#stages;
     let next = 0;
     for (const op of ops) {
       const cut = this.#region.cuts.has(op);
@@ -51,7 +65,7 @@ class Partition {
   }
 
   /** How many sums over what is cut come before each op. */
-  #stages(): Map<Op, number> {
+  #stagesOf(): Map<Op, number> {
     const stages = new Map<Op, number>();
     for (const op of this.#graph.ops) {
       stages.set(op, Math.max(0, ...op.operands.map((v) => {
@@ -82,25 +96,26 @@ class Partition {
       const sum = this.#sums.get(op) ?? new Contributions(op, cut);
       this.#sums.set(op, sum);
       if (sum.added > p) return;
-      this.#out.push(...sum.add((k) => this.#read(op.operands[k]!, cut.operands[k], p)));
+      this.#out.push(...sum.add((k) => this.#read(op.operands[k]!, cut.operands[k], p, this.#stages.get(op))));
       if (sum.results) op.results.forEach((r, i) => this.#whole.set(r, sum.results![i]!));
       return;
     }
     if (made.length > p) return;
-    const part = partOp(op, cut, op.operands.map((v, k) => this.#read(v, cut.operands[k], p)));
+    const part = partOp(op, cut, op.operands.map((v, k) => this.#read(v, cut.operands[k], p, this.#stages.get(op))));
     this.#out.push(part);
     op.results.forEach((r, i) => this.#parts.set(r, [...(this.#parts.get(r) ?? []), part.results[i]!]));
   }
 
-  /** A value as an op reads it: all of it, or one part's share of an axis. */
-  #read(v: Value, axis: number | undefined, p: number): Value {
+  /** A value as an op of a stage reads it: all of it, or one part's share of an axis. */
+  #read(v: Value, axis: number | undefined, p: number, stage = 0): Value {
     const def = this.#defs.get(v);
     const cut = def && this.#region.cuts.get(def);
     if (cut && cut.result === axis && axis !== undefined) {
+      if (this.#again !== 'none' && stage > this.#stages.get(def)! && (this.#again === 'all' || isLight(def))) return this.#copy(def, cut, p, stage)[def.results.indexOf(v)]!;
       while ((this.#parts.get(v)?.length ?? 0) <= p) this.#part(def, this.#parts.get(v)?.length ?? 0);
       return this.#parts.get(v)![p]!;
     }
-    if (axis !== undefined) return this.#share(v, axis, p);
+    if (axis !== undefined) return this.#share(v, axis, p, this.#again === 'none' ? 0 : stage);
     if (!cut) {
       if (def) this.#plain(def);
       return v;
@@ -114,12 +129,25 @@ class Partition {
     return all.results[0]!;
   }
 
+  /** A part that is computed again for the ops of a later stage. */
+  #copy(op: Op, cut: OpCut, p: number, stage: number): readonly Value[] {
+    const known = this.#copies.get(op) ?? new Map<string, readonly Value[]>();
+    this.#copies.set(op, known);
+    const key = `${p} ${stage}`;
+    const seen = known.get(key);
+    if (seen) return seen;
+    const part = partOp(op, cut, op.operands.map((v, k) => this.#read(v, cut.operands[k], p, stage)));
+    this.#out.push(part);
+    known.set(key, part.results);
+    return part.results;
+  }
+
   /** A share of a value that is there as a whole. */
-  #share(v: Value, axis: number, p: number): Value {
+  #share(v: Value, axis: number, p: number, stage: number): Value {
     const { parts } = this.#region;
     const known = this.#shares.get(v) ?? new Map<string, Value>();
     this.#shares.set(v, known);
-    const key = `${axis} ${p}`;
+    const key = `${axis} ${p} ${this.#constant(v) ? 0 : stage}`;
     const seen = known.get(key);
     if (seen) return seen;
     const sizes = shareOf(v.type, axis, parts).shape;
@@ -138,6 +166,9 @@ class Partition {
     return state && state.init !== 'zero' && !this.#graph.updates.some((u) => u.state === v) ? state.init : undefined;
   }
 }
+
+/** Whether computing an op again costs about what reading its operands does. */
+const isLight = (op: Op): boolean => !['contract', 'reduce', 'single'].includes(walkOf(op).kind);
 
 /** Ops whose results something reads; an op of several results counts where any is read. */
 function used(graph: Graph): Op[] {

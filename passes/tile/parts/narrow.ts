@@ -3,7 +3,7 @@ import type { Graph, Op, Value } from '../../../ir/graph.ts';
 import type { TilePlan, TileStep } from '../../../ir/tiles.ts';
 import { sizeOf } from '../../../ir/type.ts';
 import type { Planned } from '../plan.ts';
-import { inParts } from './in-parts.ts';
+import { inParts, type PartOptions } from './in-parts.ts';
 import { regionOf, type Seed } from './region.ts';
 
 /** A graph and its plan. */
@@ -39,12 +39,12 @@ export function narrowed(start: Narrow, planAt: (graph: Graph) => Planned, enoug
 }
 
 /** The graph with the samples of its first input in parts: all of it that depends on them. Undefined where there are not several, or nothing can be cut. */
-export function samplesInParts(graph: Graph, parts?: number): Graph | undefined {
+export function samplesInParts(graph: Graph, options: PartOptions & { readonly parts?: number } = {}): Graph | undefined {
   const value = graph.inputs.find((v) => v.type.shape.length > 0);
   const size = value?.type.shape[0] ?? 1;
   if (!value || size < 2) return undefined;
-  const region = regionOf(graph, { value, axis: 0, parts: parts ?? size });
-  return region.cuts.size < 2 ? undefined : inParts(graph, region);
+  const region = regionOf(graph, { value, axis: 0, parts: options.parts ?? size });
+  return region.cuts.size < 2 ? undefined : inParts(graph, region, options);
 }
 
 function* options({ graph, planned: { plan } }: Narrow): Generator<Graph> {
