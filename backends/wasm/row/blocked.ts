@@ -1,7 +1,7 @@
 /**
  * Sums down the columns of large matrices (over the pixels, with channels side by side), in blocks of rows. Lanes run across columns and a kernel holds the sums of a few vectors of them, so that going
  * down a whole matrix for each few would read one cache line of every row: too far apart for the processor to see them coming. Each block of rows is brought into cache in the order of memory instead, all
- * columns take their part of it, and their sums wait in scratch. Every sum adds in the same order as without blocks.
+ * columns take their part of it, and add their sums over it to those in scratch.
  */
 import { dtypes, sizeOf } from '../../../ir/type.ts';
 import type { Asm, E, Fn, Local } from '../asm.ts';

@@ -1,6 +1,7 @@
 /** The sweeps of a row kernel as code. */
 import { invariant } from '../../../ir/diagnostic.ts';
 import type { Op, Value } from '../../../ir/graph.ts';
+import { sizeOf } from '../../../ir/type.ts';
 import { types, type E, type Fn, type Local, type Vec } from '../asm.ts';
 import { splatElement } from '../elementwise/index.ts';
 import { folds } from '../lanes.ts';
@@ -36,6 +37,9 @@ export function blockedSweep<V>(f: Fn, plan: RowPlan, shape: Shape, ptrs: readon
     end: (state) => emitter().blockEnd(state),
   };
 }
+
+/** Elements that a partial sum in f32 takes up before it is added to the total: the error of a sum grows with the length of each of the two, not with that of the row. */
+const partialLength = 64;
 
 class RowEmitter<V> {
   readonly #f: Fn;
@@ -136,7 +140,11 @@ class RowEmitter<V> {
     const short = dims.length > 1 && dims.at(-1)!.size <= 16;
     const side = this.#along ? (sweep.ops.length <= 4 || short ? 4 : 2) : 1;
     const sums = sweep.reductions.map((op) => Array.from({ length: this.#unroll * side }, () => this.#w.sums(op).local()));
-    const code = sweep.reductions.flatMap((op, k) => sums[k]!.map((s, u) => s.set(block ? this.#w.scratchLoad(op.operands[0]!, block.state, (k * this.#unroll + u) * 16) : this.#startOf(op))));
+    const code = sweep.reductions.flatMap((op, k) => sums[k]!.map((s) => s.set(this.#startOf(op))));
+    const totals = block === undefined && this.#isLongSum(sweep) ? sweep.reductions.map((op, k) => sums[k]!.map(() => this.#w.sums(op).local())) : undefined;
+    if (totals) code.push(...sweep.reductions.flatMap((op, k) => totals[k]!.map((t) => t.set(this.#startOf(op)))));
+    /** Adds partial sums to their totals and starts them again. */
+    const flush = (): E[] => sweep.reductions.flatMap((op, k) => sums[k]!.flatMap((s, i) => (totals ? [totals[k]![i]!.set(foldOf(op).join(this.#w.sums(op), totals[k]![i]!.get(), s.get())), s.set(this.#startOf(op))] : [])));
     const position = f.local('i32');
     if (sweep.saves.length + sweep.loads.length > 0) code.push(f.set(position, f.get(this.#scratch)));
     const bytesPerValue = savedBytes(this.#plan, this.#shape);
@@ -172,6 +180,8 @@ class RowEmitter<V> {
       return out;
     });
 
+    /** Elements that a partial sum takes up in one round of dim k. */
+    const takenBy = (k: number): number => dims.slice(k + 1).reduce((n, d, at) => n * Math.ceil(k + 1 + at === dims.length - 1 ? d.size / (lanes * side) : d.size), 1);
     const used = new Set([...sweep.inputs, ...sweep.outputs.map((o) => this.#plan.inputs.length + o.result)]);
     const level = (k: number, at: readonly Local[]): E[] => {
       const d = dims[k]!;
@@ -183,24 +193,38 @@ class RowEmitter<V> {
       ];
       const i = f.local('i32');
       if (block) return [...start, f.loop(i, f.asm.i32(0), () => f.get(block.rows), 1, [...step(own, 0, false), ...advance(1)])];
-      const rounds = (n: number, body: E[]): E[] => (n === 0 ? [] : n === 1 ? body : [f.repeat(i, 0, n, 1, body)]);
-      if (k < dims.length - 1) return [...start, ...rounds(d.size, [...level(k + 1, own), ...advance(1)])];
-      if (!this.#along) return [...start, ...rounds(d.size, [...step(own, 0, false), ...advance(1)])];
+      const loop = (counter: Local, n: number, body: E[]): E[] => (n === 0 ? [] : n === 1 ? body : [f.repeat(counter, 0, n, 1, body)]);
+      const perRound = takenBy(k);
+      const atOnce = Math.ceil(partialLength / perRound);
+      const rounds = (n: number, body: () => E[]): E[] => {
+        if (!totals || perRound >= partialLength) return loop(i, n, body());
+        if (n < 2 * atOnce) return [...loop(i, n, body()), ...(n >= atOnce ? flush() : [])];
+        return [...loop(f.local('i32'), Math.floor(n / atOnce), [...loop(i, atOnce, body()), ...flush()]), ...(n % atOnce > 0 ? [...loop(i, n % atOnce, body()), ...flush()] : [])];
+      };
+      if (k < dims.length - 1) return [...start, ...rounds(d.size, () => [...level(k + 1, own), ...advance(1)])];
+      if (!this.#along) return [...start, ...rounds(d.size, () => [...step(own, 0, false), ...advance(1)])];
       const wide = Math.floor(d.size / (lanes * side));
       const fours = Math.floor((d.size - wide * lanes * side) / lanes);
       return [
         ...start,
-        ...rounds(wide, [...Array.from({ length: side }, (_, s) => step(own, s, false)).flat(), ...advance(lanes * side)]),
-        ...rounds(fours, [...step(own, 0, false), ...advance(lanes)]),
-        ...rounds(d.size % lanes, [...step(own, 0, true), ...advance(1)]),
+        ...rounds(wide, () => [...Array.from({ length: side }, (_, s) => step(own, s, false)).flat(), ...advance(lanes * side)]),
+        ...rounds(fours, () => [...step(own, 0, false), ...advance(lanes)]),
+        ...rounds(d.size % lanes, () => [...step(own, 0, true), ...advance(1)]),
       ];
     };
     code.push(...level(0, this.#ptrs));
-    if (block) return [...code, ...sweep.reductions.flatMap((op, k) => sums[k]!.map((s, u) => this.#w.scratchStore(op.operands[0]!, block.state, (k * this.#unroll + u) * 16, s.get())))];
+    if (block) {
+      return [...code, ...sweep.reductions.flatMap((op, k) => sums[k]!.map((s, u) => {
+        const at = (k * this.#unroll + u) * 16;
+        return this.#w.scratchStore(op.operands[0]!, block.state, at, foldOf(op).join(this.#w.sums(op), this.#w.scratchLoad(op.operands[0]!, block.state, at), s.get()));
+      }))];
+    }
+    code.push(...flush());
+    const results = totals ?? sums;
     sweep.reductions.forEach((op, k) => {
       const result = op.results[0]!;
       this.#kept.forEach((values, u) => {
-        const parts = sums[k]!.slice(u * side, (u + 1) * side);
+        const parts = results[k]!.slice(u * side, (u + 1) * side);
         const total = this.#w.sums(op).local();
         code.push(total.set(parts.slice(1).reduce((s, p) => foldOf(op).join(this.#w.sums(op), s, p.get()), parts[0]!.get())));
         const l = this.#w.keep(result);
@@ -209,6 +233,11 @@ class RowEmitter<V> {
       });
     });
     return code;
+  }
+
+  /** Whether a sweep sums up many elements in f32; scalar sums are in f64. */
+  #isLongSum({ reductions }: Sweep): boolean {
+    return this.#shape.mode !== 'scalar' && reductions.some((op) => op.name === 'reduceSum') && sizeOf(this.#shape.reduced.map((d) => d.size)) > 2 * partialLength;
   }
 
   // Lanes along the row (V is Vec): the last elements one at a time, and the joining of lanes.
