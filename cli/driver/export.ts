@@ -5,6 +5,8 @@ import { proofBatches } from '../../passes/batch-independence.ts';
 import { eliminateDeadCode } from '../../passes/eliminate-dead-code.ts';
 import type { NormSpec } from '../../passes/norm/options.ts';
 import { rewriteNorms } from '../../passes/norm/rewrite-norms.ts';
+import { foldConstants } from '../../passes/fold-constants.ts';
+import { applyRules, simplifyRules } from '../../passes/simplify.ts';
 import { followSamples, MixedSamples, sampleAxis } from '../../passes/train/samples.ts';
 import { wasmTarget } from './target.ts';
 
@@ -29,7 +31,14 @@ export function rewrittenOnnx(model: string | Uint8Array, norm: NormSpec | undef
   return exportModel(rewritten(first, norm));
 }
 
-const rewritten = (imported: ImportedModel, norm: NormSpec | undefined): Graph => (norm ? rewriteNorms(imported, norm, wasmTarget, { inference: true }).graph : imported.graph);
+const rewritten = (imported: ImportedModel, norm: NormSpec | undefined): Graph => tidied(norm ? rewriteNorms(imported, norm, wasmTarget, { inference: true }).graph : imported.graph);
+
+/** A graph without what its constants make superfluous, so that a file that is read and written again does not grow. Parameters stay, whatever their values are. */
+function tidied(graph: Graph): Graph {
+  const open = { ...graph, inputs: [...graph.inputs, ...graph.state.map((s) => s.value)], state: [] };
+  return { ...graph, ops: applyRules(foldConstants(open, wasmTarget), wasmTarget, identities).ops };
+}
+const identities = simplifyRules.filter((r) => ['x + 0 = x', 'x * 1 = x', 'reshape(x) to its own shape = x', 'reshape(reshape(x)) = reshape(x)'].includes(r.name));
 
 /** The symbol that the first axes of all inputs share. */
 function batchSymbol({ inputs }: ImportedModel): string | undefined {

@@ -1,7 +1,7 @@
 /** Matrix products, convolutions and pools as ONNX nodes. */
 import { Unsupported } from '../../../ir/diagnostic.ts';
-import type { Attrs, Op } from '../../../ir/graph.ts';
-import { num, nums, str } from '../../../ir/op.ts';
+import type { Attrs, Graph, Op, Value } from '../../../ir/graph.ts';
+import { num, nums, str, tensorAttr } from '../../../ir/op.ts';
 import { isFloat, sizeOf } from '../../../ir/type.ts';
 import { range, tensorOf } from '../ops/helpers.ts';
 import type { Rule, Writer } from './writer.ts';
@@ -59,7 +59,7 @@ export const contractionRules: Readonly<Record<string, Rule>> = {
     const { x, pads } = padded(op, w, nums(op.attrs, 'pads'), -Infinity, (p, i) => p >= kernel[i]!);
     return [w.node('MaxPool', [x], { kernel_shape: kernel, ...geometry(op.attrs), pads }), ''];
   },
-  sumPool: (op, w) => {
+  sumPool: (op, w, graph) => {
     const kernel = nums(op.attrs, 'kernel');
     const { shape, dtype } = op.operands[0]!.type;
     const { x, pads } = padded(op, w, nums(op.attrs, 'pads'), 0, (p, i) => p >= kernel[i]!);
@@ -68,9 +68,28 @@ export const contractionRules: Readonly<Record<string, Rule>> = {
       return w.node('Conv', [x, ones], { kernel_shape: kernel, ...geometry(op.attrs), pads, group: shape[1]! });
     }
     const mean = w.node('AveragePool', [x], { kernel_shape: kernel, strides: nums(op.attrs, 'strides'), pads, count_include_pad: 1 });
-    return w.node('Mul', [mean, w.scalar(dtype, sizeOf(kernel))]);
+    return sizeOf(kernel) === 1 || isAveraged(op, graph) ? mean : w.node('Mul', [mean, w.scalar(dtype, sizeOf(kernel))]);
   },
 };
+
+/** Whether a pool's sums are read as averages over whole windows alone, which are one node. */
+export function isAveraged(pool: Op, graph: Graph): boolean {
+  const [sums] = pool.results as [Value];
+  const readers = graph.ops.filter((o) => o.operands.includes(sums));
+  return nums(pool.attrs, 'dilations').every((d) => d === 1) && readers.length > 0 && readers.every((o) => averagedPool(o, graph) === pool) && graph.outputs.every((o) => o.value !== sums);
+}
+
+/** The pool whose sums an op divides by the size of the window; undefined for other ops. */
+export function averagedPool(op: Op, graph: Graph): Op | undefined {
+  if (op.name !== 'mul') return undefined;
+  const of = (v: Value): Op | undefined => graph.ops.find((o) => o.results[0] === v);
+  const [a, b] = op.operands.map(of);
+  const [pool, share] = a?.name === 'sumPool' ? [a, b] : [b, a];
+  if (pool?.name !== 'sumPool' || share?.name !== 'constant') return undefined;
+  const { data } = tensorAttr(share.attrs, 'value');
+  const wanted = 1 / sizeOf(nums(pool.attrs, 'kernel'));
+  return data.length === 1 && Number(data[0]) === (pool.results[0]!.type.dtype === 'f32' ? Math.fround(wanted) : wanted) ? pool : undefined;
+}
 
 const geometry = (a: Attrs): { readonly strides: readonly number[]; readonly dilations: readonly number[] } => ({ strides: nums(a, 'strides'), dilations: nums(a, 'dilations') });
 

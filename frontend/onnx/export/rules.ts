@@ -1,10 +1,10 @@
 /** How each core op is written as ONNX nodes. */
 import { Unsupported } from '../../../ir/diagnostic.ts';
 import { filled } from '../../../ir/builder.ts';
-import type { Graph, Op, Value } from '../../../ir/graph.ts';
+import type { Graph, Op } from '../../../ir/graph.ts';
 import { flag, num, nums, tensorAttr } from '../../../ir/op.ts';
 import { dataTypeNumber } from '../data-type.ts';
-import { contractionRules } from './contraction.ts';
+import { averagedPool, contractionRules, isAveraged } from './contraction.ts';
 import { elementwiseRules } from './elementwise.ts';
 import { instanceNorms, neededOps, type InstanceNorm } from './instance-norms.ts';
 import { movementRules, reshapeTo } from './movement.ts';
@@ -76,8 +76,12 @@ export function writeOps(w: Writer, graph: Graph): void {
   for (const op of neededOps(graph, norms)) {
     const norm = norms.get(op);
     if (norm) {
-      w.from(op.source);
-      w.bind(op.results[0]!, writeNorm(w, norm, op.results[0]!));
+      w.bind(op.results[0]!, writeNorm(w, norm, op));
+      continue;
+    }
+    const pool = averagedPool(op, graph);
+    if (pool && isAveraged(pool, graph)) {
+      w.bind(op.results[0]!, w.at(pool.results[0]!));
       continue;
     }
     const rule = rules[op.name];
@@ -88,12 +92,18 @@ export function writeOps(w: Writer, graph: Graph): void {
   }
 }
 
-/** A norm over groups of channels as an instance norm over the groups. */
-function writeNorm(w: Writer, { x, groups, epsilon }: InstanceNorm, result: Value): string {
+/** A norm over groups of channels as an instance norm over the groups, which alone has the name of the node that the op came from: a file that is read and written again keeps its names. */
+function writeNorm(w: Writer, { x, groups, epsilon }: InstanceNorm, op: Op): string {
   const { dtype } = x.type;
+  w.from([]);
   const flat = w.node('Reshape', [w.at(x), w.ints([0, groups, -1])]);
-  const same = (one: number): string => w.tensor(filled(dtype, [groups], one));
-  return reshapeTo(w, w.node('InstanceNormalization', [flat, same(1), same(0)], { epsilon: { float: epsilon } }), result);
+  // No initializers, which would be read as parameters.
+  const same = (one: number): string => w.constant(filled(dtype, [groups], one));
+  const [one, zero] = [same(1), same(0)];
+  w.from(op.source);
+  const normal = w.node('InstanceNormalization', [flat, one, zero], { epsilon: { float: epsilon } });
+  w.from([]);
+  return reshapeTo(w, normal, op.results[0]!);
 }
 
 /** What to do about ops that have no form. */

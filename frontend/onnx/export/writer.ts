@@ -6,8 +6,8 @@ import { dataTypeNumber } from '../data-type.ts';
 import { tensorOf } from '../ops/helpers.ts';
 import type { AttributeProto, GraphProto, NodeProto, TensorProto, ValueInfoProto } from '../proto.ts';
 
-/** A whole number is an int, a list of them ints, text a string, a graph a subgraph. */
-export type NodeAttribute = number | { readonly float: number } | string | readonly number[] | GraphProto;
+/** A whole number is an int, a list of them ints, text a string, a tensor one, a graph a subgraph. */
+export type NodeAttribute = number | Tensor | { readonly float: number } | string | readonly number[] | GraphProto;
 
 /** Where samples lie, for a file that takes any number of them. */
 export interface FreeBatch {
@@ -79,6 +79,10 @@ export class Writer {
   /** A tensor that is always the same. */
   tensor(t: Tensor, wanted?: string): string {
     return this.#shared.tensor(t, wanted);
+  }
+  /** The same as a node. */
+  constant(t: Tensor): string {
+    return this.node('Constant', [], { value: t });
   }
   ints(values: readonly number[]): string {
     return this.tensor(tensorOf('i64', [values.length], values));
@@ -220,6 +224,7 @@ function tensorProto(name: string, t: Tensor): TensorProto {
 function attributeProto(name: string, a: NodeAttribute): AttributeProto {
   if (typeof a === 'number') return { name, type: 2, i: a };
   if (typeof a === 'string') return { name, type: 3, s: new TextEncoder().encode(a) };
+  if ('data' in a) return { name, type: 4, t: tensorProto('', a) };
   if ('float' in a) return { name, type: 1, f: a.float };
   if ('map' in a) return { name, type: 7, ints: [...a] };
   return { name, type: 5, g: a };
