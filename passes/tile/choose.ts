@@ -85,11 +85,7 @@ export class Chooser {
     if (known) return known;
     const walk = walkOf(op);
     const { model, splits } = this.#search(walk, keyOf(op), this.#bound, false);
-    const found = splits.slice(0, walk.kind === 'map' || walk.kind === 'move' ? 1 : mostOwn).map((s): Way => {
-      const division = divisionOf(walk, s);
-      const { needs, cycles } = this.#inPlace({ ...model, walk }, division);
-      return { needs, cycles };
-    });
+    const found = splits.slice(0, walk.kind === 'map' || walk.kind === 'move' ? 1 : mostOwn).map((s) => this.#inPlace({ ...model, walk }, divisionOf(walk, s)));
     this.#ways.set(key, found);
     return found;
   }
@@ -101,10 +97,10 @@ export class Chooser {
   }
 
   /** A division judged as if every operand lay where it is read. */
-  #inPlace(model: Model, division: Division): Choice {
-    const { op } = model.walk;
-    const needs = op.operands.map((v, k) => operandSpread(model.walk, division, k, v.type.shape));
-    return this.#judge(model, division, needs, needs.map(() => false));
+  #inPlace(model: Model, division: Division): Way {
+    const { needs, estimate: e, contributors } = this.#cut(model, division);
+    const { exchange, sync, control } = this.#target.constants;
+    return { needs, cycles: e.compute + e.merge + e.partial / exchange + (contributors > 1 ? 2 : 1) * (sync + control) };
   }
 
   #search(walk: Walk, op: string, bound: number, serial: boolean): { readonly model: Model; readonly splits: readonly Split[] } {
@@ -197,7 +193,7 @@ const ofSplits = new WeakMap<Split, Division>();
 const ofSpreads = new WeakMap<Spread, Map<string, Division | undefined>>();
 
 /** The division under which operand `k` of an op is read where it lies. `op`: what the op computes. */
-function inheritedDivision(walk: Walk, op: string, k: number, home: Spread): Division | undefined {
+export function inheritedDivision(walk: Walk, op: string, k: number, home: Spread): Division | undefined {
   let known = ofSpreads.get(home);
   if (!known) ofSpreads.set(home, (known = new Map()));
   const key = `${k} ${op}`;

@@ -173,7 +173,7 @@ class Lowering {
   #after(op: Op, choice: Choice): number {
     const [result] = op.results;
     if (!result || this.#t.constants.tiles === 1) return 0;
-    const spread = choice.contributors > 1 ? this.#mergeSpread(op, choice, new Set([...op.operands.keys()].filter(this.#firstOf(op, choice)))) : overTime(resultSpread(choice.walk, choice.division, result.type.shape));
+    const spread = choice.contributors > 1 ? this.#mergeSpread(op, choice, new Set([...op.operands.keys()].filter(this.#firstOf(op, choice)))) : overTime(choice.made);
     return spread ? this.#outlook.cyclesAfter(result, spread) : 0;
   }
 
@@ -481,7 +481,16 @@ function mergeDivision(spread: Spread): Division {
 }
 
 /** The tiles that contribute to the same elements share them out, where their combs are cut independently and are runs. */
-function subdivided({ division, made, contributors: each }: Choice): Spread | undefined {
+function subdivided(choice: Choice): Spread | undefined {
+  let known = shared.get(choice.division);
+  if (known === undefined) shared.set(choice.division, (known = sharedOutMerge(choice) ?? null));
+  return known ?? undefined;
+}
+
+/** Equal choices are made again and again: of equal ops, and in every plan. */
+const shared = new WeakMap<Division, Spread | null>();
+
+function sharedOutMerge({ division, made, contributors: each }: Choice): Spread | undefined {
   const named = new Set(made.axes.flatMap((c) => c.by));
   const reduced = division.dims.flatMap((d, i) => (named.has(i) || d.parts === 1 ? [] : [d]));
   const contributors = reduced.reduce((n, d) => n * d.parts, 1);

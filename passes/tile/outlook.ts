@@ -2,8 +2,8 @@
 import type { Graph, Op, Value } from '../../ir/graph.ts';
 import type { Spread } from '../../ir/tiles.ts';
 import { dtypes, sizeOf } from '../../ir/type.ts';
-import type { Chooser } from './choose.ts';
-import { divisionFrom, isLocal, largestSlice, resultSpread, signature } from './divide.ts';
+import { inheritedDivision, keyOf, type Chooser } from './choose.ts';
+import { isLocal, largestSlice, resultSpread, signature } from './divide.ts';
 import type { TileTarget } from './target.ts';
 import { walkOf } from './walk.ts';
 
@@ -40,7 +40,8 @@ export class Outlook {
   }
 
   #of(op: Op, k: number, spread: Spread): number {
-    const key = `${this.#number(op)} ${k} ${signature(spread)}`;
+    // A reshape is what its readers are; other ops are alike where they compute the same.
+    const key = `${op.name === 'reshape' ? this.#number(op) : keyOf(op)} ${k} ${signature(spread)}`;
     const known = this.#known.get(key);
     if (known !== undefined) return known;
     const cycles = this.#worked(op, k, spread);
@@ -53,7 +54,7 @@ export class Outlook {
     // It gathers all of its operands on one tile, wherever they are.
     if (walk.kind === 'single') return 0;
     if (op.name === 'reshape') {
-      const division = spread.flat ? undefined : divisionFrom(walk, 0, spread);
+      const division = spread.flat ? undefined : inheritedDivision(walk, keyOf(op), 0, spread);
       const [result] = op.results;
       if (division) return this.cyclesAfter(result!, resultSpread(walk, division, result!.type.shape));
       if (spread.flat) return 0;
@@ -61,7 +62,7 @@ export class Outlook {
     const ways = this.#chooser.waysOf(op);
     const least = ways.reduce((n, w) => Math.min(n, w.cycles), Infinity);
     const costs = ways.map((way) => way.cycles - least + this.#move(op.operands[k]!, spread, way.needs[k]!));
-    const own = divisionFrom(walk, k, spread);
+    const own = inheritedDivision(walk, keyOf(op), k, spread);
     return Math.min(...costs, ...(own ? [Math.max(0, this.#chooser.cyclesOf(op, own) - least)] : []));
   }
 
