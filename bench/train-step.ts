@@ -1,6 +1,6 @@
 /**
  * Times training steps (SGD with momentum) against PyTorch from the same weights, where python3 has torch:
- * npm run bench:train -- [--threads 2] [--steps 20] [--only TEXT] [--profile] [--wide]
+ * npm run bench:train -- [--threads 2] [--steps 20] [--only TEXT] [--profile] [--wide]. A JavaScript peer takes minutes a step: `npm run bench:train-peer` compares with it, on a smaller batch.
  */
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -29,6 +29,7 @@ for (const network of networks) {
   for (const notice of ours.notices) console.log(`  ${notice}`);
   console.log(`  tilewright (${ours.features} module)  ${show(ours)}`);
   console.log(theirs ? `  PyTorch ${theirs.version}  ${show(theirs)}` : '  PyTorch is not at hand (python3-torch)');
+  if (network.torch.kind === 'convnet') console.log('  against a JavaScript peer (TensorFlow.js), at a smaller batch: npm run bench:train-peer');
   if (theirs) console.log(`  ratio ${(median(ours.times.slice(warmUp)) / median(theirs.times.slice(warmUp))).toFixed(2)}`);
 }
 

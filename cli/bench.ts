@@ -11,7 +11,7 @@ import { load, type Tensor } from '../runtime/index.ts';
 import { sampleTensors, worstDifference } from '../runtime/selfcheck.ts';
 import { readInputs, readTensor } from './inputs.ts';
 import { bestFeatures, compileFor, isArtifact, modelInputs, readModelGraph } from './model.ts';
-import { dims, inputPairs, pairs, positive, positives } from './options.ts';
+import { dimOption, inputOption, jsonOption, positive, positives, valueOption } from './options.ts';
 import { openPeer, peerNames, type Contender, type PeerName } from './peers.ts';
 import { bytes, ms, note, say, sayJson, table } from './print.ts';
 import { median } from './statistics.ts';
@@ -55,12 +55,12 @@ export function benchCommand(program: Command): void {
     .addOption(backendOption())
     .addOption(new Option('--against <list>', `runtimes to compare with: ${peerNames.join(', ')}`).argParser(peerList))
     .option('--runs <n>', 'measured runs of each', positive, 20)
-    .option('-i, --input <name=file>', 'an input (.npy, .pb); pseudo-random numbers otherwise', inputPairs)
-    .option('--dim <symbol=size>', 'size of a symbolic dimension', dims)
-    .option('--value <input=file>', 'value of an input that decides shapes', pairs)
+    .addOption(inputOption('numbers', 'pseudo-random numbers otherwise'))
+    .addOption(dimOption())
+    .addOption(valueOption())
     .option('--wide', 'use 256-bit vectors where V8 has them (experimental)')
     .option('--sync', 'run Tilewright on the calling thread, which then waits, as it does for onnxruntime-web')
-    .option('--json', 'print facts as JSON')
+    .addOption(jsonOption())
     .action(run);
 }
 

@@ -11,7 +11,7 @@ import { wasmTarget } from './driver/target.ts';
 import { readTensor } from './inputs.ts';
 import { checkOnData, sayData, type DataReport } from './check/data.ts';
 import { normOf, normOptions, type NormOptions } from './norm.ts';
-import { dims, numbers, pairs, positive, refuseOption } from './options.ts';
+import { channelOptions, dimOption, jsonOption, positive, refuseOption, samplesOption, valueOption } from './options.ts';
 import { note, say, sayJson } from './print.ts';
 import { boundBatch } from './train/model.ts';
 
@@ -32,14 +32,13 @@ export function checkCommand(program: Command): void {
     .command('check')
     .description('prove that no sample of a batch influences another, and report pitfalls of batch normalization; exit code 0: batch-independent, 1: not')
     .argument('<model>', 'an .onnx file')
-    .option('--dim <symbol=size>', 'size of a symbolic dimension; may be repeated', dims)
-    .option('--value <input=file>', 'value (.npy, .pb) of an input that decides shapes; may be repeated', pairs)
+    .addOption(dimOption())
+    .addOption(valueOption())
     .option('--inference', 'judge the model as it works in inference, whatever mode it was exported in')
-    .option('--data <[input=]samples>', 'also judge batches and running statistics on samples, as train takes them, targets optional; once for each input', (text: string, before: readonly string[] = []) => [...before, text])
+    .addOption(samplesOption('also judge batches and running statistics on samples'))
     .option('--batch <n>', 'with --data: samples of a batch (default: 64)', positive)
-    .option('--mean <list>', 'with --data: subtracted from each channel', numbers)
-    .option('--std <list>', 'with --data: divides each channel', numbers)
-    .option('--json', 'print facts as JSON');
+    .addOption(jsonOption());
+  for (const option of channelOptions('with --data: ')) command.addOption(option);
   normOptions(command).action(run);
 }
 

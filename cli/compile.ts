@@ -19,7 +19,7 @@ import type { Features } from '../runtime/features.ts';
 import { readTensor } from './inputs.ts';
 import { modelInputs, readModelGraph } from './model.ts';
 import { normOf, normOptions, type NormOptions } from './norm.ts';
-import { byteCount, dims, featureSets, pairs, positive, refuseOption } from './options.ts';
+import { dimOption, featureSets, jsonOption, memoryOption, refuseOption, tileOptions, valueOption } from './options.ts';
 import { kernelFacts, showRelaxed } from './plan/kernels.ts';
 import { targetHelp, targetOf } from './plan/target.ts';
 import { bytes, ms, note, say, sayJson, withProgress } from './print.ts';
@@ -64,8 +64,8 @@ export function compileCommand(program: Command): void {
     .description('compile an ONNX model to a folder: model.wasm (or shaders), manifest.json, weights.safetensors, model.js, model.d.ts')
     .argument('<model>', 'an .onnx file')
     .option('-o, --output <folder>', 'where to write; a folder with another artifact is replaced (default: the model’s name)')
-    .option('--dim <symbol=size>', 'size of a symbolic dimension; may be repeated', dims)
-    .option('--value <input=file>', 'value (.npy, .pb) of an input that decides shapes; may be repeated', pairs)
+    .addOption(dimOption())
+    .addOption(valueOption())
     .addOption(backendOption())
     .option('--f16', 'with --backend wgsl: store and compute in f16 (adapters need shader-f16); sums, inputs and outputs stay f32. With --train it goes with --precision mixed')
     .addOption(gpuLimitOption())
@@ -76,15 +76,13 @@ export function compileCommand(program: Command): void {
     .option('--print-after <passes>', `print the IR after these passes, a list with commas: ${passNames.join(', ')}`, passList(passNames))
     .addOption(new Option('--stop-after <pass>', 'stop there and print the IR; writes no artifact').choices(passNames))
     .option('--locations', 'print the ONNX nodes that each op came from')
-    .option('--json', 'print facts as JSON')
+    .addOption(jsonOption())
     .option('--train', 'make a training artifact, with the options below: entries step and eval over one state');
   command
     .option('--target <name>', `the machine: ${targetHelp}. For cpu (the default), host and files in their form kernels are cut for its tiles and bytes; for others the folder holds a tile program, plan.json and program.txt, which \`tilewright run\` executes on simulated tiles`)
-    .option('--tiles <n>', 'another number of tiles than the target’s', positive)
-    .option('--tile-memory <size>', 'other bytes a tile, as 638976 or 256KiB', byteCount)
     .addOption(new Option('--dtype <dtype>', 'how a tile program stores tensors (default: f32)').choices(['f16', 'f32']))
     .addOption(new Option('--recompute <what>', 'what the backward pass of a tile program computes again (default: auto, the least that fits)').choices([...recomputeLevels, 'auto']));
-  command.option('--memory <bytes>', 'limit of the arena of a training step, as 64MiB: as many samples are computed at a time as stay under it', byteCount);
+  for (const option of [...tileOptions(), memoryOption()]) command.addOption(option);
   withStepOptions(normOptions(command).option('--onnx <file>', 'write the rewritten model as ONNX too, in inference form')).action(run);
 }
 

@@ -13,7 +13,7 @@ import { inputBatches, randomBatches, type DataBatches } from './data/inputs-of-
 import { measure } from './driver/measure.ts';
 import { wasmTarget } from './driver/target.ts';
 import { healthPage, type VariantPower } from './health/page.ts';
-import { numbers, positive, refuseOption, wholeNumber } from './options.ts';
+import { channelOptions, jsonOption, positive, refuseOption, samplesOption, wholeNumber } from './options.ts';
 import { note, say, sayJson, table, withProgress } from './print.ts';
 import { boundBatch } from './train/model.ts';
 
@@ -35,13 +35,11 @@ interface Options {
 
 /** Adds the command. */
 export function healthCommand(program: Command): void {
-  program
+  const command = program
     .command('health')
     .description('split the power of what each normalization gives over channels, samples and positions (P1 to P4), by depth')
     .argument('[model]', 'an .onnx file; with --random alone, a random network')
-    .option('--data <[input=]samples>', 'samples as train takes them, targets optional; once for each input', (text: string, before: readonly string[] = []) => [...before, text])
-    .option('--mean <list>', 'subtracted from each channel of the data', numbers)
-    .option('--std <list>', 'divides each channel of the data', numbers)
+    .addOption(samplesOption('samples'))
     .option('--random', 'standard normal samples in place of data; without a model, of a network of random weights')
     .option('--layers <n>', 'of the random network', positive, 40)
     .option('--channels <n>', 'of the random network', positive, 64)
@@ -51,8 +49,9 @@ export function healthCommand(program: Command): void {
     .option('--samples <n>', 'most samples to look at', positive, 1024)
     .option('--seed <n>', 'of random samples and weights', wholeNumber, 0)
     .option('-o, --output <file>', 'an HTML page with four panels over depth')
-    .option('--json', 'print facts as JSON')
-    .action(run);
+    .addOption(jsonOption());
+  for (const option of channelOptions('with --data: ')) command.addOption(option);
+  command.action(run);
 }
 
 async function run(path: string | undefined, options: Options, command: Command): Promise<void> {

@@ -13,7 +13,7 @@ import type { Manifest } from '../runtime/manifest.ts';
 import { describe } from '../runtime/tensor.ts';
 import { readTensor } from './inputs.ts';
 import { isArtifact, readModelGraph } from './model.ts';
-import { dims, pairs, refuseOption } from './options.ts';
+import { dimOption, jsonOption, refuseOption, valueOption } from './options.ts';
 import { amount, bytes, note, say, sayJson } from './print.ts';
 import { inspectTraining } from './train/inspect.ts';
 import { refuseStepOptions, withStepOptions, type StepOptions } from './train/options.ts';
@@ -35,9 +35,9 @@ export function inspectCommand(program: Command): void {
     .argument('<model>', 'an .onnx file, or the folder that compile wrote')
     .option('--ir', 'print the IR after the import (.onnx only)')
     .option('--locations', 'with --ir: the ONNX nodes that each op came from')
-    .option('--dim <symbol=size>', 'size of a symbolic dimension', dims)
-    .option('--value <input=file>', 'value of an input that decides shapes', pairs)
-    .option('--json', 'print facts as JSON')
+    .addOption(dimOption())
+    .addOption(valueOption())
+    .addOption(jsonOption())
     .option('--train', 'show a training step, with the options below: parameters with their units; with --ir forward, backward and update (.onnx only)');
   withStepOptions(command).action(run);
 }

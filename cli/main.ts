@@ -19,6 +19,7 @@ import { compileCommand } from './compile.ts';
 import { healthCommand } from './health.ts';
 import { inspectCommand } from './inspect.ts';
 import { newCommand } from './new.ts';
+import { exitOverLimit } from './options.ts';
 import { planCommand } from './plan.ts';
 import { profileCommand } from './profile.ts';
 import { runCommand } from './run.ts';
@@ -26,7 +27,6 @@ import { simulateCommand } from './simulate.ts';
 import { trainCommand } from './train.ts';
 
 const exitUser = 2;
-const exitOverLimit = 3;
 const exitInternal = 70;
 
 const program = new Command('tilewright')

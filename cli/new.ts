@@ -11,7 +11,7 @@ import { readSafetensors } from '../runtime/safetensors.ts';
 import type { Tensor } from '../runtime/tensor.ts';
 import { normOf, normOptions, type NormOptions } from './norm.ts';
 import { showNorm, type NormSpec } from '../passes/norm/options.ts';
-import { positive, wholeNumber } from './options.ts';
+import { jsonOption, positive, wholeNumber } from './options.ts';
 import { amount, say, sayJson } from './print.ts';
 
 interface Options extends NormOptions {
@@ -36,7 +36,7 @@ export function newCommand(program: Command): void {
     .option('--seed <n>', 'weights follow from it', wholeNumber, 0)
     .option('--training', 'norms follow the batch, and dropout and stochastic depth are in the graph: for `train`')
     .option('--weights <file>', 'a .safetensors file with the weights, under the names of torchvision (timm for NFNets)')
-    .option('--json', 'print facts as JSON');
+    .addOption(jsonOption());
   normOptions(command).action(run);
 }
 

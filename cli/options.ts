@@ -1,5 +1,5 @@
-/** Options that several commands share, parsed. */
-import { InvalidArgumentError } from 'commander';
+/** Options that several commands share: how their texts are parsed, and the options themselves, which are the same wherever they stand. */
+import { InvalidArgumentError, Option } from 'commander';
 import { UserError } from '../ir/diagnostic.ts';
 import type { Features } from '../runtime/features.ts';
 
@@ -79,6 +79,36 @@ export const layout = (text: string): 'nchw' | 'nhwc' => {
   const lower = text.toLowerCase();
   return lower === 'nchw' || lower === 'nhwc' ? lower : invalid('expected nchw or nhwc');
 };
+
+/** Exit code where something does not fit the memory that it was given. */
+export const exitOverLimit = 3;
+
+/** `--dim`; `note` says what is special about it in a command. */
+export const dimOption = (note = 'may be repeated'): Option => new Option('--dim <symbol=size>', `size of a symbolic dimension; ${note}`).argParser(dims);
+/** `--value`. */
+export const valueOption = (note = 'may be repeated'): Option => new Option('--value <input=file>', `value (.npy, .pb) of an input that decides shapes; ${note}`).argParser(pairs);
+/** `--input`, of pictures too or of numbers alone. */
+export const inputOption = (kinds: 'pictures' | 'numbers', note: string): Option => new Option('-i, --input <name=file>', `an input: ${kinds === 'pictures' ? '.npy, .pb, .png, .jpg' : '.npy, .pb'}; ${note}`).argParser(inputPairs);
+/** `--data` of commands that look at samples; what training takes is a list of files with targets, and its own. */
+export const samplesOption = (use: string): Option =>
+  new Option('--data <[input=]samples>', `${use}, as train takes them, targets optional; once for each input`).argParser((text: string, before: readonly string[] | undefined) => [...(before ?? []), text]);
+/** `--mean` and `--std`. */
+export const channelOptions = (when = ''): [Option, Option] => [
+  new Option('--mean <list>', `${when}subtracted from samples after scaling: one number or one a channel`).argParser(numbers),
+  new Option('--std <list>', `${when}divides what is left: one number or one a channel`).argParser(numbers),
+];
+/** `--tiles` and `--tile-memory`, beside `--target`. */
+export const tileOptions = (): [Option, Option] => [
+  new Option('--tiles <n>', 'another number of tiles than the target’s').argParser(positive),
+  new Option('--tile-memory <size>', 'other bytes a tile, as 638976 or 256KiB').argParser(byteCount),
+];
+/** `--memory`. */
+export const memoryOption = (): Option => new Option('--memory <bytes>', 'limit of the arena of a training step, as 64MiB: as many samples are computed at a time as stay under it').argParser(byteCount);
+/** `--threads`; without a default, the cores of this machine. */
+export const threadsOption = (fallback?: number): Option =>
+  (fallback === undefined ? new Option('--threads <n>', 'worker threads (default: the cores of this machine)') : new Option('--threads <n>', 'worker threads').default(fallback)).argParser(positive);
+/** `--json`. */
+export const jsonOption = (what = 'facts'): Option => new Option('--json', `print ${what} as JSON`);
 
 /** Reports an option that does not go with what the command was given. */
 export function refuseOption(given: boolean, option: string, why: string): void {

@@ -13,7 +13,7 @@ import type { Setting, Trial } from '../passes/tile/trials.ts';
 import { compile, type CompileOptions } from './driver/compile.ts';
 import { readTensor } from './inputs.ts';
 import { normOf, normOptions, type NormOptions } from './norm.ts';
-import { dims, number, pairs, positive } from './options.ts';
+import { dimOption, exitOverLimit, number, tileOptions, valueOption } from './options.ts';
 import type { Wanted } from './plan/build.ts';
 import { comparePlans, onnxDigest, requireSameModel } from './plan/compare.ts';
 import { withFindings } from './plan/host.ts';
@@ -46,7 +46,6 @@ interface Options extends StepOptions, NormOptions {
   readonly value?: Record<string, string>;
 }
 
-const exitDoesNotFit = 3;
 /** Options of plans for tiles with memories of their own. */
 const planOptions = ['temporary', 'dtype', 'recompute', 'fit', 'explain', 'json', 'html', 'against', 'difference'] as const;
 
@@ -57,8 +56,6 @@ export function planCommand(program: Command): void {
     .description('plan a model, or a step of its training, for a machine of tiles: memory of every tile, cycles, what limits them; exit code 0: it fits, 3: it does not')
     .argument('<model>', 'an .onnx file')
     .option('--target <name>', targetHelp, 'mk2')
-    .option('--tiles <n>', 'another number of tiles', positive)
-    .option('--tile-memory <size>', 'other bytes a tile, as 638976 or 256KiB', memorySize)
     .option('--temporary <share>', 'share of a tile that the temporaries of one op may take, above 0 and at most 1 (default: the target’s)', share)
     .addOption(new Option('--dtype <dtype>', 'how tensors are stored (default: f16 on mk1, mk2 and bow, else f32)').choices(['f16', 'f32']))
     .option('--train', 'plan a step of training, with the options below (default: sgd with momentum 0.9, batch 16)')
@@ -69,8 +66,9 @@ export function planCommand(program: Command): void {
     .option('--html <file>', 'write a page: memory by tile and category, tensors at any step, cycles by op, tile map')
     .option('--against <file>', 'compare with another plan of the model, here and on the page')
     .option('--difference <file>', 'write the comparison as JSON')
-    .option('--dim <symbol=size>', 'size of a symbolic dimension; may be repeated', dims)
-    .option('--value <input=file>', 'value (.npy, .pb) of an input that decides shapes; may be repeated', pairs);
+    .addOption(dimOption())
+    .addOption(valueOption());
+  for (const option of tileOptions()) command.addOption(option);
   normOptions(withStepOptions(command)).action(run);
 }
 
@@ -107,7 +105,7 @@ async function run(model: string, options: Options, command: Command): Promise<v
   if (options.html !== undefined) writeFileSync(options.html, planHtml(plan, target, chosen.trial.recompute, other && { plan: other, file: options.against! }));
   if (options.difference !== undefined) writeFileSync(options.difference, `${JSON.stringify(comparePlans(plan, other!))}\n`);
   if (other) showDifference(comparePlans(plan, other), options.against!);
-  process.exitCode = fits ? 0 : exitDoesNotFit;
+  process.exitCode = fits ? 0 : exitOverLimit;
 }
 
 /** Prints how kernels are cut for cores that share a memory: what is always possible. */
@@ -204,12 +202,3 @@ function share(text: string): number {
   if (n <= 0 || n > 1) throw new InvalidArgumentError('expected a share of a tile, above 0 and at most 1');
   return n;
 }
-
-/** `638976`, `256KiB`, `0.5MiB`. */
-function memorySize(text: string): number {
-  const found = /^(\d+(?:\.\d+)?)\s*(B|KiB|MiB|GiB)?$/.exec(text);
-  const n = found ? Number(found[1]) * { B: 1, KiB: 1024, MiB: 1024 ** 2, GiB: 1024 ** 3 }[(found[2] ?? 'B') as 'B' | 'KiB' | 'MiB' | 'GiB'] : 0;
-  if (!Number.isInteger(n) || n < 1) throw new InvalidArgumentError('expected a number of bytes, at least 1, as 638976 or 256KiB');
-  return n;
-}
-

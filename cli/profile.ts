@@ -9,7 +9,7 @@ import { loadSession, type Session, type StepTime, type Tensor } from '../runtim
 import { sampleTensors } from '../runtime/selfcheck.ts';
 import { readInputs, readTensor } from './inputs.ts';
 import { bestFeatures, compileFor, isArtifact, modelInputs, readModelGraph } from './model.ts';
-import { dims, inputPairs, pairs, positive } from './options.ts';
+import { dimOption, inputOption, jsonOption, positive, threadsOption, valueOption } from './options.ts';
 import { amount, ms, note, say, sayJson, table, withProgress } from './print.ts';
 import { median } from './statistics.ts';
 
@@ -37,15 +37,15 @@ export function profileCommand(program: Command): void {
     .command('profile')
     .description('time, share and GFLOP/s of every fused op, with the ONNX nodes it came from')
     .argument('<model>', 'an .onnx file, or a folder that `compile --profile` wrote')
-    .option('-i, --input <name=file>', 'an input (.npy, .pb); pseudo-random numbers otherwise', inputPairs)
-    .option('--dim <symbol=size>', 'size of a symbolic dimension (.onnx only)', dims)
-    .option('--value <input=file>', 'value of an input that decides shapes (.onnx only)', pairs)
+    .addOption(inputOption('numbers', 'pseudo-random numbers otherwise'))
+    .addOption(dimOption('.onnx only'))
+    .addOption(valueOption('.onnx only'))
     .addOption(backendOption())
-    .option('--threads <n>', 'worker threads', positive, 1)
+    .addOption(threadsOption(1))
     .option('--runs <n>', 'runs to take the median of', positive, 20)
     .option('--limit <n>', 'rows to print', positive, 40)
     .option('--trace <file>', 'write the last run as a Chrome trace (chrome://tracing, Perfetto)')
-    .option('--json', 'print facts as JSON')
+    .addOption(jsonOption())
     .action(run);
 }
 

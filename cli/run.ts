@@ -9,7 +9,7 @@ import { loadSession, type LoadOptions, type Session, type Tensor } from '../run
 import type { ImageOptions } from './image.ts';
 import { readInputs, readTensor } from './inputs.ts';
 import { artifactInputs, bestFeatures, compileFor, isArtifact, modelInputs, readModelGraph } from './model.ts';
-import { dims, imageSize, inputPairs, layout, number, numbers, pairs, positive, refuseOption } from './options.ts';
+import { channelOptions, dimOption, imageSize, inputOption, jsonOption, layout, number, positive, refuseOption, threadsOption, valueOption } from './options.ts';
 import { ms, note, say, withProgress } from './print.ts';
 import { readLabels, showOutputs } from './run/outputs.ts';
 import { runTileArtifact } from './tiles/run.ts';
@@ -35,27 +35,26 @@ interface Options {
 
 /** Adds the command. */
 export function runCommand(program: Command): void {
-  program
+  const command = program
     .command('run')
     .description('run a model on files and print its outputs')
     .argument('<model>', 'an .onnx file, or the folder that compile wrote')
-    .option('-i, --input <name=file>', 'an input: .npy, .pb, .png, .jpg; the name may be left out if there is one input', inputPairs)
-    .option('--dim <symbol=size>', 'size of a symbolic dimension (.onnx only; follows from the inputs)', dims)
-    .option('--value <input=file>', 'value of an input that decides shapes (.onnx only; found by itself for given inputs)', pairs)
+    .addOption(inputOption('pictures', 'the name may be left out if there is one input'))
+    .addOption(dimOption('.onnx only; follows from the inputs'))
+    .addOption(valueOption('.onnx only; found by itself for given inputs'))
     .option('--image-size <size>', 'SIZE or HEIGHTxWIDTH of pictures, where the model leaves it open', imageSize)
     .option('--layout <layout>', 'nchw or nhwc, for pictures (default: what the shape suggests)', layout)
     .option('--scale <max>', 'samples of pictures go from 0 to this (default: 1, or 255 for u8)', number)
-    .option('--mean <list>', 'subtracted from scaled samples: one number or one a channel', numbers)
-    .option('--std <list>', 'divides what is left: one number or one a channel', numbers)
     .option('--gray', 'turn pictures to one channel (follows from a shape with one)')
     .option('--top <k>', 'print the k largest elements of each output', positive)
     .option('--labels <file>', 'names for --top: one a line')
     .option('--output <folder>', 'write each output as NAME.npy')
-    .option('--threads <n>', 'worker threads (default: the cores of this machine)', positive)
+    .addOption(threadsOption())
     .addOption(backendOption())
     .option('--wide', 'use 256-bit vectors where the artifact and V8 have them (experimental)')
-    .option('--json', 'print outputs and times as JSON')
-    .action(run);
+    .addOption(jsonOption('outputs and times'));
+  for (const option of channelOptions()) command.addOption(option);
+  command.action(run);
 }
 
 async function run(model: string, options: Options): Promise<void> {

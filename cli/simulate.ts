@@ -15,7 +15,7 @@ import type { ImageOptions } from './image.ts';
 import { readInputs, readTensor } from './inputs.ts';
 import { modelInputs, readModelGraph } from './model.ts';
 import { normOf, normOptions, type NormOptions } from './norm.ts';
-import { byteCount, dims, inputPairs, pairs, positive, refuseOption, wholeNumber } from './options.ts';
+import { dimOption, inputOption, jsonOption, refuseOption, tileOptions, valueOption, wholeNumber } from './options.ts';
 import { buildGraph, prepared } from './plan/build.ts';
 import { leastRecomputation, type Chosen } from './plan/least-recomputation.ts';
 import { targetHelp, targetOf } from './plan/target.ts';
@@ -45,17 +45,16 @@ export function simulateCommand(program: Command): void {
     .description('execute the tile program of a model, or of a step of its training, on simulated tiles: outputs, how far they are from the interpreter’s, bytes of every tile; exit code 3: it does not fit')
     .argument('<model>', 'an .onnx file')
     .option('--target <name>', targetHelp, 'mk2')
-    .option('--tiles <n>', 'another number of tiles', positive)
-    .option('--tile-memory <size>', 'other bytes a tile, as 638976 or 256KiB', byteCount)
     .addOption(new Option('--dtype <dtype>', 'how tensors are stored').choices(['f16', 'f32']).default('f32'))
     .option('--train', 'a step of training, with the options below')
     .addOption(new Option('--recompute <what>', 'what the backward pass computes again, or the least that fits').choices(['none', 'norms', 'blocks', 'all', 'auto']).default('auto'))
     .option('--plan <file>', 'execute this plan of the model (tilewright plan --json) instead of a new one')
-    .option('-i, --input <name=file>', 'an input: .npy, .pb, .png, .jpg; the name may be left out if there is one input; what is not given is made up', inputPairs)
+    .addOption(inputOption('pictures', 'the name may be left out if there is one input; what is not given is made up'))
     .option('--seed <n>', 'of made-up inputs', wholeNumber, 1)
-    .option('--dim <symbol=size>', 'size of a symbolic dimension; may be repeated', dims)
-    .option('--value <input=file>', 'value (.npy, .pb) of an input that decides shapes; may be repeated', pairs)
-    .option('--json', 'print facts as JSON');
+    .addOption(dimOption())
+    .addOption(valueOption())
+    .addOption(jsonOption());
+  for (const option of tileOptions()) command.addOption(option);
   normOptions(withStepOptions(command)).action(run);
 }
 

@@ -14,7 +14,7 @@ import type { Reading } from './data/files.ts';
 import type { Backend } from './driver/compile.ts';
 import { resetHead } from './driver/reset-head.ts';
 import { bestFeatures } from './model.ts';
-import { byteCount, dims, nonNegative, numbers, positive, positiveNumber, refuseOption, wholeNumber } from './options.ts';
+import { channelOptions, dimOption, jsonOption, memoryOption, nonNegative, positive, positiveNumber, refuseOption, threadsOption, wholeNumber } from './options.ts';
 import { normOf, normOptions, type NormOptions } from './norm.ts';
 import { note, say, sayJson, withProgress } from './print.ts';
 import { augmentation } from './train/augmentation.ts';
@@ -80,8 +80,6 @@ export function trainCommand(program: Command): void {
     .option('--warmup <epochs>', 'epochs in which the learning rate rises', nonNegative);
   withStepOptions(normOptions(command))
     .option('--standardize', 'subtract mean and divide by deviation of each channel, over the training data')
-    .option('--mean <list>', 'subtracted from scaled samples: one number or one a channel', numbers)
-    .option('--std <list>', 'divides what is left', numbers)
     .option('--augment <list>', 'crop:PIXELS, flip, mixup:ALPHA, cutmix:ALPHA, separated by commas', augmentation)
     .option('--seed <n>', 'of order, augmentation and dropout', wholeNumber, 0)
     .option('--reset-head <classes>', 'replace the last linear layer by a new one for so many classes', positive)
@@ -91,12 +89,13 @@ export function trainCommand(program: Command): void {
     .option('--checkpoint-every <steps>', 'and every so many steps', positive)
     .option('--resume <place>', 'go on from the newest checkpoint of a folder, or from a file')
     .option('--log-gradients <file>', 'write norm and maximum of every gradient as CSV')
-    .option('--dim <symbol=size>', 'size of a symbolic dimension; may be repeated', dims)
-    .option('--memory <bytes>', 'limit of the arena of a step, as 64MiB: as many samples are computed at a time as stay under it', byteCount)
-    .option('--threads <n>', 'worker threads (default: the cores of this machine)', positive)
+    .addOption(dimOption())
+    .addOption(memoryOption())
+    .addOption(threadsOption())
     .addOption(backendOption())
-    .option('--json', 'print what was reached as JSON')
-    .action(run);
+    .addOption(jsonOption('what was reached'));
+  for (const option of channelOptions()) command.addOption(option);
+  command.action(run);
 }
 
 async function run(model: string, options: Options): Promise<void> {
