@@ -85,17 +85,21 @@ export function memoryFor(program: TileProgram, module: WasmModule, inputs: Read
 }
 
 /** Runs a module once, in this thread. */
-export function runHere(binary: Uint8Array, memory: WebAssembly.Memory): void {
+export const runHere = (binary: Uint8Array, memory: WebAssembly.Memory): void => loaded(binary, memory)(0);
+
+/** Puts a module's data into a memory and gives its entry point. */
+function loaded(binary: Uint8Array, memory: WebAssembly.Memory): (thread: number) => void {
   const instance = new WebAssembly.Instance(new WebAssembly.Module(binary as Uint8Array<ArrayBuffer>), { env: { memory } });
-  (instance.exports['run'] as (thread: number) => void)(0);
+  return instance.exports['run'] as (thread: number) => void;
 }
 
 /** Runs a program on one thread in this one. Throws where a byte changes that belongs to no result. */
 export function runOnce(program: TileProgram, inputs: ReadonlyMap<Value, Tensor>, features: Features): { results: Tensor[]; chunks: number } {
   const module = emitWasm(program, features, { validate: true });
   const { memory, cells } = memoryFor(program, module, inputs);
+  const run = loaded(module.binary, memory);
   const expected = { buffer: memory.buffer.slice(0) };
-  runHere(module.binary, memory);
+  run(0);
   const rest = new Cells(program, expected);
   for (const o of program.graph.outputs) rest.write(o.value, cells.read(o.value));
   const region = (buffer: ArrayBufferLike): Uint8Array => new Uint8Array(buffer, control.size, module.scratch - control.size);
