@@ -1,8 +1,9 @@
 /**
- * Judges real models by their recorded outputs: npm run models -- FOLDER [--filter TEXT] [--threads 1,2] [--backend wasm|wgsl]
+ * Judges real models by their recorded outputs: npm run models -- FOLDER [--filter TEXT] [--threads 1,2] [--backend wasm|wgsl] [--binding BYTES]
  *
  * FOLDER holds NAME.onnx beside NAME.safetensors with `input/…` and `output/…`. Every output element has to lie within 1e-3 of the output's largest
  * magnitude (one quantum for quantised models), on each number of threads, and all thread counts have to give the same bits.
+ * `--binding`: with wgsl, for adapters whose bindings hold so many bytes, and whose buffers hold four times as many: larger tensors are split.
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
@@ -24,7 +25,8 @@ const exceptions: Readonly<Record<string, Readonly<Record<string, number>>>> = {
   yunet_n_320: { obj_8: 2 ** -23, obj_16: 2 ** -23, obj_32: 2 ** -23 },
 };
 
-const { options, operands: [folder = ''], usage } = commandLine('npm run models', 'FOLDER', { filter: text('TEXT'), threads: [1, 2], backend: oneOf('wasm', 'wgsl') });
+const { options, operands: [folder = ''], usage } = commandLine('npm run models', 'FOLDER', { filter: text('TEXT'), threads: [1, 2], backend: oneOf('wasm', 'wgsl'), binding: 0 });
+const gpuLimits = options.binding > 0 ? { maxStorageBufferBindingSize: options.binding, maxBufferSize: 4 * options.binding } : {};
 if (!existsSync(folder)) stop(`there is no folder ${folder}; ${usage}`);
 
 /** The ways in which a model runs; all have to give the same bits. */
@@ -56,7 +58,7 @@ async function judgeModel(model: string, data: string): Promise<string | undefin
   const wanted = pick('output/');
   if (Object.keys(wanted).length === 0) return `${data} holds no output`;
   const shapes = Object.fromEntries(Object.entries(inputs).map(([k, t]) => [k, t.shape]));
-  const { result: artifact, bound } = await withBoundInputs(inputs, (bound) => compile(model, { shapes, values: bound, ...(gpu && { backend: 'wgsl' }) }));
+  const { result: artifact, bound } = await withBoundInputs(inputs, (bound) => compile(model, { shapes, values: bound, ...(gpu && { backend: 'wgsl', gpuLimits }) }));
   const given = Object.fromEntries(Object.entries(inputs).filter(([name]) => !bound.includes(name)));
   let first: Record<string, Tensor> | undefined;
   for (const { name: way, options } of ways) {
