@@ -123,7 +123,7 @@ describe('a plan of a training step', { timeout: 60_000 }, () => {
 
   test('a value that was overwritten before its last reader is named', async () => {
     const p = plan();
-    const view = p.buffers.find((b) => b.viewOf !== undefined && p.buffers[b.viewOf]!.kind === 'activation' && computes(p).some((s) => s.writes.some((w) => w.buffer === b.id)))!;
+    const view = p.buffers.find((b) => b.viewOf !== undefined && p.buffers[b.viewOf]!.kind === 'activation' && computes(p).some((s) => s.writes.some((w) => w.buffer === b.id)) && computes(p).some((s) => s.reads.some((r) => r.buffer === b.id)))!;
     const writer = computes(p).find((s) => s.writes.some((w) => w.buffer === view.id))!;
     const later = computes(p).find((s) => s.index > writer.index && s.reads.some((r) => r.buffer === view.id))!;
     later.reads.find((r) => r.buffer === view.id)!.buffer = view.viewOf!;
