@@ -49,7 +49,6 @@ describe('compile --target', () => {
   }, 60_000);
 
   test.each([
-    [['--tiles', '3'], /--tiles goes with --target/],
     [['--print-after', 'place'], /give --target/],
     [[...machine, '--print-after', 'fuse'], /only the tile program is printed/],
     [[...machine, '--backend', 'wgsl'], /--backend does not go with --target/],
