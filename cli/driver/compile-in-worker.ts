@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { InternalError, Unsupported, UserError } from '../../ir/diagnostic.ts';
 import type { ArtifactObject } from '../../runtime/artifact.ts';
-import type { CompileOptions } from './compile.ts';
+import type { CompileOptions } from './compile/options.ts';
 
 /** What a compiling worker is given. */
 export interface CompileRequest {

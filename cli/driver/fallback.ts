@@ -1,5 +1,5 @@
 /** Artifacts for WebGPU that bring the same model for WebAssembly along. */
-import type { Artifact } from './compile.ts';
+import type { Artifact } from './compile/artifact.ts';
 import { writeFolder, type Files } from './folder.ts';
 
 /** The folder in the artifact's that holds the fallback. Its weights are its own: passes fold constants differently for each backend. */

@@ -12,7 +12,7 @@ import type { TileTarget } from '../../passes/tile/target.ts';
 import { reason } from '../../runtime/bytes.ts';
 import type { TargetData } from '../../runtime/manifest.ts';
 import { readSafetensors, safetensorsChunks } from '../../runtime/safetensors.ts';
-import { version } from './compile.ts';
+import { version } from './version.ts';
 import { planFile, programFile, type Files } from './folder.ts';
 import { targetData } from './target-file.ts';
 

@@ -1,5 +1,5 @@
 /** Liveness of buffers over steps, and an address for each. */
-import type { LoweredBuffer } from './lower.ts';
+import type { LoweredBuffer } from './lower/lowering.ts';
 import { usableBytes, type TileTarget } from './target.ts';
 
 /** Bytes of a tile's memory and when they are held. */
