@@ -6,7 +6,8 @@ import { sameShape } from '../ir/type.ts';
 import { eliminateDeadCode } from './eliminate-dead-code.ts';
 import { foldConstants } from './fold-constants.ts';
 import { rebound, rebindBatch } from './train/rebind-batch.ts';
-import { followSamples, MixedSamples, sampleAxis, type Samples } from './train/samples.ts';
+import { MixedSamples, sampleAxis } from './train/sample-factors.ts';
+import { followSamples, type Samples } from './train/samples.ts';
 
 /** What is known about the samples of a model. */
 export type BatchIndependence =

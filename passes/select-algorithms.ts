@@ -13,7 +13,8 @@ import type { Target } from '../ir/tile.ts';
 import { bytesOf, sizeOf, type Tensor } from '../ir/type.ts';
 import { convTime, productTime, weightGradientTime } from './algorithm-cost.ts';
 import { strassenError } from './strassen-error.ts';
-import { followSamples, sampleAxis } from './train/samples.ts';
+import { sampleAxis } from './train/sample-factors.ts';
+import { followSamples } from './train/samples.ts';
 import { winogradError } from './winograd-error.ts';
 
 /**

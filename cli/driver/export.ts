@@ -7,7 +7,8 @@ import type { NormSpec } from '../../passes/norm/options.ts';
 import { rewriteNorms } from '../../passes/norm/rewrite-norms.ts';
 import { foldConstants } from '../../passes/fold-constants.ts';
 import { applyRules, simplifyRules } from '../../passes/simplify.ts';
-import { followSamples, MixedSamples, sampleAxis } from '../../passes/train/samples.ts';
+import { MixedSamples, sampleAxis } from '../../passes/train/sample-factors.ts';
+import { followSamples } from '../../passes/train/samples.ts';
 import { wasmTarget } from './target.ts';
 
 export interface RewrittenOptions extends ImportOptions {

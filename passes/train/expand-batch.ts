@@ -7,7 +7,8 @@ import { sameShape, showType, type TensorType } from '../../ir/type.ts';
 import { describe } from './backward.ts';
 import type { Factor } from './factors.ts';
 import { MeansOverSamples } from './means-over-samples.ts';
-import { newFollower, sampleAxis, type Follower, type Mark, type SampleFactors } from './samples.ts';
+import { sampleAxis, type Mark, type SampleFactors } from './sample-factors.ts';
+import { newFollower, type Follower } from './samples.ts';
 
 /**
  * Gives a graph for a batch of one sample a larger batch. Sizes say nothing here, as the sample is one of many axes of size 1: it is followed from the inputs, and through a reshape it keeps its

@@ -6,7 +6,8 @@ import { dtypes, rowMajor, sameShape, showType, sizeOf, type Tensor, type TypedA
 import { describe } from './backward.ts';
 import { expandBatch } from './expand-batch.ts';
 import { MeansOverSamples } from './means-over-samples.ts';
-import { followSamples, sampleAxis, type SampleFactors, type Samples } from './samples.ts';
+import { sampleAxis, type SampleFactors } from './sample-factors.ts';
+import { followSamples, type Samples } from './samples.ts';
 
 /**
  * Gives a graph another batch size, by following its samples from the inputs: shapes that count samples change, others that happen to be equal do not. A mean over samples (the statistics

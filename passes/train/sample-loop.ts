@@ -5,7 +5,8 @@ import { definitions, type Graph, type Op, type Value } from '../../ir/graph.ts'
 import { opDef } from '../../ir/ops/index.ts';
 import { clone } from './clone.ts';
 import { rebound } from './rebind-batch.ts';
-import { sampleAxis, type SampleFactors, type Samples } from './samples.ts';
+import { sampleAxis, type SampleFactors } from './sample-factors.ts';
+import type { Samples } from './samples.ts';
 
 /** A graph cut for a loop over micro-batches. */
 export interface Cut {

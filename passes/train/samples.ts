@@ -8,12 +8,8 @@ import type { Graph, Op, Value } from '../../ir/graph.ts';
 import { num, nums, tensorAttr } from '../../ir/op.ts';
 import { opDef } from '../../ir/ops/index.ts';
 import { rowMajor, sameShape, showType, sizeOf, type Tensor } from '../../ir/type.ts';
-import { describe } from './backward.ts';
-import { deal, merged, type Factor, type Factors } from './factors.ts';
-
-/** A factor of an axis: `n` counts samples, `other` anything else. The factor n is never cut. */
-export type Mark = 'n' | 'other';
-export type SampleFactors = Factors<Mark>;
+import { deal, merged, type Factor } from './factors.ts';
+import { holdsSamples, leading, MixedSamples, plainFactors, refuse, resultFactors, sampleAxis, type Mark, type SampleFactors } from './sample-factors.ts';
 
 export interface Samples {
   /** Size of the batch. */
@@ -22,20 +18,6 @@ export interface Samples {
   readonly factors: ReadonlyMap<Value, SampleFactors>;
   /** Ops that reduce over samples: their results hold none. */
   readonly joins: readonly Op[];
-}
-
-/** Thrown where samples cannot be followed; says at which op, and why. */
-export class MixedSamples extends UserError {
-  readonly op: Op;
-  readonly why: string;
-  /** Ops before it that reduce over samples. */
-  joins: readonly Op[] = [];
-
-  constructor(op: Op, why: string) {
-    super(`${describe(op)} mixes the samples of a batch: ${why}`);
-    this.op = op;
-    this.why = why;
-  }
 }
 
 /** Follows samples from the first axis of every input. Throws MixedSamples where an op does with them what cannot be followed. */
@@ -53,10 +35,6 @@ export function followSamples(graph: Graph): Samples {
     if (!again) return { batch, factors: run.factors, joins: run.joins };
   }
 }
-
-const leading = (v: Value, batch: number): SampleFactors => v.type.shape.map((size, axis) => (axis === 0 ? [{ size: batch, mark: 'n' }] : plainFactors(size)));
-const plainFactors = (size: number): Factor<Mark>[] => (size === 1 ? [] : [{ size, mark: 'other' }]);
-const holdsSamples = (factors: readonly Factor<Mark>[]): boolean => factors.some((f) => f.mark === 'n');
 
 /** Follows samples op by op, through ops that are made one after the other. */
 export interface Follower {
@@ -285,25 +263,7 @@ class Following {
   }
 }
 
-/** Factors of the results of a piece, from those of its dims. */
-function resultFactors(op: Op, piece: Piece, dims: ReadonlyMap<string, readonly Factor<Mark>[]>, sizes: ReadonlyMap<string, number>): SampleFactors {
-  const shape = op.results[0]!.type.shape;
-  return piece.writes.map((place, axis) => {
-    const holding = place.terms.some(([d]) => holdsSamples(dims.get(d) ?? []));
-    if (!holding) return plainFactors(shape[axis]!);
-    const names = merged(place, shape[axis]!, sizes);
-    if (!names) return refuse(op, 'it puts samples beside other values on one axis');
-    return names.flatMap((d) => dims.get(d) ?? plainFactors(sizes.get(d)!));
-  });
-}
-
-/** The axis that holds samples; -1 where none does. */
-export const sampleAxis = (factors: SampleFactors): number => factors.findIndex(holdsSamples);
-
-function refuse(op: Op, why: string): never {
-  throw new MixedSamples(op, why);
-}
-
+/** Whether a constant is the same all along an axis. */
 function uniformAlong(t: Tensor, axis: number): boolean {
   const stride = rowMajor(t.shape)[axis]!;
   const size = t.shape[axis]!;
