@@ -54,14 +54,15 @@ const ownPanels = (d: Division): number => d.bytesPerTile / 2;
 const ownRows = (d: Division): number => d.bytesPerTile / 4;
 const placedRows = (d: Division): number => 2 * d.bytesPerTile;
 
-/** Cuts a product whose panels are packed by each chunk: columns first, since every block of rows packs its panels again. */
+/** Cuts a product whose panels are packed by each chunk: columns first, since every block of rows packs its panels again; but for rows that are packed too, and by every block of columns again. */
 export function cutProduct(d: Division, o: { readonly outer: number; readonly rows: number; readonly columns: number; readonly k: number; readonly rowMultiple: number; readonly inPlace: boolean }): Cut {
   const wanted = Math.ceil(Math.min(mostChunks(d), Math.max(1, (o.outer * o.rows * o.columns * o.k) / leastWork)) / o.outer);
   const panels = Math.max(1, Math.floor(o.columns / panelColumns));
   const largest = Math.max(1, Math.floor(ownPanels(d) / (4 * panelColumns * o.k)));
-  const panelBlock = Math.min(largest, Math.ceil(panels / Math.min(panels, wanted)));
+  const fewest = Math.ceil((o.rows * 4 * o.k) / (o.inPlace ? placedRows(d) : ownRows(d)));
+  const panelBlock = Math.min(largest, Math.ceil(panels / Math.min(panels, o.inPlace ? wanted : Math.ceil(wanted / fewest))));
   const panelBlocks = Math.ceil(panels / panelBlock);
-  const rowParts = Math.max(1, Math.ceil((o.rows * 4 * o.k) / (o.inPlace ? placedRows(d) : ownRows(d))), Math.min(Math.ceil(wanted / panelBlocks), Math.floor(o.rows / (2 * leastRows))));
+  const rowParts = Math.max(1, fewest, Math.min(Math.ceil(wanted / panelBlocks), Math.floor(o.rows / (2 * leastRows))));
   const rowBlock = Math.min(o.rows, Math.ceil(Math.ceil(o.rows / rowParts) / o.rowMultiple) * o.rowMultiple);
   return { rowBlock, rowBlocks: Math.ceil(o.rows / rowBlock), panelBlock, panelBlocks, groupBlock: 1, groupBlocks: 1, panelsPerPass: panels, keepsRows: false };
 }

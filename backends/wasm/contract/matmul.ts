@@ -10,7 +10,7 @@ import { cutProduct } from './cut.ts';
 import { epilogueOf } from './epilogue.ts';
 import type { Contraction } from './fused.ts';
 import { maxRows } from './micro.ts';
-import { packAnyPanel, packEvenPanel, packRow, packTransposedPanel } from './pack-panels.ts';
+import { packAnyPanel, packEvenPanel, packFourRows, packRow, packTransposedPanel } from './pack-panels.ts';
 import { evenRows } from './rows.ts';
 import { broadcastTo, mergedStride, outerOffset, tileSpace, type TileSpace } from './space.ts';
 
@@ -65,14 +65,18 @@ export function matmul(asm: Asm, k: Contraction, operands: readonly Placed[], re
       ...(rest > 0 ? [f.if(hasLast(), [f.set(base, asm.add(matrix(product.right, rightView), asm.i32(whole * panelColumns * column))), ...lastPanel])] : []),
     ];
     if (inPlace) return [...panelsOut, ...evenRows(f, table, () => matrix(product.left, leftView), start, count, leftView.rowStride)];
+    const packRows = (emit: (run: Run) => E, atOnce: number): E[] => [
+      f.set(base, f.get(source)),
+      ...overRuns(f, summed, (s) => s.left, base, packed, emit, 1),
+      f.inc(packed, 4 * product.k * (atOnce - 1)),
+      f.inc(source, leftView.rowStride * atOnce),
+    ];
+    const fours = asm.simd && leftView.rowStride === 4 ? Math.floor(count / 4) : 0;
     const rows = [
       f.set(packed, asm.plus(f.get(area), panelArea)),
       f.set(source, asm.add(matrix(product.left, leftView), asm.mul(f.get(start), asm.i32(leftView.rowStride)))),
-      f.repeat(i, 0, count, 1, [
-        f.set(base, f.get(source)),
-        ...overRuns(f, summed, (s) => s.left, base, packed, ({ from: at, to: target }) => asm.call(packRow(asm), [at, asm.i32(4 * inner.left), asm.i32(inner.size), target]), 1),
-        f.inc(source, leftView.rowStride),
-      ]),
+      f.repeat(i, 0, fours, 1, packRows(({ from: at, to: target }) => asm.call(packFourRows(asm), [at, asm.i32(4 * inner.left), asm.i32(inner.size), target, asm.i32(4 * product.k)]), 4)),
+      f.repeat(i, 4 * fours, count, 1, packRows(({ from: at, to: target }) => asm.call(packRow(asm), [at, asm.i32(4 * inner.left), asm.i32(inner.size), target]), 1)),
     ];
     const zero = f.local('i32');
     return [...panelsOut, ...rows, f.set(zero, asm.i32(0)), ...evenRows(f, table, () => asm.plus(f.get(area), panelArea), zero, count, 4 * product.k)];

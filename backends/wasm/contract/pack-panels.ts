@@ -90,3 +90,32 @@ export function packRow(asm: Asm): string {
     ]))];
   });
 }
+
+/** Copies 4 rows of k elements, the rows side by side and the elements of each apart: (from, stride, k, to, bytes from a copied row to the next). Transposes 4 x 4 at a time. */
+export function packFourRows(asm: Asm): string {
+  return asm.fn('pack 4 rows', ['i32', 'i32', 'i32', 'i32', 'i32'], undefined, (f, [from, stride, k, to, rowStride]) => {
+    const steps = Array.from({ length: 4 }, () => f.local('i32'));
+    const rows = [to!, ...Array.from({ length: 3 }, () => f.local('i32'))];
+    const { m } = asm;
+    const four = f.label('four');
+    const one = f.label('one');
+    return [
+      ...rows.slice(1).map((r, i) => f.set(r, asm.add(f.get(rows[i]!), f.get(rowStride!)))),
+      f.if(m.i32.ge_u(f.get(k!), asm.i32(4)), [m.loop(four, m.block(null, [
+        f.set(steps[0]!, f.get(from!)),
+        ...steps.slice(1).map((s, i) => f.set(s, asm.add(f.get(steps[i]!), f.get(stride!)))),
+        ...transposeInto(f, steps, rows, [0, 0, 0, 0]),
+        f.set(from!, asm.add(f.get(steps[3]!), f.get(stride!))),
+        ...rows.map((r) => f.inc(r, 16)),
+        f.set(k!, asm.plus(f.get(k!), -4)),
+        m.br(four, m.i32.ge_u(f.get(k!), asm.i32(4))),
+      ]))]),
+      f.if(f.get(k!), [m.loop(one, m.block(null, [
+        ...rows.flatMap((r, i) => [m.f32.store(0, 4, f.get(r), m.f32.load(4 * i, 4, f.get(from!))), f.inc(r, 4)]),
+        f.set(from!, asm.add(f.get(from!), f.get(stride!))),
+        f.set(k!, asm.plus(f.get(k!), -1)),
+        m.br(one, f.get(k!)),
+      ]))]),
+    ];
+  });
+}
