@@ -75,7 +75,7 @@ export function matmul(asm: Asm, k: Contraction, operands: readonly Placed[], re
     const rows = [
       f.set(packed, asm.plus(f.get(area), panelArea)),
       f.set(source, asm.add(matrix(product.left, leftView), asm.mul(f.get(start), asm.i32(leftView.rowStride)))),
-      f.repeat(i, 0, fours, 1, packRows(({ from: at, to: target }) => asm.call(packFourRows(asm), [at, asm.i32(4 * inner.left), asm.i32(inner.size), target, asm.i32(4 * product.k)]), 4)),
+      ...(fours > 0 ? [f.repeat(i, 0, fours, 1, packRows(({ from: at, to: target }) => asm.call(packFourRows(asm), [at, asm.i32(4 * inner.left), asm.i32(inner.size), target, asm.i32(4 * product.k)]), 4))] : []),
       f.repeat(i, 4 * fours, count, 1, packRows(({ from: at, to: target }) => asm.call(packRow(asm), [at, asm.i32(4 * inner.left), asm.i32(inner.size), target]), 1)),
     ];
     const zero = f.local('i32');
