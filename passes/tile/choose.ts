@@ -1,7 +1,8 @@
 /** Which way of cutting an op is taken, given where its operands lie. */
 import type { Op, Value } from '../../ir/graph.ts';
-import { countOf, elementsOf, lastOf, type Cut, type Division, type Spread, type TileDim } from '../../ir/tiles.ts';
-import { combAt, divisionFrom, equalParts, isLocal, isShare, largestSlice, operandSpread, resultSpread } from './divide.ts';
+import { countOf, type Cut, type Division, type Spread, type TileDim } from '../../ir/tiles.ts';
+import { contributorsOf } from './contributors.ts';
+import { divisionFrom, equalParts, isLocal, isShare, largestSlice, operandSpread, resultSpread } from './divide.ts';
 import { estimate, modelOf, type Estimate, type Model } from './estimate.ts';
 import type { Way } from './outlook.ts';
 import { searchSplits, wholeSplit, type Split } from './search.ts';
@@ -29,8 +30,8 @@ export interface Choice {
 /** Searches by target, bound and what an op computes: blocks of a network repeat, and plans at other levels of recomputation have the same ops. */
 const searches = new WeakMap<TileTarget, Map<string, { readonly model: Model; readonly splits: readonly Split[] }>>();
 
-/** Splits of an op's own that are considered. */
-const mostOwn = 4;
+/** Splits of an op's own that are considered: of an op that moves or maps elements the best alone. */
+const ownOf = ({ kind }: Walk): number => (kind === 'map' || kind === 'move' ? 1 : 4);
 
 /** Chooses among splits that were searched. */
 export class Chooser {
@@ -64,13 +65,12 @@ export class Chooser {
       const d = inheritedDivision(walk, key, k, homes[k]!);
       if (d) candidates.push(d);
     }
-    const light = walk.kind === 'map' || walk.kind === 'move';
-    const own = searched.splits.slice(0, light ? 1 : mostOwn).map((s) => divisionOf(walk, s));
+    const own = searched.splits.map((s) => divisionOf(walk, s));
     const options = [...candidates, ...own].map((d) => this.#judge(model, d, homes, free));
     let fitting = options.filter((o) => o.temporary <= bound);
     if (fitting.length === 0 && repeats) {
-      const serial = this.#search(walk, key, bound, true).splits.map((s) => inSerial(divisionOf(walk, s), walk.vars[s.serial!.at]!.name, walk.vars[s.serial!.at]!.size, s.serial!.times));
-      options.push(...serial.flatMap((d) => (overTime(resultSpread(walk, d, op.results[0]!.type.shape)) ? [this.#judge(model, d, homes, free)] : [])));
+      const serial = this.#search(walk, key, bound, true).splits.map((s) => divisionOf(walk, s));
+      options.push(...serial.flatMap((d) => (overTime(resultOf(walk, d, op.results[0]!.type.shape)) ? [this.#judge(model, d, homes, free)] : [])));
       fitting = options.filter((o) => o.temporary <= bound);
     }
     const best = fitting.length > 0 ? leastInAll(fitting, after) : options.reduce((a, b) => (b.temporary < a.temporary ? b : a));
@@ -85,7 +85,10 @@ export class Chooser {
     if (known) return known;
     const walk = walkOf(op);
     const { model, splits } = this.#search(walk, keyOf(op), this.#bound, false);
-    const found = splits.slice(0, walk.kind === 'map' || walk.kind === 'move' ? 1 : mostOwn).map((s) => this.#inPlace({ ...model, walk }, divisionOf(walk, s)));
+    const found = splits.map((s): Way => {
+      const division = divisionOf(walk, s);
+      return { needs: this.#read({ ...model, walk }, division).needs, cycles: this.#inPlace({ ...model, walk }, division) };
+    });
     this.#ways.set(key, found);
     return found;
   }
@@ -93,14 +96,14 @@ export class Chooser {
   /** Cycles of an op under a division, its operands apart. */
   cyclesOf(op: Op, division: Division): number {
     const walk = walkOf(op);
-    return this.#inPlace({ ...this.#search(walk, keyOf(op), this.#bound, false).model, walk }, division).cycles;
+    return this.#inPlace({ ...this.#search(walk, keyOf(op), this.#bound, false).model, walk }, division);
   }
 
-  /** A division judged as if every operand lay where it is read. */
-  #inPlace(model: Model, division: Division): Way {
-    const { needs, estimate: e, contributors } = this.#cut(model, division);
+  /** Cycles under a division, as if every operand lay where it is read. */
+  #inPlace(model: Model, division: Division): number {
+    const { estimate: e, contributors } = this.#cut(model, division);
     const { exchange, sync, control } = this.#target.constants;
-    return { needs, cycles: e.compute + e.merge + e.partial / exchange + (contributors > 1 ? 2 : 1) * (sync + control) };
+    return e.compute + e.merge + e.partial / exchange + (contributors > 1 ? 2 : 1) * (sync + control);
   }
 
   #search(walk: Walk, op: string, bound: number, serial: boolean): { readonly model: Model; readonly splits: readonly Split[] } {
@@ -110,7 +113,7 @@ export class Chooser {
     const model = modelOf(walk);
     const splits = serial
       ? serialOptions(model).flatMap((s) => searchSplits(model, this.#target, bound, 2, s)).sort((a, b) => Number(a.temporary > bound) - Number(b.temporary > bound) || a.cycles - b.cycles).slice(0, 4)
-      : walk.vars.length === 0 ? [wholeSplit(model, this.#target)] : searchSplits(model, this.#target, bound, 8);
+      : walk.vars.length === 0 ? [wholeSplit(model, this.#target)] : searchSplits(model, this.#target, bound, ownOf(walk));
     const found = { model, splits };
     this.#searched.set(key, found);
     return found;
@@ -126,18 +129,24 @@ export class Chooser {
       const cut = division.ranges[v.name];
       return cut ? largestOf(cut) : v.size;
     });
+    const made = resultOf(walk, division, op.results[0]!.type.shape);
+    const contributors = contributorsOf(made, division);
+    const found: CutOp = { estimate: division.flat ? flatEstimate(model, this.#target, largestOf(division.ranges['flat']!)) : estimate(model, this.#target, sizes, contributors), made, contributors };
+    cuts.set(division, found);
+    return found;
+  }
+
+  /** What a division reads of the operands of an op. */
+  #read({ walk, operandBytes }: Model, division: Division): ReadOp {
+    const done = reads.get(division);
+    if (done) return done;
     // What stays the same in all serial parts has no dim in time.
-    const needs = op.operands.map((v, k) => {
+    const needs = walk.op.operands.map((v, k) => {
       const need = operandSpread(walk, division, k, v.type.shape);
       return changes(need) ? need : overTime(need)!;
     });
-    const made = resultSpread(walk, division, op.results[0]!.type.shape);
-    const contributors = contributorsOf(made, division);
-    const found: CutOp = {
-      estimate: division.flat ? flatEstimate(model, this.#target, largestOf(division.ranges['flat']!)) : estimate(model, this.#target, sizes, contributors),
-      needs, overall: needs.map(overTime), held: needs.map((need, k) => largestSlice(need) * model.operandBytes[k]!), made, contributors,
-    };
-    cuts.set(division, found);
+    const found: ReadOp = { needs, overall: needs.map(overTime), held: needs.map((need, k) => largestSlice(need) * operandBytes[k]!) };
+    reads.set(division, found);
     return found;
   }
 
@@ -146,7 +155,8 @@ export class Chooser {
     const { op } = walk;
     const t = this.#target;
     const times = timesOf(division);
-    const { estimate: e, needs, overall, held, made, contributors } = this.#cut(model, division);
+    const { estimate: e, made, contributors } = this.#cut(model, division);
+    const { needs, overall, held } = this.#read(model, division);
     const local = needs.map((need, k) => {
       const all = overall[k];
       return all !== undefined && (isLocal(all, homes[k]!) || (free[k]! && !changes(need) && isShare(need, op.operands[k]!.type.shape, t.constants.tiles)));
@@ -178,17 +188,20 @@ function leastInAll(choices: readonly Choice[], after: (choice: Choice) => numbe
 /** What depends on a division and its op alone. */
 interface CutOp {
   readonly estimate: Estimate;
+  readonly made: Spread;
+  readonly contributors: number;
+}
+interface ReadOp {
   readonly needs: readonly Spread[];
   /** What each tile reads when all serial parts have passed; undefined where that is no product of combs. */
   readonly overall: readonly (Spread | undefined)[];
   /** Bytes of the largest slice of each operand. */
   readonly held: readonly number[];
-  readonly made: Spread;
-  readonly contributors: number;
 }
 
 /** A division is made for one op, or for ops that compute the same: it is taken up again in every plan, with other operands elsewhere. */
 const cuts = new WeakMap<Division, CutOp>();
+const reads = new WeakMap<Division, ReadOp>();
 const ofSplits = new WeakMap<Split, Division>();
 const ofSpreads = new WeakMap<Spread, Map<string, Division | undefined>>();
 
@@ -201,6 +214,18 @@ export function inheritedDivision(walk: Walk, op: string, k: number, home: Sprea
   return known.get(key);
 }
 
+const ofDivisions = new WeakMap<Division, Map<string, Spread>>();
+
+/** Where a division that was made for an op leaves a result of the given shape: the same object every time, so that what is known of it is found again. */
+export function resultOf(walk: Walk, division: Division, shape: readonly number[]): Spread {
+  let known = ofDivisions.get(division);
+  if (!known) ofDivisions.set(division, (known = new Map()));
+  const key = shape.join();
+  let made = known.get(key);
+  if (!made) known.set(key, (made = resultSpread(walk, division, shape)));
+  return made;
+}
+
 /** Elements of the largest comb of a cut. */
 const largestOf = (cut: Cut): number => cut.combs.reduce((n, c) => Math.max(n, countOf(c)), 0);
 
@@ -210,83 +235,16 @@ function flatEstimate(model: Model, t: TileTarget, elements: number): Estimate {
   return estimate(whole, t, [elements], 1);
 }
 
-/** The most parts that make one element: replicas of dims that no axis names, times how far combs of one axis overlap. */
-function contributorsOf(made: Spread, division: Division): number {
-  const named = new Set(made.axes.flatMap((c) => c.by));
-  const replicas = division.dims.reduce((n, d, i) => (named.has(i) || d.time ? n : n * d.parts), 1);
-  return coupledAxes(made).reduce((n, axes) => n * (axes.length === 1 ? overlap(axes[0]!) : jointOverlap(axes, division)), replicas);
-}
-
-/** Axes of a spread, those together that share tile dims. */
-function coupledAxes(made: Spread): Cut[][] {
-  const groups: { axes: Cut[]; dims: Set<number> }[] = [];
-  for (const cut of made.axes) {
-    if (cut.by.length === 0) continue;
-    const own = { axes: [cut], dims: new Set(cut.by) };
-    for (const g of groups.filter((x) => cut.by.some((d) => x.dims.has(d)))) {
-      own.axes.unshift(...g.axes);
-      g.dims.forEach((d) => own.dims.add(d));
-      groups.splice(groups.indexOf(g), 1);
-    }
-    groups.push(own);
-  }
-  return groups.map((g) => g.axes);
-}
-
-/** The most parts that hold an element of axes that share tile dims: parts with equal slices where slices are equal or apart, else the product of what each axis allows. */
-function jointOverlap(axes: readonly Cut[], division: Division): number {
-  const by = [...new Set(axes.flatMap((c) => c.by))];
-  const at = division.dims.map(() => 0);
-  const counts = new Map<string, number>();
-  let volume = 0;
-  const total = by.reduce((n, d) => n * division.dims[d]!.parts, 1);
-  for (let i = 0; i < total; i++) {
-    let rest = i;
-    for (const d of by) {
-      at[d] = rest % division.dims[d]!.parts;
-      rest = Math.floor(rest / division.dims[d]!.parts);
-    }
-    const combs = axes.map((c) => combAt(c, division.dims, at));
-    const elements = combs.reduce((n, c) => n * countOf(c), 1);
-    if (elements === 0) continue;
-    const key = combs.map((c) => `${c.base}/${c.levels.map((l) => `${l.n}x${l.step}`).join('/')}`).join();
-    const seen = counts.get(key) ?? 0;
-    if (seen === 0) volume += elements;
-    counts.set(key, seen + 1);
-  }
-  const size = axes.reduce((n, c) => n * (Math.max(...c.combs.map((x) => (countOf(x) === 0 ? 0 : lastOf(x)))) + 1), 1);
-  return volume <= size ? Math.max(1, ...counts.values()) : axes.reduce((n, c) => n * overlap(c), 1);
-}
-
-/** The most combs of a cut that share an element. */
-function overlap(cut: Cut): number {
-  if (cut.by.length === 0) return 1;
-  const held = cut.combs.filter((c) => countOf(c) > 0);
-  if (held.every((c) => c.levels.length === 0 || (c.levels.length === 1 && c.levels[0]!.step === 1))) {
-    const events = held.flatMap((c) => [[c.base, 1], [lastOf(c) + 1, -1]] as const).sort((x, y) => x[0] - y[0] || x[1] - y[1]);
-    let [open, most] = [0, 1];
-    for (const [, change] of events) {
-      open += change;
-      most = Math.max(most, open);
-    }
-    return most;
-  }
-  const counts = new Map<number, number>();
-  let most = 1;
-  for (const c of held) {
-    for (const x of elementsOf(c)) {
-      const n = (counts.get(x) ?? 0) + 1;
-      counts.set(x, n);
-      most = Math.max(most, n);
-    }
-  }
-  return most;
-}
-
-/** A division by numbers of parts: columns and then reduced dims lie on neighbouring tiles. */
+/** A division by numbers of parts, serial ones too: columns and then reduced dims lie on neighbouring tiles. */
 export function divisionOf(walk: Walk, split: Split): Division {
   let made = ofSplits.get(split);
-  if (!made) ofSplits.set(split, (made = divided(walk, split)));
+  if (!made) {
+    const { serial } = split;
+    const v = serial && walk.vars[serial.at]!;
+    made = divided(walk, split);
+    if (v) made = inSerial(made, v.name, v.size, serial.times);
+    ofSplits.set(split, made);
+  }
   return made;
 }
 

@@ -183,9 +183,13 @@ export function divisionFrom(walk: Walk, k: number, spread: Spread): Division | 
   return { base, dims, ranges };
 }
 
+const largest = new WeakMap<Spread, number>();
+
 /** Largest number of elements that one part of a spread holds. */
 export function largestSlice(spread: Spread): number {
-  return boundOf(spread);
+  let n = largest.get(spread);
+  if (n === undefined) largest.set(spread, (n = boundOf(spread)));
+  return n;
 }
 
 /** The product of each axis's largest comb, or exact where axes share tile dims. */

@@ -124,13 +124,12 @@ export function estimate(m: Model, t: TileTarget, sizes: Sizes, parts: number): 
     const result = op.results.reduce((n, v, k) => n + sizeOf(v.type.shape) * m.resultBytes[k]!, 0);
     return { compute: singleCycles(t, op), merge: 0, operands: bytes, result, partial: 0, macs: 0, vertex: op.name };
   }
-  let elements = m.fixedResult;
-  for (const { at } of m.resultVars) elements *= sizes[at]!;
+  const elements = resultElements(m, sizes);
   const result = elements * m.resultBytes.reduce((n, b) => n + b, 0);
-  const operands = op.operands.map((_, k) => operandElements(m, sizes, k) * m.operandBytes[k]!);
+  const operands = op.operands.map((_, k) => operandBytes(m, sizes, k));
   const dtype = op.results[0]!.type.dtype;
   const split = parts > 1;
-  const partial = split ? elements * m.resultBytes[0]! * m.width : 0;
+  const partial = split ? partialBytes(m, sizes) : 0;
   const merge = split ? reduceCycles(t, dtype, elements * m.width, 0) + (m.chainAfter > 0 ? mapCycles(t, dtype, Math.ceil(elements / parts), m.chainAfter) : 0) : 0;
   const after = split || m.chainAfter === 0 ? 0 : mapCycles(t, dtype, elements, m.chainAfter) - t.constants['map.vertex'];
   switch (walk.kind) {
@@ -147,7 +146,7 @@ export function estimate(m: Model, t: TileTarget, sizes: Sizes, parts: number): 
     }
     case 'map': return { compute: mapCycles(t, dtype, elements, m.chainAfter), merge, operands, result, partial, macs: 0, vertex: `map ${dtype}` };
     case 'reduce': {
-      const read = walkElements(m, sizes);
+      const read = macsOfPart(m, sizes);
       return { compute: reduceCycles(t, dtype, read, m.chainBefore) + after, merge, operands, result, partial, macs: 0, vertex: `${walk.root.name} ${dtype}` };
     }
     case 'window': return { compute: windowCycles(t, walk.root, elements, sizes.length > 2 ? sizes[sizes.length - 2]! : 1) + after, merge, operands, result, partial, macs: 0, vertex: `${walk.root.name} ${dtype}` };
@@ -155,26 +154,33 @@ export function estimate(m: Model, t: TileTarget, sizes: Sizes, parts: number): 
   }
 }
 
-/** Multiply-adds and operand bytes of the worst part: what `estimate` cannot get below. */
-export function leastWork(m: Model, sizes: Sizes): { readonly macs: number; readonly bytes: number } {
+/** Points that the worst part walks: its multiply-adds, of a product. */
+export function macsOfPart(m: Model, sizes: Sizes): number {
   let macs = 0;
   for (const p of m.pieces) {
     let n = 1;
     for (const d of p.dims) n *= localSize(d, sizes);
     macs += n;
   }
-  let bytes = 0;
-  for (let k = 0; k < m.operandBytes.length; k++) bytes += operandElements(m, sizes, k) * m.operandBytes[k]!;
-  return { macs, bytes };
+  return macs;
+}
+
+/** Bytes of operand `k` that the worst part reads. */
+export const operandBytes = (m: Model, sizes: Sizes, k: number): number => operandElements(m, sizes, k) * m.operandBytes[k]!;
+
+/** Bytes of what the worst part contributes to a result whose reduced dims are cut. */
+export const partialBytes = (m: Model, sizes: Sizes): number => resultElements(m, sizes) * m.resultBytes[0]! * m.width;
+
+function resultElements(m: Model, sizes: Sizes): number {
+  let elements = m.fixedResult;
+  for (const { at } of m.resultVars) elements *= sizes[at]!;
+  return elements;
 }
 
 function productSize(p: PieceCount, sizes: Sizes): ProductSize {
   const of = (list: readonly number[]): number => list.reduce((n, i) => n * localSize(p.dims[i]!, sizes), 1);
   return { groups: of(p.product.groups), rows: of(p.product.rows), cols: of(p.product.cols), depth: of(p.product.depth), taps: of(p.product.taps), window: p.product.window };
 }
-
-/** Points of the space that one part walks. */
-const walkElements = (m: Model, sizes: Sizes): number => m.pieces.reduce((n, p) => n + p.dims.reduce((k, d) => k * localSize(d, sizes), 1), 0);
 
 /** Elements of an operand that the worst part reads. */
 function operandElements(m: Model, sizes: Sizes, k: number): number {

@@ -2,8 +2,8 @@
 import type { Graph, Op, Value } from '../../ir/graph.ts';
 import type { Spread } from '../../ir/tiles.ts';
 import { dtypes, sizeOf } from '../../ir/type.ts';
-import { inheritedDivision, keyOf, type Chooser } from './choose.ts';
-import { isLocal, largestSlice, resultSpread, signature } from './divide.ts';
+import { inheritedDivision, keyOf, resultOf, type Chooser } from './choose.ts';
+import { isLocal, largestSlice, signature } from './divide.ts';
 import type { TileTarget } from './target.ts';
 import { walkOf } from './walk.ts';
 
@@ -56,14 +56,14 @@ export class Outlook {
     if (op.name === 'reshape') {
       const division = spread.flat ? undefined : inheritedDivision(walk, keyOf(op), 0, spread);
       const [result] = op.results;
-      if (division) return this.cyclesAfter(result!, resultSpread(walk, division, result!.type.shape));
+      if (division) return this.cyclesAfter(result!, resultOf(walk, division, result!.type.shape));
       if (spread.flat) return 0;
     }
     const ways = this.#chooser.waysOf(op);
     const least = ways.reduce((n, w) => Math.min(n, w.cycles), Infinity);
-    const costs = ways.map((way) => way.cycles - least + this.#move(op.operands[k]!, spread, way.needs[k]!));
-    const own = inheritedDivision(walk, keyOf(op), k, spread);
-    return Math.min(...costs, ...(own ? [Math.max(0, this.#chooser.cyclesOf(op, own) - least)] : []));
+    const cycles = ways.reduce((n, way) => Math.min(n, way.cycles - least + this.#move(op.operands[k]!, spread, way.needs[k]!)), Infinity);
+    const own = cycles > 0 ? inheritedDivision(walk, keyOf(op), k, spread) : undefined;
+    return own ? Math.min(cycles, Math.max(0, this.#chooser.cyclesOf(op, own) - least)) : cycles;
   }
 
   /** Exchange from one layout to another. */

@@ -1,6 +1,6 @@
 /** Ways of cutting one op: all splits at distinct sizes of parts, judged by estimated cycles under a bound on temporary bytes. */
 import { sizeOf } from '../../ir/type.ts';
-import { estimate, leastWork, type Estimate, type Model } from './estimate.ts';
+import { estimate, macsOfPart, operandBytes, partialBytes, type Estimate, type Model } from './estimate.ts';
 import { dependsOn, type Serial } from './serial.ts';
 import { grainInOf, macsOf, vectorOf, type TileTarget } from './target.ts';
 
@@ -63,12 +63,26 @@ export function searchSplits(m: Model, t: TileTarget, bound: number, keep: numbe
   let smallest: Split | undefined;
   const parts = vars.map(() => 1);
   const sizes = vars.map((v) => v.size);
+  const floor = new Floor(m, t, serial);
   let reach = reachOf(options, tiles);
   let wanted = heavy ? Math.min(tiles, reach[0]!) / 3 : 1;
+  /** Whether parts that take no less than this cannot be among the best: too many bytes where others fit, or too many cycles. */
+  const isWorse = (bytes: number, cycles: () => number): boolean => {
+    if (bytes > bound) return best.length > 0 || (smallest !== undefined && bytes >= smallest.temporary);
+    return best.length === keep && cycles() >= best.at(-1)!.cycles;
+  };
+  const least = [...sizes];
+  /** Whether no numbers of parts of the vars from `i` on make a good split of those before. */
+  const isHopeless = (i: number, used: number): boolean => {
+    for (let j = 0; j < vars.length; j++) least[j] = j < i ? sizes[j]! : smallestOf(options[j]!, tiles / used);
+    floor.take(least);
+    return isWorse(floor.operands, () => floor.cycles());
+  };
   const visit = (i: number, used: number): void => {
     if (i === vars.length) {
       if (used < wanted && walk.kind !== 'single') return;
-      if (best.length === keep && floorOf(m, t, sizes) >= best.at(-1)!.cycles) return;
+      floor.take(sizes, parts);
+      if (isWorse(floor.temporary, () => floor.cycles(parts))) return;
       const s = judge(m, t, parts, sizes, serial);
       if (s.temporary <= bound) {
         if (best.length === keep && !faster(s, best.at(-1)!)) return;
@@ -78,6 +92,7 @@ export function searchSplits(m: Model, t: TileTarget, bound: number, keep: numbe
       } else if (!smallest || s.temporary < smallest.temporary) smallest = s;
       return;
     }
+    if (i > 0 && isHopeless(i, used)) return;
     for (const o of options[i]!) {
       if (used * o.parts > tiles) break;
       if (used * o.parts * reach[i + 1]! < wanted) continue;
@@ -97,6 +112,12 @@ export function searchSplits(m: Model, t: TileTarget, bound: number, keep: numbe
     visit(0, 1);
   }
   return best.length > 0 ? best : [smallest ?? wholeSplit(m, t, serial)];
+}
+
+/** The size of the largest part of a var that is cut over as many tiles as there are. */
+function smallestOf(options: readonly PartOption[], tiles: number): number {
+  for (let i = options.length - 1; i > 0; i--) if (options[i]!.parts <= tiles) return options[i]!.size;
+  return options[0]!.size;
 }
 
 /** A number of parts of a var, and the size of the largest. */
@@ -124,12 +145,56 @@ function grainOf(m: Model, t: TileTarget, at: number, dtype: Parameters<typeof g
   return v.size >= 2 * grain ? Math.max(grain, v.grain) : v.grain;
 }
 
-/** Cycles that a split cannot get below. */
-function floorOf(m: Model, t: TileTarget, sizes: readonly number[]): number {
-  if (m.walk.kind !== 'contract') return 0;
-  const least = leastWork(m, sizes);
-  return least.macs / macsOf(t, m.walk.op.operands[0]!.type.dtype) + least.bytes / (t.constants.exchange * t.constants.pairFactor);
+/** What parts of given sizes cannot get below: far cheaper than judging them. */
+class Floor {
+  readonly #m: Model;
+  readonly #t: TileTarget;
+  readonly #serial: Serial | undefined;
+  /** How often each operand is received. */
+  readonly #often: readonly number[];
+  readonly #bytes: number[];
+  readonly #rate: number;
+  readonly #sizes: number[];
+  /** Bytes of the operands. */
+  operands = 0;
+  /** Bytes of the operands and contributions; exact, where parts are given. */
+  temporary = 0;
+  #partial = 0;
+
+  constructor(m: Model, t: TileTarget, serial: Serial | undefined) {
+    this.#m = m;
+    this.#t = t;
+    this.#serial = serial;
+    this.#often = m.operandBytes.map((_, k) => (serial && dependsOn(m, k, serial.at) ? serial.times : 1));
+    this.#bytes = m.operandBytes.map(() => 0);
+    this.#rate = m.walk.kind === 'contract' ? macsOf(t, m.walk.op.operands[0]!.type.dtype) : Infinity;
+    this.#sizes = m.walk.vars.map((v) => v.size);
+  }
+
+  /** Takes sizes of parts, serial parts taken together, and how many there are of each where that is decided. */
+  take(whole: readonly number[], parts?: readonly number[]): void {
+    const m = this.#m;
+    for (let i = 0; i < whole.length; i++) this.#sizes[i] = this.#serial?.at === i ? Math.ceil(whole[i]! / this.#serial.times) : whole[i]!;
+    this.operands = 0;
+    for (let k = 0; k < this.#bytes.length; k++) this.operands += this.#bytes[k] = operandBytes(m, this.#sizes, k);
+    this.#partial = parts && isReduced(m, parts) ? partialBytes(m, this.#sizes) : 0;
+    this.temporary = Math.max(this.operands + this.#partial, 2 * this.#partial);
+  }
+
+  /** Cycles of what was taken: multiply-adds at the full rate, and the exchange. */
+  cycles(parts?: readonly number[]): number {
+    const { sync, control, exchange, pairFactor } = this.#t.constants;
+    const times = this.#serial?.times ?? 1;
+    const shared = parts ? sharing(this.#m, parts, this.#t) : 0;
+    let received = this.#partial * times;
+    for (let k = 0; k < this.#bytes.length; k++) received += (this.#bytes[k]! * this.#often[k]!) / (k === shared ? pairFactor : 1);
+    const macs = this.#rate === Infinity ? 0 : macsOfPart(this.#m, this.#sizes) / this.#rate;
+    return macs * times + received / exchange + times * (this.#partial > 0 ? 2 : 1) * (sync + control);
+  }
 }
+
+/** Whether several parts contribute to a result. */
+const isReduced = (m: Model, parts: readonly number[]): boolean => m.walk.vars.some((v, i) => v.role === 'reduce' && parts[i]! > 1);
 
 /** Judges one split. `whole`: the largest part of each var, serial parts of it taken together. */
 function judge(m: Model, t: TileTarget, parts: readonly number[], whole: readonly number[], serial?: Serial): Split {

@@ -2,8 +2,8 @@
 import type { Op } from '../../../ir/graph.ts';
 import type { Division, Spread, StepCycles } from '../../../ir/tiles.ts';
 import { sameShape } from '../../../ir/type.ts';
-import { keyOf, type Choice } from '../choose.ts';
-import { resultSpread, signature } from '../divide.ts';
+import { keyOf, resultOf, type Choice } from '../choose.ts';
+import { signature } from '../divide.ts';
 import { timesOf } from '../serial.ts';
 import { walkOf } from '../walk.ts';
 import { resultBuffer, wantedResults } from './homes.ts';
@@ -30,7 +30,7 @@ interface Computation {
 export function computeWhole(l: Lowering, op: Op, index: number, choice: Choice, reads: readonly Read[]): void {
   const { division, walk, made, estimate } = choice;
   // Results of control flow differ in shape.
-  const writes = wantedResults(l, op).map((r, i) => resultBuffer(l, r, op, i === 0 || sameShape(r.type.shape, op.results[0]!.type.shape) ? made : resultSpread(walk, division, r.type.shape), choice));
+  const writes = wantedResults(l, op).map((r, i) => resultBuffer(l, r, op, i === 0 || sameShape(r.type.shape, op.results[0]!.type.shape) ? made : resultOf(walk, division, r.type.shape), choice));
   compute(l, { op, index, part: 'whole', vertex: estimate.vertex, division, reads, writes, cycles: estimate.compute, macs: estimate.macs, made: atATime(made) });
 }
 

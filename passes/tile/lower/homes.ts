@@ -2,8 +2,8 @@
 import type { Op, Value } from '../../../ir/graph.ts';
 import { run, type BufferKind, type Cut, type Spread } from '../../../ir/tiles.ts';
 import { dtypes, sizeOf } from '../../../ir/type.ts';
-import type { Choice } from '../choose.ts';
-import { divisionFrom, equalParts, isLocal, largestSlice, resultSpread } from '../divide.ts';
+import { inheritedDivision, keyOf, resultOf, type Choice } from '../choose.ts';
+import { equalParts, isLocal, largestSlice } from '../divide.ts';
 import { changes, overTime } from '../serial.ts';
 import { toGrain, type TileTarget } from '../target.ts';
 import { walkOf } from '../walk.ts';
@@ -18,12 +18,21 @@ export function hold(l: Lowering, v: Value, kind: BufferKind, name: string): voi
   if (kind !== 'state') l.free.add(v);
 }
 
-function even({ type }: Value, { constants }: TileTarget): Spread {
+/** Even spreads by target: the same objects in every plan, so that what is known of them is found again. */
+const evens = new WeakMap<TileTarget, Map<string, Spread>>();
+
+function even({ type }: Value, target: TileTarget): Spread {
+  const { constants } = target;
   const n = sizeOf(type.shape);
   // One tile holds all of it, as every op reads it.
   if (constants.tiles === 1) return { base: 0, dims: [], axes: type.shape.map((d): Cut => ({ by: [], combs: [run(0, d)] })) };
   const parts = Math.max(1, Math.min(constants.tiles, Math.ceil((n * dtypes[type.dtype].bytes) / constants.grain)));
-  return { base: 0, dims: [{ name: 'flat', parts, stride: 1 }], axes: [{ by: [0], combs: equalParts(n, parts) }], flat: true };
+  let known = evens.get(target);
+  if (!known) evens.set(target, (known = new Map()));
+  const key = `${n} ${parts}`;
+  let spread = known.get(key);
+  if (!spread) known.set(key, (spread = { base: 0, dims: [{ name: 'flat', parts, stride: 1 }], axes: [{ by: [0], combs: equalParts(n, parts) }], flat: true }));
+  return spread;
 }
 
 /** Moves operands of an op that nothing has read yet to where it reads them, if its division gives each tile a share of them. */
@@ -54,8 +63,8 @@ export function viewReshape(l: Lowering, op: Op): boolean {
 
 function reshaped(op: Op, from: Spread): Spread | undefined {
   const walk = walkOf(op);
-  const division = divisionFrom(walk, 0, from);
-  return division && resultSpread(walk, division, op.results[0]!.type.shape);
+  const division = inheritedDivision(walk, keyOf(op), 0, from);
+  return division && resultOf(walk, division, op.results[0]!.type.shape);
 }
 
 /** The results of an op up to the last that something reads: a pool whose positions nobody asks for makes none. */
