@@ -4,6 +4,7 @@ import type { Graph, Op, Value } from '../ir/graph.ts';
 import { geometryOf } from '../ir/ops/packing/geometry.ts';
 import { fewestChunks, type Division, type Target } from '../ir/tile.ts';
 import { bytesOf } from '../ir/type.ts';
+import { enclosed } from './fuse/region.ts';
 
 /** Nanoseconds that a byte takes which is read back from the cache that all cores share, and that a multiply-add takes: measured on the machine of docs/performance.md. */
 const byteTime = 1 / 15;
@@ -27,7 +28,7 @@ export function fuseBands(graph: Graph, target: Target): Graph {
     if (!first || reads.get(between) !== 1 || pairProblem(first, second) !== undefined) continue;
     const bands = bandCount(first, second, division);
     if (bands === undefined) continue;
-    joined.set(second, bandsOp(first, second, bands));
+    joined.set(second, enclosed('bands', { bands }, [first, second], second.results));
     gone.add(first);
   }
   return joined.size === 0 ? graph : { ...graph, ops: graph.ops.flatMap((op) => (gone.has(op) ? [] : [joined.get(op) ?? op])) };
@@ -50,20 +51,4 @@ function bandCount(first: Op, second: Op, division: Division): number | undefine
     return images * again * rowWork * multiplyAddTime < bytes * byteTime ? list.length : undefined;
   }
   return undefined;
-}
-
-function bandsOp(first: Op, second: Op, bands: number): Op {
-  const inner = new Map<Value, Value>();
-  const own = (v: Value): Value => {
-    const known = inner.get(v);
-    if (known) return known;
-    const made: Value = { type: v.type, name: v.name };
-    inner.set(v, made);
-    return made;
-  };
-  const operands = [...new Set([...first.operands, ...second.operands])].filter((v) => v !== first.results[0]);
-  const inputs = operands.map(own);
-  const ops = [first, second].map((op): Op => ({ ...op, operands: op.operands.map(own), results: op.results.map(own) }));
-  const region = { name: '', inputs, state: [], ops, outputs: [{ name: '', value: own(second.results[0]!) }], updates: [] };
-  return { name: 'bands', operands, attrs: { bands }, results: second.results, regions: [region], source: [...new Set([...first.source, ...second.source])] };
 }

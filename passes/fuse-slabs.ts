@@ -5,6 +5,7 @@ import { cutValues } from '../ir/slabs.ts';
 import type { Target } from '../ir/tile.ts';
 import { bytesOf } from '../ir/type.ts';
 import { singleClusters, type Clusters } from './fuse/clusters.ts';
+import { enclosed } from './fuse/region.ts';
 
 /** Tiles that the tensors of a slab which are read again take together at most: a large core's own cache. */
 const mostTiles = 4;
@@ -161,23 +162,5 @@ function replaced(graph: Graph, members: Members): Graph {
       op.results.forEach((r) => dependent.add(r));
     }
   }
-  return { ...graph, ops: [...graph.ops.slice(0, from), ...before, slabsOp(members), ...after, ...graph.ops.slice(to + 1)] };
-}
-
-function slabsOp({ ops, views, results }: Members): Op {
-  const inner = new Map<Value, Value>();
-  const own = (v: Value): Value => {
-    const known = inner.get(v);
-    if (known) return known;
-    const made: Value = { type: v.type, name: v.name };
-    inner.set(v, made);
-    return made;
-  };
-  const all = [...views, ...ops];
-  const made = new Set(all.flatMap((op) => op.results));
-  const operands = [...new Set(all.flatMap((op) => op.operands))].filter((v) => !made.has(v));
-  const body = all.map((op): Op => ({ ...op, operands: op.operands.map(own), results: op.results.map(own) }));
-  const region: Graph = { name: '', inputs: operands.map(own), state: [], ops: body, outputs: results.map((r) => ({ name: '', value: own(r) })), updates: [] };
-  const slabs = ops[0]!.results[0]!.type.shape[0]!;
-  return { name: 'slabs', operands, attrs: { slabs }, results, regions: [region], source: [...new Set(ops.flatMap((op) => op.source))] };
+  return { ...graph, ops: [...graph.ops.slice(0, from), ...before, enclosed('slabs', { slabs: members.ops[0]!.results[0]!.type.shape[0]! }, [...members.views, ...members.ops], members.results), ...after, ...graph.ops.slice(to + 1)] };
 }

@@ -88,12 +88,13 @@ const fused: OpDef = {
   grad: { none: 'inlined before differentiation' },
 };
 
-const bands: OpDef = {
-  name: 'bands',
-  doc: 'the result of the region, a 1x1 convolution and the depthwise one that reads it, computed in bands of rows by one kernel',
+/** An op whose region one kernel computes in so many parts as its attribute says. */
+const inParts = (name: string, doc: string): OpDef => ({
+  name,
+  doc,
   family: 'region',
   operands: ['operands...'],
-  attrs: { bands: { kind: 'number', default: 'required' } },
+  attrs: { [name]: { kind: 'number', default: 'required' } },
   infer(operands, _attrs, regions) {
     const [body] = count(regions, 1);
     requireTypes('inputs of the region', inputTypes(body!), operands);
@@ -102,23 +103,10 @@ const bands: OpDef = {
   axes: () => ({ none: 'holds a region: each op inside has its own' }),
   reference: (operands, _attrs, _results, [body], run) => run(body!, operands),
   grad: { none: 'made after differentiation' },
-};
+});
 
-const slabs: OpDef = {
-  name: 'slabs',
-  doc: 'the results of the region, all of whose ops run at one index of axis 0 before they run at the next, by one kernel',
-  family: 'region',
-  operands: ['operands...'],
-  attrs: { slabs: { kind: 'number', default: 'required' } },
-  infer(operands, _attrs, regions) {
-    const [body] = count(regions, 1);
-    requireTypes('inputs of the region', inputTypes(body!), operands);
-    return outputTypes(body!);
-  },
-  axes: () => ({ none: 'holds a region: each op inside has its own' }),
-  reference: (operands, _attrs, _results, [body], run) => run(body!, operands),
-  grad: { none: 'made after differentiation' },
-};
+const bands = inParts('bands', 'the result of the region, a 1x1 convolution and the depthwise one that reads it, computed in bands of rows by one kernel');
+const slabs = inParts('slabs', 'the results of the region, all of whose ops run at one index of axis 0 before they run at the next, by one kernel');
 
 const scalar = (dtype: TensorType['dtype']): TensorType => ({ dtype, shape: [] });
 const inputTypes = (g: Graph): TensorType[] => g.inputs.map((v) => v.type);

@@ -1,5 +1,5 @@
 /** Makes one `fused` op of a cluster. */
-import type { Op, Value } from '../../ir/graph.ts';
+import type { Attrs, Graph, Op, Value } from '../../ir/graph.ts';
 import { isMap, type FusedKind } from '../../ir/fused.ts';
 import { broadcastShapes, sameShape, type Tensor } from '../../ir/type.ts';
 import { uniform } from '../rules/pattern.ts';
@@ -48,6 +48,21 @@ export function fusedOp(kind: FusedKind, ops: readonly Op[], results: readonly V
   });
   const region = { name: '', inputs, state: [], ops: [...body, ...rebuilt], outputs: results.map((r) => ({ name: '', value: inner.get(r)! })), updates: [] };
   return { name: 'fused', operands, attrs: { kind }, results, regions: [region], source: [...new Set(ops.flatMap((op) => op.source))] };
+}
+
+/** An op whose region holds some ops as they are, with the values that they read from outside as its operands. */
+export function enclosed(name: string, attrs: Attrs, ops: readonly Op[], results: readonly Value[]): Op {
+  const inner = new Map<Value, Value>();
+  const own = (v: Value): Value => {
+    const value = inner.get(v) ?? { type: v.type, name: v.name };
+    inner.set(v, value);
+    return value;
+  };
+  const made = new Set(ops.flatMap((op) => op.results));
+  const operands = [...new Set(ops.flatMap((op) => op.operands))].filter((v) => !made.has(v));
+  const body = ops.map((op): Op => ({ ...op, operands: op.operands.map(own), results: op.results.map(own) }));
+  const region: Graph = { name: '', inputs: operands.map(own), state: [], ops: body, outputs: results.map((r) => ({ name: '', value: own(r) })), updates: [] };
+  return { name, operands, attrs, results, regions: [region], source: [...new Set(ops.flatMap((op) => op.source))] };
 }
 
 /** The scalar that stands for an operand whose elements are all one number, unless the op takes its shape from it. */
