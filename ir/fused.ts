@@ -12,6 +12,8 @@ const rowReductions: ReadonlySet<string> = new Set(['reduceSum', 'reduceMax', 'r
 
 /** Whether an op is elementwise: one result, numpy broadcasting, each element from the elements at the same place. */
 export const isMap = (op: Op): boolean => opDef(op.name).family === 'map';
+/** Whether an op is elementwise, or a fusion of such ops alone: it reads every operand at the element that it writes. */
+export const isElementwise = (op: Op): boolean => (op.name === 'fused' ? op.attrs['kind'] === 'map' : isMap(op));
 /** Whether an op can be the root of a `contract` fusion. */
 export const isContractRoot = (op: Op): boolean => contractRoots.has(op.name);
 /** Whether an op can be the root of a `reduce` fusion. */

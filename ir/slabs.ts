@@ -1,5 +1,5 @@
 /** How ops are computed a slab at a time, a slab being what lies at one index of axis 0 (a sample), and the rules that the region of a `slabs` op keeps (docs/ir.md). Emitters rely on them. */
-import { isMap, isRowReduction } from './fused.ts';
+import { isElementwise, isMap, isRowReduction } from './fused.ts';
 import type { Op, Value } from './graph.ts';
 import { num, nums } from './op.ts';
 import { sameShape } from './type.ts';
@@ -59,8 +59,6 @@ export function mayReplace(op: Op, result: number, operand: number): boolean {
   return writesWhereItReads(writer) && !elsewhere && region.ops.slice(at + 1).every((o) => o.name === 'reshape' || !o.operands.some((v) => views.has(v)));
 }
 
-const isElementwise = (op: Op): boolean => (op.name === 'fused' ? op.attrs['kind'] === 'map' : isMap(op));
-
 /** Elementwise ops, and sums over rows beside what they are sums of: a kernel writes an element when it has read all operands there, and reads nothing there again. */
 function writesWhereItReads(op: Op): boolean {
   if (isElementwise(op)) return true;
@@ -73,18 +71,13 @@ function writesWhereItReads(op: Op): boolean {
 /** Notes which operands and results of an op are cut; a text where that cannot be. */
 function markOp(op: Op, slabs: number, isCut: Map<Value, boolean>): string | undefined {
   const long = (v: Value): boolean => v.type.shape[0] === slabs;
-  const mark = (v: Value, cut: boolean): string | undefined => {
-    if ((isCut.get(v) ?? cut) !== cut) return `${op.name} reads ${cut ? 'slabs of what is whole' : 'the whole of what is cut into slabs'}`;
-    isCut.set(v, cut);
-    return undefined;
-  };
-  const markAll = (values: readonly Value[], cut: (v: Value) => boolean): string | undefined => values.map((v) => mark(v, cut(v))).find((p) => p !== undefined);
+  const markAll = (values: readonly Value[], cut: (v: Value) => boolean): string | undefined => values.map((v) => mark(op, v, cut(v), isCut)).find((p) => p !== undefined);
   if (op.name === 'constant') return markAll(op.results, () => false);
   if (op.name === 'fused') return markFused(op, slabs, isCut);
   const [result] = op.results as [Value];
   if (isMap(op) || op.name === 'broadcast') {
     const rank = result.type.shape.length;
-    return markAll(op.operands, (v) => long(result) && v.type.shape.length === rank && long(v)) ?? mark(result, long(result));
+    return markAll(op.operands, (v) => long(result) && v.type.shape.length === rank && long(v)) ?? mark(op, result, long(result), isCut);
   }
   if (op.name !== 'reshape' && !isRowReduction(op)) return `${op.name} is not computed in slabs`;
   const cut = long(op.operands[0]!) && (op.name === 'reshape' ? long(result) : !nums(op.attrs, 'axes').includes(0));
@@ -99,9 +92,15 @@ function markFused(op: Op, slabs: number, isCut: Map<Value, boolean>): string | 
     if (problem !== undefined) return problem;
   }
   for (const [inside, outside] of pairs) {
-    const cut = isCut.get(inside) ?? false;
-    if ((isCut.get(outside) ?? cut) !== cut) return `${op.name} reads ${cut ? 'slabs of what is whole' : 'the whole of what is cut into slabs'}`;
-    isCut.set(outside, cut);
+    const problem = mark(op, outside, isCut.get(inside) ?? false, isCut);
+    if (problem !== undefined) return problem;
   }
+  return undefined;
+}
+
+/** Notes whether an op takes or gives a value in slabs; a text where another op does otherwise. */
+function mark(op: Op, v: Value, cut: boolean, isCut: Map<Value, boolean>): string | undefined {
+  if ((isCut.get(v) ?? cut) !== cut) return `${op.name} reads ${cut ? 'slabs of what is whole' : 'the whole of what is cut into slabs'}`;
+  isCut.set(v, cut);
   return undefined;
 }

@@ -1,5 +1,5 @@
 /** Joins what reads the same large tensors again, so that each sample is still in a core's cache when it is read the second time. */
-import { isMap, isRowReduction } from '../ir/fused.ts';
+import { isElementwise, isRowReduction } from '../ir/fused.ts';
 import type { Graph, Op, Value } from '../ir/graph.ts';
 import { cutValues } from '../ir/slabs.ts';
 import type { Target } from '../ir/tile.ts';
@@ -51,7 +51,6 @@ function firstSet(graph: Graph, c: Clusters, tried: Set<Op>, mostBytes: number):
 
 /** Whether an op is or holds reductions over axes. */
 const reduces = (op: Op): boolean => (op.name === 'fused' ? op.regions[0]!.ops : [op]).some(isRowReduction);
-const isElementwise = (op: Op): boolean => (op.name === 'fused' ? op.attrs['kind'] === 'map' : isMap(op));
 
 /** The ops that are computed slab by slab from a first reduction on. */
 class Growth {

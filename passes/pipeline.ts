@@ -25,9 +25,12 @@ import type { Recompute } from './tile/recompute.ts';
 export interface Pass {
   readonly name: string;
   run(graph: Graph, target: Target): Graph;
+  /** Chooses or makes kernels of a backend: whoever goes on with core ops (tiles, storage in f16) leaves it out. */
+  readonly kernels?: true;
 }
 
 const pass = (name: string, run: Pass['run']): Pass => ({ name, run });
+const kernels = (name: string, run: Pass['run']): Pass => ({ name, run, kernels: true });
 
 /** Graph to graph of fused ops. A name that stands twice is told apart by its number in dumps. */
 export const passes: readonly Pass[] = [
@@ -41,21 +44,24 @@ export const passes: readonly Pass[] = [
   pass('join-affine', joinAffine),
   pass('simplify', simplify),
   pass('eliminate-common-subexpressions', eliminateCommonSubexpressions),
-  pass('gradients-as-convolutions', gradientsAsConvolutions),
+  kernels('gradients-as-convolutions', gradientsAsConvolutions),
   pass('fold-constants', foldConstants),
-  pass('split-reductions', splitReductions),
-  pass('split-weight-gradients', splitWeightGradients),
-  pass('select-algorithms', selectAlgorithms),
+  kernels('split-reductions', splitReductions),
+  kernels('split-weight-gradients', splitWeightGradients),
+  kernels('select-algorithms', selectAlgorithms),
   pass('fold-constants', foldConstants),
   pass('rebuild-cheap-values', rebuildCheapValues),
   pass('rebuild-for-sums', rebuildForSums),
   // Values that nobody reads any more would become results of fused ops.
   pass('eliminate-dead-code', eliminateDeadCode),
-  pass('fuse', fuse),
-  pass('fuse-bands', fuseBands),
-  pass('fuse-slabs', fuseSlabs),
+  kernels('fuse', fuse),
+  kernels('fuse-bands', fuseBands),
+  kernels('fuse-slabs', fuseSlabs),
   pass('eliminate-dead-code', eliminateDeadCode),
 ];
+
+/** The passes up to core ops, without those that choose or make kernels. */
+export const simplifications: readonly Pass[] = passes.filter((p) => !p.kernels);
 
 /** The passes for a training step whose backward pass computes values of the forward pass again, so that less is kept between them. */
 export function recomputing(level: Recompute): readonly Pass[] {

@@ -1,4 +1,4 @@
-import type { Graph, Op, Value } from '../../ir/graph.ts';
+import { definitions, uses, type Graph, type Op, type Value } from '../../ir/graph.ts';
 import { nums } from '../../ir/op.ts';
 import type { Tensor } from '../../ir/type.ts';
 import { isFixed } from './affine.ts';
@@ -11,19 +11,17 @@ export type Shared = ReadonlyMap<Value, 'scale' | 'scale and shift'>;
  * them is padded.
  */
 export function sharedByConvolutions(graph: Graph): Shared {
-  const definitions = new Map(graph.ops.flatMap((op) => op.results.map((r) => [r, op] as const)));
+  const defs = definitions(graph);
   const updated = new Set(graph.updates.map((u) => u.state));
   const known = new Map<Value, boolean>(graph.state.map((s) => [s.value, !updated.has(s.value)]));
   const facts = {
-    definition: (v: Value): Op | undefined => definitions.get(v),
-    constant: (v: Value): Tensor | undefined => (definitions.get(v)?.name === 'constant' ? (definitions.get(v)!.attrs['value'] as Tensor) : undefined),
+    definition: (v: Value): Op | undefined => defs.get(v),
+    constant: (v: Value): Tensor | undefined => (defs.get(v)?.name === 'constant' ? (defs.get(v)!.attrs['value'] as Tensor) : undefined),
   };
   const fixed = (v: Value): boolean => isFixed(v, facts, known);
-  const readers = new Map<Value, Op[]>();
-  for (const op of graph.ops) for (const v of op.operands) readers.set(v, [...(readers.get(v) ?? []), op]);
   const held = new Set([...graph.outputs, ...graph.updates].map((o) => o.value));
   const shared = new Map<Value, 'scale' | 'scale and shift'>();
-  for (const [v, ops] of readers) {
+  for (const [v, ops] of uses(graph)) {
     if (ops.length < 2 || held.has(v) || !ops.every((op) => op.name === 'conv' && op.operands[0] === v && fixed(op.operands[1]!))) continue;
     shared.set(v, ops.some((op) => nums(op.attrs, 'pads').some((p) => p !== 0)) ? 'scale' : 'scale and shift');
   }

@@ -1,5 +1,5 @@
 /** In which order of its axes a result is laid out. */
-import { isRowReduction } from '../../ir/fused.ts';
+import { isElementwise, isRowReduction } from '../../ir/fused.ts';
 import type { Op, Value } from '../../ir/graph.ts';
 import type { Step } from '../../ir/tile.ts';
 import { opDef } from '../../ir/ops/index.ts';
@@ -16,7 +16,7 @@ const reductions = new Set(['reduceSum', 'reduceProd', 'reduceMax', 'reduceMin',
 export function resultOrder(p: Planning, op: Op, operands: readonly Value[]): Order | undefined {
   const result = op.results[0]!;
   const rank = result.type.shape.length;
-  if ((isMap(op) || (isOverRows(op) && op.results.length === 1)) && op.results.some((r) => p.updates.has(r))) return rowMajorOrder(rank);
+  if ((isElementwise(op) || (isOverRows(op) && op.results.length === 1)) && op.results.some((r) => p.updates.has(r))) return rowMajorOrder(rank);
   const root = rootOf(op);
   if (root.name === 'convPacked') return channelsLastOrder(rank);
   if (root.name === 'contract') return wanted(p, result) ?? rowMajorOrder(rank);
@@ -25,7 +25,7 @@ export function resultOrder(p: Planning, op: Op, operands: readonly Value[]): Or
     const largest = [...operands].sort((a, b) => bytesOf(b.type) - bytesOf(a.type))[0]!;
     return orderOf(largest.type.shape, p.spot(largest).strides);
   }
-  if (isMap(op) || kindOf(op) === 'row' || followers.has(op.name)) {
+  if (isElementwise(op) || kindOf(op) === 'row' || followers.has(op.name)) {
     const full = operands.filter((v) => v.type.shape.length === rank && sizeOf(v.type.shape) > 1);
     const sized = full.filter((v) => sameShape(v.type.shape, result.type.shape));
     const main = [...(sized.length > 0 ? sized : full)].sort((a, b) => bytesOf(b.type) - bytesOf(a.type));
@@ -42,11 +42,6 @@ export function aligned(p: Planning, v: Value, result: TensorType, order: Order,
   if (v.type.shape.length !== order.length || sizeOf(v.type.shape) < 1024 || !sameShape(v.type.shape, result.shape)) return v;
   const spot = p.spot(v);
   return sameOrder(orderOf(v.type.shape, spot.strides), orderOf(v.type.shape, denseStrides(v.type.shape, order))) ? v : copied(p, v, order, steps, copies);
-}
-
-/** Elementwise ops alone: they read every operand at the element they write. */
-export function isMap(op: Op): boolean {
-  return kindOf(op) === 'map' || (op.name !== 'fused' && opDef(op.name).family === 'map');
 }
 
 /** Fused reductions over rows, with what is computed of each row before and after them. */

@@ -1,11 +1,11 @@
 /** Where a result lies: inside a concat, in an output, over the old value of state, over an operand that dies, or in memory of its own. */
-import { isRowReduction } from '../../ir/fused.ts';
+import { isElementwise, isRowReduction } from '../../ir/fused.ts';
 import type { Op, Value } from '../../ir/graph.ts';
 import { mayReplace as slabMayReplace } from '../../ir/slabs.ts';
 import { dtypes, sameShape } from '../../ir/type.ts';
 import { denseStrides, isDense, rowMajorOrder, sameOrder, sameStrides, type Order } from '../layout.ts';
 import { partSpot } from './concat.ts';
-import { isMap, isOverRows } from './orders.ts';
+import { isOverRows } from './orders.ts';
 import type { Planning } from './planning.ts';
 
 /** Gives one result of an op its place. `top`: the op is not inside a region, so it may compute straight into outputs and state. */
@@ -25,7 +25,7 @@ export function placeResult(p: Planning, r: Value, order: Order, op: Op, operand
     return;
   }
   const strides = denseStrides(r.type.shape, order);
-  const replaceable = (v: Value): boolean => isMap(op) || (op.name === 'slabs' && slabMayReplace(op, op.results.indexOf(r), operands.indexOf(v)));
+  const replaceable = (v: Value): boolean => isElementwise(op) || (op.name === 'slabs' && slabMayReplace(op, op.results.indexOf(r), operands.indexOf(v)));
   const reused = operands.find((v) => replaceable(v) && diesHere(p, v, op) && canOverwrite(p, v, r, strides));
   p.spots.set(r, reused && !op.results.some((x) => x !== r && p.spots.get(x)?.root === p.spot(reused).root) ? p.spot(reused) : { root: p.newRoot('temp', p.bytesOf(r.type)), offset: 0, strides });
 }
@@ -43,7 +43,7 @@ function mayReplace(p: Planning, state: Value, r: Value, op: Op, operands: reado
 
 /** Whether an op reads an operand of its one result's shape at no element but the one that it writes next: elementwise ops, the last part of reductions over rows. */
 function readsWhereItWrites(op: Op, operand: number): boolean {
-  if (isMap(op)) return true;
+  if (isElementwise(op)) return true;
   const [region] = op.regions;
   const [result] = op.results;
   const state = region?.inputs[operand];

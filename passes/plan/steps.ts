@@ -1,4 +1,5 @@
 /** From the ops of a graph or region to steps. */
+import { isElementwise } from '../../ir/fused.ts';
 import type { Graph, Op, Value } from '../../ir/graph.ts';
 import type { Step } from '../../ir/tile.ts';
 import type { Tensor } from '../../ir/type.ts';
@@ -6,7 +7,7 @@ import { demandOf, meets, orderFor, orderOf, rowMajorOrder, sameOrder } from '..
 import { planConcat } from './concat.ts';
 import { planIf, planLoop } from './control-flow.ts';
 import { copied } from './copies.ts';
-import { aligned, isMap, resultOrder } from './orders.ts';
+import { aligned, resultOrder } from './orders.ts';
 import type { Copies, Planning } from './planning.ts';
 import { placeResult } from './results.ts';
 import { planView } from './views.ts';
@@ -59,7 +60,7 @@ function planKernel(p: Planning, op: Op, steps: Step[], copies: Copies, top: boo
     if (!sameOrder(orderOf(dy.type.shape, p.spot(dy).strides), kept)) operands[0] = copied(p, dy, kept, steps, copies);
   }
   const order = resultOrder(p, op, operands);
-  const follow = order && isMap(op) ? operands.map((v) => aligned(p, v, op.results[0]!.type, order, steps, copies)) : operands;
+  const follow = order && isElementwise(op) ? operands.map((v) => aligned(p, v, op.results[0]!.type, order, steps, copies)) : operands;
   // Results that nobody reads are dropped from the end (a pool's positions).
   let kept = op.results.length;
   while (kept > 1 && !p.isUsed(op.results[kept - 1]!)) kept--;

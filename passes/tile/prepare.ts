@@ -6,27 +6,23 @@ import type { Target } from '../../ir/tile.ts';
 import { fuse } from '../fuse.ts';
 import { growMapBothWays, growth } from '../fuse/grow.ts';
 import { eliminateDeadCode } from '../eliminate-dead-code.ts';
-import { passes, runPipeline } from '../pipeline.ts';
+import { inHalf } from '../half-precision.ts';
+import { runPipeline, simplifications } from '../pipeline.ts';
 import { lowered } from './order.ts';
 import { lateOutputs, splitStep, type Recompute } from './recompute.ts';
-import { castsIntoReductions, storeHalf } from './store-half.ts';
 
 export interface PrepareOptions {
   readonly dtype?: 'f32' | 'f16';
   readonly recompute?: Recompute;
 }
 
-/** Passes that choose kernels of other targets, slabs (a sample in the cache of a core) among them, and fusion, which comes after recomputation. */
-const skipped: ReadonlySet<string> = new Set(['gradients-as-convolutions', 'split-reductions', 'split-weight-gradients', 'select-algorithms', 'fuse', 'fuse-slabs']);
-/** Passes that clear up after casts have been put in. */
-const cleaning: ReadonlySet<string> = new Set(['simplify', 'fold-constants', 'eliminate-common-subexpressions', 'eliminate-dead-code']);
 /** Statistics are steps of their own, since tiles have to meet between them and what follows. */
 const kinds = growth.filter((k) => k.kind !== 'row').map((k) => (k.kind === 'map' ? { ...k, grow: growMapBothWays } : k));
 
 /** Simplifies a graph, and stores it in f16 if asked: what does not depend on recomputation. */
 export function simplified(graph: Graph, target: Target, options: PrepareOptions): Graph {
-  const simple = runPipeline(graph, target, { passes: passes.filter((p) => !skipped.has(p.name)) });
-  return options.dtype === 'f16' ? castsIntoReductions(runPipeline(storeHalf(simple), target, { passes: passes.filter((p) => cleaning.has(p.name)) })) : simple;
+  const simple = runPipeline(graph, target, { passes: simplifications });
+  return options.dtype === 'f16' ? inHalf(simple, target) : simple;
 }
 
 /** The ops that tiles run, in order, of a graph that has been simplified. */
