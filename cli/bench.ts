@@ -10,7 +10,7 @@ import { version } from './driver/version.ts';
 import { UserError } from '../ir/diagnostic.ts';
 import { load, type Tensor } from '../runtime/index.ts';
 import { sampleTensors, worstDifference } from '../runtime/selfcheck.ts';
-import { readInputs, readTensor } from './inputs.ts';
+import { readInputs, readTensors } from './inputs.ts';
 import { bestFeatures, compileFor, isArtifact, modelInputs, readModelGraph } from './model.ts';
 import { dimOption, inputOption, jsonOption, positive, positives, valueOption } from './options.ts';
 import { openPeer, peerNames, type Contender, type PeerName } from './peers.ts';
@@ -102,7 +102,7 @@ function inOwnProcess(threads: number): Result[] {
 async function measure(model: string, options: Options, threads: number): Promise<Result[]> {
   const images = { size: undefined, layout: undefined, scale: undefined, mean: [], std: [], gray: false };
   const given = await readInputs(options.input ?? {}, modelInputs(readModelGraph(model)), images);
-  const values = Object.fromEntries(Object.entries(options.value ?? {}).map(([name, file]) => [name, readTensor(file)]));
+  const values = readTensors(options.value ?? {});
   const artifact = await compileFor(model, { ...(options.dim && { dims: options.dim }), values, backend: options.backend, features: options.wide ? ['wide', bestFeatures()] : [bestFeatures()] }, given);
   // Bound inputs are no inputs of the artifact, but other runtimes want them.
   const inputs = { ...sampleTensors(artifact.manifest.inputs), ...given, ...values };

@@ -8,7 +8,7 @@ import { lintNorms, type Finding } from '../passes/norm/lint-norms.ts';
 import { showNorm } from '../passes/norm/options.ts';
 import { rewriteNorms, type NormalizedModel } from '../passes/norm/rewrite-norms.ts';
 import { wasmTarget } from './driver/target.ts';
-import { readTensor } from './inputs.ts';
+import { readTensors } from './inputs.ts';
 import { checkOnData, sayData, type DataReport } from './check/data.ts';
 import { normOf, normOptions, type NormOptions } from './norm.ts';
 import { channelOptions, dimOption, jsonOption, positive, refuseOption, samplesOption, valueOption } from './options.ts';
@@ -73,7 +73,7 @@ function onData(path: string, options: Options & { readonly data: readonly strin
 
 /** The model at two batch sizes, or at its own where that is fixed. */
 function specialisations(path: string, options: Options): { readonly models: readonly NormalizedModel[]; readonly fixed: number | undefined; readonly warnings: readonly string[] } {
-  const values = options.value && Object.fromEntries(Object.entries(options.value).map(([name, file]) => [name, readTensor(file)]));
+  const values = options.value && readTensors(options.value);
   const at = (sizes: Readonly<Record<string, number>>): ImportedModel =>
     importModel(path, { dims: { ...sizes, ...options.dim }, ...(values && { values }), ...(options.inference && { inference: true }) });
   const first = at({});

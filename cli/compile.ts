@@ -14,9 +14,10 @@ import { graphText } from '../ir/text.ts';
 import type { NormSpec } from '../passes/norm/options.ts';
 import { passes } from '../passes/pipeline.ts';
 import { recomputeLevels, type Recompute } from '../passes/tile/recompute.ts';
+import type { TileTarget } from '../passes/tile/target.ts';
 import { reason } from '../runtime/bytes.ts';
 import type { Features } from '../runtime/features.ts';
-import { readTensor } from './inputs.ts';
+import { readTensors } from './inputs.ts';
 import { modelInputs, readModelGraph } from './model.ts';
 import { normOf, normOptions, type NormOptions } from './norm.ts';
 import { dimOption, featureSets, jsonOption, memoryOption, refuseOption, tileOptions, valueOption } from './options.ts';
@@ -110,10 +111,10 @@ async function run(model: string, options: Options, command: Command): Promise<v
     refuseOption(options.train === true, '--onnx', 'does not go with --train: the artifact holds the rewritten model, and exportOnnx puts trained weights into it');
   }
   const folder = options.output ?? basename(model, extname(model));
-  const values = options.value && Object.fromEntries(Object.entries(options.value).map(([name, file]) => [name, readTensor(file)]));
+  const values = options.value && readTensors(options.value);
   const machine = options.target === undefined && options.tiles === undefined && options.tileMemory === undefined ? undefined : await targetOf({ ...options, target: options.target ?? 'cpu' });
   const placed = options.printAfter?.includes(place) === true || options.stopAfter === place;
-  if (machine && (machine.backend !== 'wasm' || placed)) return forTiles(model, options.target ?? machine.name, folder, norm, values, options, command);
+  if (machine && (machine.backend !== 'wasm' || placed)) return forTiles(model, machine, folder, norm, values, options, command);
   refuseTileOptions(options, command);
   refuseOption(machine !== undefined && options.backend !== 'wasm', '--target', `${machine?.name ?? ''} is for WebAssembly; leave out --backend ${options.backend}`);
   if (options.stopAfter === undefined) await checkFolder(folder);
@@ -153,7 +154,7 @@ async function run(model: string, options: Options, command: Command): Promise<v
   const step = manifest.state && stepMemory(artifact.program, new Map(manifest.state.map((s) => [s.name, s.role])));
   const weights = manifest.weights.reduce((n, w) => n + w.bytes, 0);
   if (options.json) {
-    sayJson({ folder, ...(artifact.fit && { fit: artifact.fit }), ms: time, inputs: manifest.inputs, outputs: manifest.outputs, dims: manifest.dims, modules, weights, kernels: kernelFacts(manifest, machine), memory: { ...manifest.memory, scheduleBytes: artifact.program.memory.scheduleBytes, ...(step && { step }) }, steps: manifest.steps.length, warnings: artifact.warnings });
+    sayJson({ folder, ...(artifact.fit && { fit: artifact.fit }), ms: time, inputs: manifest.inputs, outputs: manifest.outputs, dims: manifest.dims, modules, weights, ...(!manifest.gpu && { kernels: kernelFacts(manifest, machine) }), memory: { ...manifest.memory, scheduleBytes: artifact.program.memory.scheduleBytes, ...(step && { step }) }, steps: manifest.steps.length, warnings: artifact.warnings });
     return;
   }
   const code = manifest.gpu ? [`${manifest.gpu.shaders.length} shaders${artifact.fallback ? ' and WebAssembly' : ''}`] : modules.map((m) => `${m.file} ${bytes(m.bytes)}`);
@@ -165,7 +166,7 @@ async function run(model: string, options: Options, command: Command): Promise<v
 }
 
 /** Compiles to a tile program; options that say how WebAssembly or shaders are made do not go with it. */
-async function forTiles(model: string, target: string, folder: string, norm: NormSpec | undefined, values: CompileOptions['values'], options: Options, command: Command): Promise<void> {
+async function forTiles(model: string, target: TileTarget, folder: string, norm: NormSpec | undefined, values: CompileOptions['values'], options: Options, command: Command): Promise<void> {
   for (const name of ['backend', 'features', 'profile', 'memory', 'onnx', 'dumpIr']) refuseOption(command.getOptionValueSource(name) === 'cli', longOf(command, name), 'does not go with --target, which makes a tile program');
   const asked = [...(options.printAfter ?? []), ...(options.stopAfter === undefined ? [] : [options.stopAfter])].find((name) => name !== place);
   if (asked !== undefined) throw new UserError(`with --target only the tile program is printed, after ${place}; leave out --target to see the graph after ${asked}`);
@@ -173,7 +174,6 @@ async function forTiles(model: string, target: string, folder: string, norm: Nor
   if (write) await checkFolder(folder);
   return compileForTiles(model, {
     target, folder, norm, values, write, dims: options.dim, batch: options.batch ?? fixedBatch(model) ?? 1, dtype: options.dtype ?? 'f32', recompute: options.recompute ?? 'auto', json: options.json ?? false,
-    ...(options.tiles !== undefined && { tiles: options.tiles }), ...(options.tileMemory !== undefined && { tileMemory: options.tileMemory }),
     train: options.train ? trainOptions(options) : undefined, print: options.printAfter !== undefined || options.stopAfter !== undefined,
   });
 }

@@ -30,6 +30,9 @@ export function readTensor(path: string): Tensor {
   return readNpy(bytes, path);
 }
 
+/** Reads the files given for values, by name. */
+export const readTensors = (files: Readonly<Record<string, string>>): Record<string, Tensor> => Object.fromEntries(Object.entries(files).map(([name, file]) => [name, readTensor(file)]));
+
 /** Reads the files given for inputs. Checks names and dtypes against the declared inputs; a file under the empty name goes to the only input. */
 export async function readInputs(files: Readonly<Record<string, string>>, declared: readonly OpenInput[], images: ImageOptions): Promise<Record<string, Tensor>> {
   const tensors: Record<string, Tensor> = {};

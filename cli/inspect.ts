@@ -11,7 +11,7 @@ import type { NodeView } from '../frontend/onnx/model.ts';
 import { openArtifact } from '../runtime/artifact.ts';
 import type { Manifest } from '../runtime/manifest.ts';
 import { describe } from '../runtime/tensor.ts';
-import { readTensor } from './inputs.ts';
+import { readTensors } from './inputs.ts';
 import { isArtifact, readModelGraph } from './model.ts';
 import { dimOption, jsonOption, refuseOption, valueOption } from './options.ts';
 import { amount, bytes, note, say, sayJson } from './print.ts';
@@ -55,7 +55,7 @@ async function run(model: string, options: Options, command: Command): Promise<v
 function inspectModel(path: string, options: Options): void {
   const binding = {
     ...(options.dim && { dims: options.dim }),
-    ...(options.value && { values: Object.fromEntries(Object.entries(options.value).map(([name, file]) => [name, readTensor(file)])) }),
+    ...(options.value && { values: readTensors(options.value) }),
   };
   const imported = importModel(path, binding);
   const { graph } = imported;

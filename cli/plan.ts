@@ -11,7 +11,7 @@ import { recomputeLevels, type Recompute } from '../passes/tile/recompute.ts';
 import type { TileTarget } from '../passes/tile/target.ts';
 import type { Setting, Trial } from '../passes/tile/trials.ts';
 import { compile, type CompileOptions } from './driver/compile.ts';
-import { readTensor } from './inputs.ts';
+import { readTensors } from './inputs.ts';
 import { normOf, normOptions, type NormOptions } from './norm.ts';
 import { dimOption, exitOverLimit, number, tileOptions, valueOption } from './options.ts';
 import type { Wanted } from './plan/build.ts';
@@ -59,7 +59,7 @@ export function planCommand(program: Command): void {
     .option('--temporary <share>', 'share of a tile that the temporaries of one op may take, above 0 and at most 1 (default: the target’s)', share)
     .addOption(new Option('--dtype <dtype>', 'how tensors are stored (default: f16 on mk1, mk2 and bow, else f32)').choices(['f16', 'f32']))
     .option('--train', 'plan a step of training, with the options below (default: sgd with momentum 0.9, batch 16)')
-    .addOption(new Option('--recompute <what>', 'what the backward pass computes again: nothing heavy, norms and activations, all between residual additions, all between a few of those, or the least that fits').choices(['none', 'norms', 'blocks', 'all', 'auto']).default('auto'))
+    .addOption(new Option('--recompute <what>', 'what the backward pass computes again: nothing heavy, norms and activations, all between residual additions, all between a few of those, or the least that fits').choices([...recomputeLevels, 'auto']).default('auto'))
     .option('--fit', 'choose micro-batch and recomputation: the fastest plan that fits')
     .option('--explain', 'list what was tried, and cycles by kind of vertex')
     .option('--json <file>', 'write the plan (docs/plan.schema.json)')
@@ -83,7 +83,7 @@ async function run(model: string, options: Options, command: Command): Promise<v
   if (other) requireSameModel(other, options.against!, model, onnx);
   const spec = normOf(options);
   const dtype = options.dtype ?? (/^(mk\d|bow)$/.test(target.name) ? 'f16' : 'f32');
-  const values = options.value && Object.fromEntries(Object.entries(options.value).map(([name, file]) => [name, readTensor(file)]));
+  const values = options.value && readTensors(options.value);
   const sgd = options.train && (options.optimizer === undefined || options.optimizer === 'sgd');
   const { microBatch: _, ...whole } = options;
   const train = options.train ? trainOptions(sgd ? { momentum: 0.9, ...whole } : whole) : undefined;
@@ -103,14 +103,15 @@ async function run(model: string, options: Options, command: Command): Promise<v
   const plan = { ...withFindings(chosen.planned.plan, target), onnx };
   if (options.json !== undefined) writePlans(options.json, plan, chosen.planned, target, onnx);
   if (options.html !== undefined) writeFileSync(options.html, planHtml(plan, target, chosen.trial.recompute, other && { plan: other, file: options.against! }));
-  if (options.difference !== undefined) writeFileSync(options.difference, `${JSON.stringify(comparePlans(plan, other!))}\n`);
-  if (other) showDifference(comparePlans(plan, other), options.against!);
+  const difference = other && comparePlans(plan, other);
+  if (options.difference !== undefined) writeFileSync(options.difference, `${JSON.stringify(difference)}\n`);
+  if (difference) showDifference(difference, options.against!);
   process.exitCode = fits ? 0 : exitOverLimit;
 }
 
 /** Prints how kernels are cut for cores that share a memory: what is always possible. */
 async function planKernels(model: string, target: TileTarget, options: Options): Promise<void> {
-  const values = options.value && Object.fromEntries(Object.entries(options.value).map(([name, file]) => [name, readTensor(file)]));
+  const values = options.value && readTensors(options.value);
   const norm = normOf(options);
   const base: CompileOptions = { target, features: [bestFeatures()], ...(options.dim && { dims: options.dim }), ...(values && { values }), ...(norm && { norm }) };
   const { manifest } = await withProgress(model, (onProgress) => (options.train ? compileTraining(model, trainOptions(options), options.batch, { ...base, onProgress }) : compile(model, { ...base, onProgress })));
@@ -155,7 +156,9 @@ function measured(planner: Planner, trial: Trial, wanted: Omit<Wanted, 'batch'>,
   const asked = options.recompute === 'auto' ? 'none' : options.recompute;
   const choices = { recompute: options.train ? recomputeLevels.slice(recomputeLevels.indexOf(asked)) : [], temporary: planner.shares[0]! / 2 };
   const smaller = batchesFor(options).findLast((b) => b < trial.batch);
-  const join = options.train && smaller !== undefined ? joinOf(wanted) : undefined;
+  // The search has asked for the proof already, and so have micro-batches.
+  const proved = options.fit === true || options.microBatch !== undefined;
+  const join = options.train && !proved && smaller !== undefined ? joinOf(wanted) : undefined;
   if (join !== undefined) note(`micro-batches would change the result of this model: ${join}. A batch-independent rewrite (--norm group:32 or --norm group:4+proxy) makes them a lever`);
   if (smaller === undefined || join !== undefined) return leversOf(planner.trials, trial, choices);
   try {

@@ -32,6 +32,9 @@ export function bytes(n: number): string {
   return power === 0 ? `${n} B` : `${(n / 1024 ** power).toPrecision(3)} ${['B', 'KiB', 'MiB', 'GiB'][power]}`;
 }
 
+/** A number rounded to a whole one, its digits in groups: 1,472. */
+export const whole = (n: number): string => Math.round(n).toLocaleString('en-US');
+
 /** Milliseconds with three digits. */
 export const ms = (t: number): string => `${t >= 100 ? t.toFixed(0) : t.toPrecision(3)} ms`;
 

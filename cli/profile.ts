@@ -7,7 +7,7 @@ import { UserError } from '../ir/diagnostic.ts';
 import { reason } from '../runtime/bytes.ts';
 import { loadSession, type Session, type StepTime, type Tensor } from '../runtime/index.ts';
 import { sampleTensors } from '../runtime/selfcheck.ts';
-import { readInputs, readTensor } from './inputs.ts';
+import { readInputs, readTensors } from './inputs.ts';
 import { bestFeatures, compileFor, isArtifact, modelInputs, readModelGraph } from './model.ts';
 import { dimOption, inputOption, jsonOption, positive, threadsOption, valueOption } from './options.ts';
 import { amount, ms, note, say, sayJson, table, withProgress } from './print.ts';
@@ -82,7 +82,7 @@ async function open(model: string, options: Options): Promise<{ session: Session
     return { session, inputs: { ...sampleTensors(session.inputs), ...given } };
   }
   const given = await readInputs(options.input ?? {}, modelInputs(readModelGraph(model)), images);
-  const values = Object.fromEntries(Object.entries(options.value ?? {}).map(([name, file]) => [name, readTensor(file)]));
+  const values = readTensors(options.value ?? {});
   const artifact = await withProgress(model, (onProgress) => compileFor(model, { ...(options.dim && { dims: options.dim }), values, backend: options.backend, features: [bestFeatures()], profile: true, onProgress }, given));
   for (const w of artifact.warnings) note(`warning: ${w}`);
   const session = await loadSession(artifact, { threads });

@@ -7,7 +7,7 @@ import type { Backend } from './driver/compile.ts';
 import { isTileArtifact } from './driver/tile-artifact.ts';
 import { loadSession, type LoadOptions, type Session, type Tensor } from '../runtime/index.ts';
 import type { ImageOptions } from './image.ts';
-import { readInputs, readTensor } from './inputs.ts';
+import { readInputs, readTensors } from './inputs.ts';
 import { artifactInputs, bestFeatures, compileFor, isArtifact, modelInputs, readModelGraph } from './model.ts';
 import { channelOptions, dimOption, imageSize, inputOption, jsonOption, layout, number, positive, refuseOption, threadsOption, valueOption } from './options.ts';
 import { ms, note, say, withProgress } from './print.ts';
@@ -102,7 +102,7 @@ async function open(model: string, options: Options, images: ImageOptions): Prom
     const hint = symbols.length > 0 ? `; ${symbols.join(', ')} follow from the files, or give ${symbols.map((s) => `--dim ${s}=SIZE`).join(' ')}` : open ? '; sizes that are open (?) follow from the files' : '';
     throw new UserError(`${model}: missing ${missing.map((d) => `--input ${d.name}=FILE.npy (${d.dtype ?? '?'}[${d.dims?.map((x) => x ?? '?').join(',') ?? '...'}])`).join(' ')}${hint}`);
   }
-  const values = Object.fromEntries(Object.entries(options.value ?? {}).map(([name, file]) => [name, readTensor(file)]));
+  const values = readTensors(options.value ?? {});
   const started = performance.now();
   const artifact = await withProgress(model, (onProgress) =>
     compileFor(model, { ...(options.dim && { dims: options.dim }), values, backend: options.backend, features: options.wide ? ['wide', bestFeatures()] : [bestFeatures()], onProgress }, tensors));

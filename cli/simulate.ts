@@ -9,17 +9,17 @@ import { showType, type Tensor } from '../ir/type.ts';
 import { levelsOf } from '../passes/tile/fit.ts';
 import { planFromJson } from '../passes/tile/json.ts';
 import { digest } from '../passes/tile/plan.ts';
-import type { Recompute } from '../passes/tile/recompute.ts';
+import { recomputeLevels, type Recompute } from '../passes/tile/recompute.ts';
 import { runTiled } from './driver/simulate.ts';
 import type { ImageOptions } from './image.ts';
-import { readInputs, readTensor } from './inputs.ts';
+import { readInputs, readTensors } from './inputs.ts';
 import { modelInputs, readModelGraph } from './model.ts';
 import { normOf, normOptions, type NormOptions } from './norm.ts';
 import { dimOption, inputOption, jsonOption, refuseOption, tileOptions, valueOption, wholeNumber } from './options.ts';
 import { buildGraph, prepared } from './plan/build.ts';
 import { leastRecomputation, type Chosen } from './plan/least-recomputation.ts';
 import { targetHelp, targetOf } from './plan/target.ts';
-import { ms, note, preview, say, sayJson, table, withProgress } from './print.ts';
+import { ms, note, preview, say, sayJson, table, whole, withProgress } from './print.ts';
 import { differenceOf, madeUp, type Difference } from './simulate/judge.ts';
 import { refuseStepOptions, trainOptions, withStepOptions, type StepOptions } from './train/options.ts';
 
@@ -47,7 +47,7 @@ export function simulateCommand(program: Command): void {
     .option('--target <name>', targetHelp, 'mk2')
     .addOption(new Option('--dtype <dtype>', 'how tensors are stored').choices(['f16', 'f32']).default('f32'))
     .option('--train', 'a step of training, with the options below')
-    .addOption(new Option('--recompute <what>', 'what the backward pass computes again, or the least that fits').choices(['none', 'norms', 'blocks', 'all', 'auto']).default('auto'))
+    .addOption(new Option('--recompute <what>', 'what the backward pass computes again, or the least that fits').choices([...recomputeLevels, 'auto']).default('auto'))
     .option('--plan <file>', 'execute this plan of the model (tilewright plan --json) instead of a new one')
     .addOption(inputOption('pictures', 'the name may be left out if there is one input; what is not given is made up'))
     .option('--seed <n>', 'of made-up inputs', wholeNumber, 1)
@@ -62,7 +62,7 @@ async function run(model: string, options: Options, command: Command): Promise<v
   if (!options.train && command.getOptionValueSource('batch') !== 'cli') refuseStepOptions(command);
   for (const name of ['tiles', 'tileMemory', 'recompute'] as const) refuseOption(options.plan !== undefined && command.getOptionValueSource(name) === 'cli', command.options.find((o) => o.attributeName() === name)!.long!, 'does not go with --plan, which says it');
   const spec = normOf(options);
-  const values = options.value && Object.fromEntries(Object.entries(options.value).map(([name, file]) => [name, readTensor(file)]));
+  const values = options.value && readTensors(options.value);
   const simple = buildGraph({
     model, batch: options.batch ?? 1, dtype: options.dtype ?? 'f32', ...(spec && { norm: spec }), ...(options.train && { train: trainOptions(options, { gradients: true }) }),
     ...(options.dim && { dims: options.dim }), ...(values && { values }),
@@ -97,7 +97,6 @@ async function run(model: string, options: Options, command: Command): Promise<v
   if (missing.length > 0) note(`made up from seed ${options.seed}: ${missing.join(', ')}`);
   show(results);
   const most = used.reduce((a, b) => Math.max(a, b), 0);
-  const whole = (n: number): string => Math.round(n).toLocaleString('en-US');
   say(`\n${plan.target}, ${whole(plan.tiles)} tiles of ${whole(plan.bytesPerTile)} bytes, recompute ${recompute}: ${plan.steps.length} steps in ${ms(time)}`);
   say(`bytes used of a tile, ${whole(plan.memory.code)} of code included: at most ${whole(most)} on tile ${used.indexOf(most)}, at least ${whole(used.reduce((a, b) => Math.min(a, b), most))}`);
   const worst = results.reduce((a, b) => (b.relative > a.relative || Number.isNaN(b.relative) ? b : a), results[0]!);

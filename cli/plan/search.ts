@@ -33,7 +33,7 @@ export interface Search {
 export class Planner {
   readonly trials: Trials;
   readonly #search: Search;
-  #built: { readonly batch: number; readonly graph: Graph | AccumulatedStep } | undefined;
+  #built: { readonly batch: number; readonly graph: Graph | AccumulatedStep; readonly ready: Map<Graph, Map<Recompute, Graph>> } | undefined;
 
   constructor(search: Search) {
     this.#search = search;
@@ -68,20 +68,29 @@ export class Planner {
     const { target, onProgress, samples = s.batch } = this.#search;
     const graph = this.#build(s.batch);
     const options = { samples: s.batch, temporary: s.temporary, serial: s.unserial !== true, onProgress: (done: number, of: number) => onProgress(s, done, of) };
-    if (!('accumulate' in graph)) return planTiles(prepared(graph, s.recompute), target, options);
-    return planAccumulated(prepared(graph.accumulate, s.recompute), prepared(graph.update, 'none'), target, options, samples / s.batch);
+    if (!('accumulate' in graph)) return planTiles(this.#ready(graph, s.recompute), target, options);
+    return planAccumulated(this.#ready(graph.accumulate, s.recompute), this.#ready(graph.update, 'none'), target, options, samples / s.batch);
   }
 
   #prepared(batch: number, recompute: Recompute): Graph {
     const graph = this.#build(batch);
-    return prepared('accumulate' in graph ? graph.accumulate : graph, recompute);
+    return this.#ready('accumulate' in graph ? graph.accumulate : graph, recompute);
+  }
+
+  /** A graph of the batch at hand, prepared once for each level. */
+  #ready(graph: Graph, recompute: Recompute): Graph {
+    const { ready } = this.#built!;
+    const levels = ready.get(graph) ?? new Map<Recompute, Graph>();
+    const known = levels.get(recompute) ?? prepared(graph, recompute);
+    ready.set(graph, levels.set(recompute, known));
+    return known;
   }
 
   #build(batch: number): Graph | AccumulatedStep {
     if (this.#built?.batch === batch) return this.#built.graph;
     const { wanted, samples = batch } = this.#search;
     const graph = wanted.train && samples > batch ? buildAccumulated({ ...wanted, train: wanted.train, batch }, samples / batch) : buildGraph({ ...wanted, batch });
-    this.#built = { batch, graph };
+    this.#built = { batch, graph, ready: new Map() };
     return graph;
   }
 }

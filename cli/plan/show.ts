@@ -6,10 +6,9 @@ import { aliveAt, bytesByKind, bytesByTile, cyclesByVertex, cyclesOf, sliceBytes
 import type { AccumulatedPlan } from '../../passes/tile/plan.ts';
 import type { TileTarget } from '../../passes/tile/target.ts';
 import type { Trial } from '../../passes/tile/trials.ts';
-import { bytes, say, table } from '../print.ts';
+import { bytes, say, table, whole } from '../print.ts';
 import type { Compared } from './compare.ts';
 
-const whole = (n: number): string => Math.round(n).toLocaleString('en-US');
 const percent = (part: number, of: number): string => `${of === 0 ? 0 : Math.round((100 * part) / of)} %`;
 
 /** What a plan takes and how fast it is, in short. */

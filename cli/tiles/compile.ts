@@ -4,6 +4,7 @@ import type { Tensor } from '../../ir/type.ts';
 import type { NormSpec } from '../../passes/norm/options.ts';
 import { levelsOf } from '../../passes/tile/fit.ts';
 import type { Recompute } from '../../passes/tile/recompute.ts';
+import type { TileTarget } from '../../passes/tile/target.ts';
 import type { TrainOptions } from '../../passes/train/options.ts';
 import { writeFolder } from '../driver/folder.ts';
 import { tileArtifact } from '../driver/tile-artifact.ts';
@@ -11,11 +12,11 @@ import { buildGraph } from '../plan/build.ts';
 import { onnxDigest } from '../plan/compare.ts';
 import { withFindings } from '../plan/host.ts';
 import { leastRecomputation } from '../plan/least-recomputation.ts';
-import { targetOf, type TargetOptions } from '../plan/target.ts';
-import { ms, say, sayJson, withProgress } from '../print.ts';
+import { ms, say, sayJson, whole, withProgress } from '../print.ts';
 
 /** What is compiled for tiles. */
-export interface TileCompilation extends TargetOptions {
+export interface TileCompilation {
+  readonly target: TileTarget;
   readonly folder: string;
   readonly dtype: 'f16' | 'f32';
   readonly recompute: Recompute | 'auto';
@@ -34,7 +35,7 @@ export interface TileCompilation extends TargetOptions {
 /** Plans a model for a machine of tiles and writes the artifact. Throws OverLimit where the model does not fit. */
 export async function compileForTiles(model: string, c: TileCompilation): Promise<void> {
   const started = performance.now();
-  const target = await targetOf(c);
+  const { target } = c;
   const { graph, plan, recompute } = await withProgress(model, (report) => {
     report('import', 0, 2);
     const simple = buildGraph({ model, batch: c.batch, dtype: c.dtype, ...(c.norm && { norm: c.norm }), ...(c.train && { train: c.train }), ...(c.dims && { dims: c.dims }), ...(c.values && { values: c.values }) });
@@ -52,7 +53,6 @@ export async function compileForTiles(model: string, c: TileCompilation): Promis
     sayJson({ folder: c.folder, ms: time, target: manifest.target, tiles, bytesPerTile, recompute, samples, inputs: manifest.inputs, outputs: manifest.outputs, state: manifest.state, memory, steps: steps.length, files: Object.keys(files) });
     return;
   }
-  const whole = (n: number): string => n.toLocaleString('en-US');
   say(`${c.folder}: a tile program of ${steps.length} steps for ${target.name}, ${whole(tiles)} tiles of ${whole(bytesPerTile)} bytes, recompute ${recompute}, in ${ms(time)}`);
   say(`memory of a tile: ${whole(memory.total)} of ${whole(memory.limit)} bytes (${whole(memory.always)} always, ${whole(memory.code)} of code); \`tilewright run ${c.folder}\` executes it on simulated tiles`);
 }

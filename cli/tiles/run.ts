@@ -5,7 +5,7 @@ import { readTileArtifact } from '../driver/tile-artifact.ts';
 import { runTiled } from '../driver/simulate.ts';
 import type { ImageOptions } from '../image.ts';
 import { readInputs } from '../inputs.ts';
-import { ms, say, withProgress } from '../print.ts';
+import { ms, say, whole, withProgress } from '../print.ts';
 import { showOutputs, type OutputOptions } from '../run/outputs.ts';
 import { asInput } from '../simulate/judge.ts';
 
@@ -24,5 +24,5 @@ export async function runTileArtifact(folder: string, files: Readonly<Record<str
   const time = performance.now() - started;
   const used = run.used.reduce((a, b) => Math.max(a, b), 0) + plan.memory.code;
   showOutputs(Object.fromEntries(run.outputs), options, { target: plan.target, tiles: plan.tiles, bytesPerTile: plan.bytesPerTile, used, simulateMs: time });
-  if (!options.json) say(`executed on ${plan.tiles.toLocaleString('en-US')} simulated tiles of ${plan.target} in ${ms(time)}, at most ${used.toLocaleString('en-US')} of ${plan.bytesPerTile.toLocaleString('en-US')} bytes used on one`);
+  if (!options.json) say(`executed on ${whole(plan.tiles)} simulated tiles of ${plan.target} in ${ms(time)}, at most ${whole(used)} of ${whole(plan.bytesPerTile)} bytes used on one`);
 }

@@ -9,7 +9,7 @@ import { planEntries } from '../../passes/plan.ts';
 import { runPipeline } from '../../passes/pipeline.ts';
 import { trainingStep } from '../../passes/train/pipeline.ts';
 import { amount, bytes, note, say, sayJson, table } from '../print.ts';
-import { readTensor } from '../inputs.ts';
+import { readTensors } from '../inputs.ts';
 import { showMemory, stepMemory } from './memory.ts';
 import { boundBatch } from './model.ts';
 import { trainOptions, type StepOptions } from './options.ts';
@@ -25,7 +25,7 @@ export interface InspectOptions extends StepOptions {
 /** Prints a step's inputs, outputs, parameters with their units, and state; with --ir the step itself, every gradient named after its parameter. */
 export function inspectTraining(path: string, options: InspectOptions): void {
   const { dims, batch } = boundBatch(path, options.batch, options.dim ?? {});
-  const values = Object.fromEntries(Object.entries(options.value ?? {}).map(([name, file]) => [name, readTensor(file)]));
+  const values = readTensors(options.value ?? {});
   const imported = importModel(path, { dims, values, seeded: true });
   const { graph, units } = trainingStep(imported.graph, imported.statistics, { ...trainOptions(options), ...(batch !== undefined && { batch }) }, wasmTarget);
   if (options.ir) return say(graphText(graph, { locations: options.locations ?? false }));
