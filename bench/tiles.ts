@@ -7,7 +7,7 @@
  */
 import { existsSync } from 'node:fs';
 import { runTiled } from '../cli/driver/simulate.ts';
-import { readTarget } from '../cli/plan/build.ts';
+import { readTarget } from '../cli/driver/target-file.ts';
 import { Unsupported } from '../ir/diagnostic.ts';
 import { withConstants } from '../passes/tile/target.ts';
 import { commandLine, text } from './options.ts';

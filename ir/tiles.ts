@@ -130,7 +130,7 @@ export interface TilePlan {
   readonly notes: readonly string[];
 }
 
-export const oneElement: Comb = { base: 0, levels: [] };
+/** No element. */
 export const nothing: Comb = { base: 0, levels: [{ n: 0, step: 1 }] };
 /** `n` neighbouring elements from `base`. */
 export const run = (base: number, n: number): Comb => (n === 1 ? { base, levels: [] } : { base, levels: [{ n, step: 1 }] });

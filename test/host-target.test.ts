@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, expect, it } from 'vitest';
-import { readTarget } from '../cli/plan/build.ts';
+import { readTarget } from '../cli/driver/target-file.ts';
 import { hostTarget, secondLevel, withFindings } from '../cli/plan/host.ts';
 import type { TilePlan } from '../ir/tiles.ts';
 import { constantUnits, type ConstantName } from '../passes/tile/target.ts';

@@ -1,6 +1,6 @@
 /** Layouts are judged by what the ops that read them pay, too. */
 import { describe, expect, it } from 'vitest';
-import { readTarget } from '../cli/plan/build.ts';
+import { readTarget } from '../cli/driver/target-file.ts';
 import { evaluate } from '../ir/evaluate.ts';
 import { parseGraph } from '../ir/parse.ts';
 import { run, type Spread } from '../ir/tiles.ts';

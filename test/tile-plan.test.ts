@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { wasmTarget } from '../cli/driver/target.ts';
-import { readTarget } from '../cli/plan/build.ts';
+import { readTarget } from '../cli/driver/target-file.ts';
 import { Builder } from '../ir/builder.ts';
 import type { Graph } from '../ir/graph.ts';
 import { bytesOf, dtypes, sizeOf, type DType, type Tensor } from '../ir/type.ts';

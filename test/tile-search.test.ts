@@ -1,6 +1,6 @@
 /** Splits that are passed over by bounds on their cycles and bytes are none of the best. */
 import { describe, expect, it } from 'vitest';
-import { readTarget } from '../cli/plan/build.ts';
+import { readTarget } from '../cli/driver/target-file.ts';
 import { parseGraph } from '../ir/parse.ts';
 import { modelOf } from '../passes/tile/estimate.ts';
 import { searchSplits, type Split } from '../passes/tile/search.ts';

@@ -1,7 +1,8 @@
 /** The text form of tile programs: what is printed parses back to an equal program, which runs to the same numbers. */
 import { describe, expect, it } from 'vitest';
 import { runTiled } from '../cli/driver/simulate.ts';
-import { buildGraph, prepared, readTarget } from '../cli/plan/build.ts';
+import { readTarget } from '../cli/driver/target-file.ts';
+import { buildGraph, prepared } from '../cli/plan/build.ts';
 import { ParseError, parseGraph } from '../ir/parse.ts';
 import { graphText } from '../ir/text.ts';
 import { parseTileProgram } from '../ir/tile-parse.ts';

@@ -1,6 +1,6 @@
 /** Plans and runs graphs on simulated tiles. */
 import { runTiled, type TiledGraph } from '../cli/driver/simulate.ts';
-import { readTarget } from '../cli/plan/build.ts';
+import { readTarget } from '../cli/driver/target-file.ts';
 import type { Graph } from '../ir/graph.ts';
 import { dtypes, sizeOf, type Tensor, type TensorType } from '../ir/type.ts';
 import type { TileBuffer, TilePlan, TileStep } from '../ir/tiles.ts';

@@ -6,7 +6,7 @@ import { PlanFault, simulate } from '../backends/tiles/simulate.ts';
 import { compare, goldenCases, modelCases, type TileCase } from '../bench/tiles/case.ts';
 import { leastMemory } from '../bench/tiles/least.ts';
 import { runTiled } from '../cli/driver/simulate.ts';
-import { readTarget } from '../cli/plan/build.ts';
+import { readTarget } from '../cli/driver/target-file.ts';
 import { parseGraph } from '../ir/parse.ts';
 import { run, type Cut, type Spread, type TileBuffer, type TilePlan } from '../ir/tiles.ts';
 import type { Tensor } from '../ir/type.ts';

@@ -12,8 +12,6 @@ import { trainingStep } from '../../passes/train/pipeline.ts';
 import { wasmTarget } from '../driver/target.ts';
 import { boundBatch } from '../train/model.ts';
 
-export { readTarget } from '../driver/target-file.ts';
-
 /** What is planned. */
 export interface Wanted {
   readonly model: string;

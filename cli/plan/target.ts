@@ -1,6 +1,6 @@
 /** The target that a command line names. */
 import { withConstants, type TileTarget } from '../../passes/tile/target.ts';
-import { readTarget } from './build.ts';
+import { readTarget } from '../driver/target-file.ts';
 import { hostName, hostTarget } from './host.ts';
 
 /** What --target takes. */

@@ -255,10 +255,10 @@ export function signature(s: { readonly base: number; readonly dims: readonly Ti
 }
 
 /** Number of tiles that a spread uses. */
-export const tilesOf = (dims: readonly TileDim[]): number => dims.reduce((n, d) => (d.time ? n : n * d.parts), 1);
+const tilesOf = (dims: readonly TileDim[]): number => dims.reduce((n, d) => (d.time ? n : n * d.parts), 1);
 
 /** Whether two lists of tile dims place their parts alike. */
-export const sameTiles = (a: { readonly base: number; readonly dims: readonly TileDim[] }, b: { readonly base: number; readonly dims: readonly TileDim[] }): boolean =>
+const sameTiles = (a: { readonly base: number; readonly dims: readonly TileDim[] }, b: { readonly base: number; readonly dims: readonly TileDim[] }): boolean =>
   a.base === b.base && (a.dims === b.dims || (a.dims.length === b.dims.length && a.dims.every((d, i) => d.parts === b.dims[i]!.parts && d.stride === b.dims[i]!.stride && d.time === b.dims[i]!.time)));
 
 /** Whether every part finds its slice of `need` in what its tile holds by `home`. */

@@ -2,7 +2,6 @@
 import type { Index } from '../../ir/axes.ts';
 import { isMap } from '../../ir/fused.ts';
 import type { Op } from '../../ir/graph.ts';
-import { opDef } from '../../ir/ops/index.ts';
 import { dtypes, sizeOf } from '../../ir/type.ts';
 import { chainCycles, copyCycles, mapCycles, productCycles, reduceCycles, singleCycles, windowCycles, type ProductSize } from './cost.ts';
 import type { TileTarget } from './target.ts';
@@ -209,5 +208,3 @@ function operandElements(m: Model, sizes: Sizes, k: number): number {
 
 /** Whether an op does nothing but rename axes where its operand lies. */
 export const isView = (op: Op): boolean => op.name === 'reshape';
-/** Whether an op has anything to run. */
-export const isStep = (op: Op): boolean => op.name !== 'constant' && opDef(op.name).family !== 'constant';

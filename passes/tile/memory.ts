@@ -1,6 +1,5 @@
 /** Liveness of buffers over steps, and an address for each. */
 import type { LoweredBuffer } from './lower/lowering.ts';
-import { usableBytes, type TileTarget } from './target.ts';
 
 /** Bytes of a tile's memory and when they are held. */
 export interface Placed {
@@ -126,6 +125,3 @@ function insert(list: Taken[], taken: Taken): void {
   }
   list.splice(lo, 0, taken);
 }
-
-/** Whether so many bytes fit into a tile. */
-export const fits = (t: TileTarget, bytes: number): boolean => bytes <= usableBytes(t);

@@ -1,11 +1,11 @@
 /** Plans a prepared graph for a machine of tiles. */
 import type { Graph } from '../../ir/graph.ts';
 import { graphText } from '../../ir/text.ts';
-import type { TileMemory, TilePlan, TileStep } from '../../ir/tiles.ts';
+import type { TileMemory, TilePlan } from '../../ir/tiles.ts';
 import { lower, type Lowered } from './lower.ts';
-import { totalCycles } from './report.ts';
+import { flatSteps, totalCycles } from './report.ts';
 import { narrowerBounds } from './tighten.ts';
-import { placeBuffers, type Placed } from './memory.ts';
+import { placeBuffers } from './memory.ts';
 import { usableBytes, type TileTarget } from './target.ts';
 
 export interface PlanOptions {
@@ -96,8 +96,7 @@ function tooLarge(lowered: Lowered, t: TileTarget): string[] {
 }
 
 function codeBytes(lowered: Lowered, t: TileTarget): number {
-  const all = (steps: readonly TileStep[]): number => steps.reduce((n, s) => n + (s.kind === 'repeat' ? all(s.body) : s.code), 0);
-  return Math.ceil(lowered.vertices.size * t.constants['code.vertexType'] + all(lowered.steps));
+  return Math.ceil(flatSteps(lowered.steps).reduce((n, s) => n + s.code, lowered.vertices.size * t.constants['code.vertexType']));
 }
 
 function assemble(graph: Graph, t: TileTarget, options: PlanOptions, lowered: Lowered, memory: TileMemory, notes: readonly string[]): TilePlan {
@@ -120,5 +119,3 @@ export function digest(graph: Graph): string {
   }
   return high.toString(16).padStart(8, '0') + low.toString(16).padStart(8, '0');
 }
-
-export type { Placed };

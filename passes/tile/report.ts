@@ -28,9 +28,6 @@ export function totalCycles(plan: TilePlan): number {
   return compute + exchange + sync;
 }
 
-/** Multiply-adds of the worst tiles, repeats counted. */
-export const macsOfPlan = (steps: readonly TileStep[]): number => steps.reduce((n, s) => n + (s.kind === 'repeat' ? s.times * macsOfPlan(s.body) : s.kind === 'compute' ? s.macs : 0), 0);
-
 /** Cycles by what the vertices do, the exchanges before a vertex counted with it; largest first. */
 export function cyclesByVertex(plan: TilePlan): { vertex: string; steps: number; compute: number; exchange: number; sync: number }[] {
   const rows = new Map<string, { vertex: string; steps: number; compute: number; exchange: number; sync: number }>();
