@@ -37,24 +37,30 @@ export function placesIn(list: Int32Array): Int32Array {
 /** The elements at some lists, dense. Throws NotHeld where one is missing. */
 export function take(held: Held, lists: readonly Int32Array[], what: string): RefTensor['data'] {
   if (lists.every((l, i) => sameList(l, held.lists[i]!))) return held.data;
-  let from = Int32Array.of(0);
-  held.lists.forEach((own, axis) => {
-    const table = placesIn(own);
-    const wanted = lists[axis]!;
-    const next = new Int32Array(from.length * wanted.length);
-    let at = 0;
-    for (let i = 0; i < from.length; i++) {
-      for (let j = 0; j < wanted.length; j++) {
-        const place = table[wanted[j]!] ?? -1;
-        if (place < 0) throw new NotHeld(`${what} reads element ${wanted[j]} of axis ${axis}, which the tile does not hold`);
-        next[at++] = from[i]! * own.length + place;
-      }
-    }
-    from = next;
-  });
+  const from = placesWithin(held.lists, lists, what);
   const out = refData({ dtype: held.dtype, shape: [from.length] });
   for (let i = 0; i < from.length; i++) out[i] = held.data[from[i]!]!;
   return out;
+}
+
+/** Where the elements at some lists lie in a dense slice. Throws NotHeld where one is missing. */
+export function placesWithin(slice: readonly Int32Array[], lists: readonly Int32Array[], what: string): Int32Array {
+  let from = Int32Array.of(0);
+  slice.forEach((own, axis) => {
+    const table = placesIn(own);
+    const wanted = lists[axis]!;
+    const places = new Int32Array(wanted.length);
+    for (let j = 0; j < wanted.length; j++) {
+      const place = table[wanted[j]!] ?? -1;
+      if (place < 0) throw new NotHeld(`${what} reads element ${wanted[j]} of axis ${axis}, which the tile does not hold`);
+      places[j] = place;
+    }
+    const next = new Int32Array(from.length * wanted.length);
+    let at = 0;
+    for (let i = 0; i < from.length; i++) for (let j = 0; j < places.length; j++) next[at++] = from[i]! * own.length + places[j]!;
+    from = next;
+  });
+  return from;
 }
 
 /** Part of the space of elementwise ops. */

@@ -22,17 +22,18 @@ export class TileMemories {
     this.used = new Int32Array(tiles);
   }
 
-  /** A copy of `count` elements. Throws a PoisonRead where one of them is a float or bool and poisoned, unless `unchecked`. */
+  /** `count` elements, to be read before the next write. Throws a PoisonRead where one of them is a float or bool and poisoned, unless `unchecked`. */
   read(tile: number, offset: number, dtype: DType, count: number, unchecked = false): TypedArray {
     const { array, bytes } = dtypes[dtype];
     this.#check(tile, offset, bytes * count);
-    const copy = this.#tiles[tile]!.slice(offset, offset + bytes * count);
-    const data = viewOf(copy, array);
+    const memory = this.#tiles[tile]!;
+    const aligned = offset % bytes === 0;
+    const [buffer, from] = aligned ? [memory, offset] : [memory.slice(offset, offset + bytes * count), 0];
     if (!unchecked) {
-      const at = poisoned(dtype, copy);
+      const at = poisoned(dtype, buffer, from, count);
       if (at >= 0) throw new PoisonRead(`element ${at} of ${count} at address ${offset} of tile ${tile} is poisoned`);
     }
-    return data;
+    return viewOf(buffer, array, from, count);
   }
 
   write(tile: number, offset: number, data: TypedArray): void {
@@ -56,24 +57,27 @@ export class TileMemories {
 }
 
 type Words = Uint8Array | Uint16Array | Uint32Array | BigUint64Array;
-const words: Readonly<Record<1 | 2 | 4 | 8, { readonly array: new (buffer: ArrayBuffer) => Words; readonly poison: number | bigint }>> = {
+const words: Readonly<Record<1 | 2 | 4 | 8, { readonly array: new (buffer: ArrayBuffer, offset: number, length: number) => Words; readonly poison: number | bigint }>> = {
   1: { array: Uint8Array, poison }, 2: { array: Uint16Array, poison: 0xffff }, 4: { array: Uint32Array, poison: 0xffffffff }, 8: { array: BigUint64Array, poison: 0xffffffffffffffffn },
 };
 
 /** The first poisoned element; -1 where there is none, or where the bits are a value like any other (integers, floats of a byte). */
-function poisoned(dtype: DType, buffer: ArrayBuffer): number {
+function poisoned(dtype: DType, buffer: ArrayBuffer, offset: number, count: number): number {
   const { kind, bytes } = dtypes[dtype];
   if (kind !== 'bool' && (kind !== 'float' || bytes === 1)) return -1;
   const { array, poison: bits } = words[bytes];
-  return (new array(buffer) as { indexOf(x: number | bigint): number }).indexOf(bits);
+  const list = new array(buffer, offset, count);
+  if (bytes !== 4) return (list as { indexOf(x: number | bigint): number }).indexOf(bits);
+  for (let i = 0; i < count; i++) if (list[i] === bits) return i;
+  return -1;
 }
 
-function viewOf(buffer: ArrayBuffer, array: new (length: number) => TypedArray): TypedArray {
-  return new (array as unknown as new (buffer: ArrayBuffer) => TypedArray)(buffer);
+function viewOf(buffer: ArrayBuffer, array: new (length: number) => TypedArray, offset: number, count: number): TypedArray {
+  return new (array as unknown as new (buffer: ArrayBuffer, offset: number, length: number) => TypedArray)(buffer, offset, count);
 }
 
 /** A tensor to be filled, poisoned. */
 export function poisonedTensor(dtype: DType, shape: readonly number[], count: number): Tensor {
   const buffer = new Uint8Array(count * dtypes[dtype].bytes).fill(poison).buffer;
-  return { dtype, shape, data: viewOf(buffer, dtypes[dtype].array) };
+  return { dtype, shape, data: viewOf(buffer, dtypes[dtype].array, 0, count) };
 }

@@ -69,17 +69,46 @@ export function sliceAt(spread: Spread, part: Part): Slice {
 /** Number of elements of a slice. */
 export const sliceSize = (s: Slice): number => s.lists.reduce((n, l) => n * l.length, 1);
 
+/** Elements of a slice as runs of neighbours in the whole tensor: run i is `length` elements from `starts[i]`, in the slice's order. */
+export interface Runs { readonly starts: Int32Array; readonly length: number }
+
+/** The runs of a slice of a tensor, as long as its combs allow. */
+export function runsOf(s: Slice, shape: readonly number[]): Runs {
+  if (s.flat) {
+    const list = s.lists[0]!;
+    return isRun(list) ? { starts: list.subarray(0, 1), length: list.length } : { starts: list, length: 1 };
+  }
+  let [length, stride, axis] = [1, 1, s.lists.length - 1];
+  let starts = Int32Array.of(0);
+  // Axes from the last one on, as long as they are whole, and the first that is not if it is a run.
+  for (let whole = true; whole && axis >= 0 && isRun(s.lists[axis]!); axis--) {
+    const list = s.lists[axis]!;
+    whole = list.length === shape[axis]!;
+    starts[0]! += list[0]! * stride;
+    length *= list.length;
+    stride *= shape[axis]!;
+  }
+  for (; axis >= 0; axis--) {
+    const list = s.lists[axis]!;
+    const next = new Int32Array(list.length * starts.length);
+    let at = 0;
+    for (let i = 0; i < list.length; i++) for (let j = 0; j < starts.length; j++) next[at++] = list[i]! * stride + starts[j]!;
+    starts = next;
+    stride *= shape[axis]!;
+  }
+  return { starts, length };
+}
+
+const isRun = (list: Int32Array): boolean => list.length > 0 && list.at(-1)! - list[0]! === list.length - 1;
+
 /** Row-major element numbers of a slice in the whole tensor, in the slice's order. */
 export function elementNumbers(s: Slice, shape: readonly number[]): Int32Array {
   if (s.flat) return s.lists[0]!;
-  let numbers = Int32Array.of(0);
-  s.lists.forEach((list, axis) => {
-    const size = shape[axis]!;
-    const next = new Int32Array(numbers.length * list.length);
-    let at = 0;
-    for (let i = 0; i < numbers.length; i++) for (let j = 0; j < list.length; j++) next[at++] = numbers[i]! * size + list[j]!;
-    numbers = next;
-  });
+  const { starts, length } = runsOf(s, shape);
+  if (length === 1) return starts;
+  const numbers = new Int32Array(starts.length * length);
+  let at = 0;
+  for (let i = 0; i < starts.length; i++) for (let j = 0; j < length; j++) numbers[at++] = starts[i]! + j;
   return numbers;
 }
 

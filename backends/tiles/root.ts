@@ -1,5 +1,5 @@
 /** The op of a vertex that walks more than elements: contractions, reductions, windows, moves. */
-import type { Axes, Piece, Stage } from '../../ir/axes.ts';
+import type { Axes, Index, Piece, Stage } from '../../ir/axes.ts';
 import { InternalError } from '../../ir/diagnostic.ts';
 import type { Op } from '../../ir/graph.ts';
 import { isBig, refData, settle } from '../../ir/number.ts';
@@ -8,7 +8,9 @@ import { opDef } from '../../ir/ops/index.ts';
 import { isFloat, type TensorType } from '../../ir/type.ts';
 import { runLocal, take, type Held } from './held.ts';
 import { sameList, wholeList, type Slice } from './parts.ts';
-import { walkStage, type Made, type Ranges } from './walk.ts';
+import type { Made } from './walk/combine.ts';
+import type { Ranges } from './walk/reader.ts';
+import { walkStage } from './walk/stage.ts';
 
 /** What each part sees of the dims of an op: `@i` names axis i of the result. Undefined where a dim is whole. */
 export type CutOf = (name: string) => Int32Array | undefined;
@@ -36,11 +38,25 @@ export function rangesOf(axes: Axes, cut: CutOf): Ranges {
       if (!list || !terms.some(([name]) => name === dim)) continue;
       const times = terms[0]![1];
       if (terms.length > 1) throw new InternalError(`result axis ${axis} is cut, but several dims lie on it`);
-      const held = new Set(list);
-      return whole.filter((v) => held.has(v * times + plus));
+      return within(whole, list, times, plus);
     }
     return whole;
   };
+}
+
+const filtered = new WeakMap<Int32Array, Map<string, Int32Array>>();
+
+/** The values of a dim whose places on an axis are in a list; the same array for the same list. */
+function within(values: Int32Array, list: Int32Array, times: number, plus: number): Int32Array {
+  let known = filtered.get(list);
+  if (!known) filtered.set(list, (known = new Map()));
+  const key = `${values.length} ${times} ${plus}`;
+  let found = known.get(key);
+  if (!found) {
+    const held = new Set(list);
+    known.set(key, (found = values.filter((v) => held.has(v * times + plus))));
+  }
+  return found;
 }
 
 const walked: ReadonlySet<Stage['combine']> = new Set(['none', 'sum', 'prod', 'max', 'min', 'moments', 'argmax']);
@@ -63,14 +79,23 @@ export function runRoot(root: Op, cut: CutOf, operands: readonly Held[], made: S
   const ranges = rangesOf(axes, cut);
   if (!isWalked(root, axes)) return { combine: 'none', data: byReference(root, axes, ranges, operands, made).map((r) => r.data) };
   const { dtype } = root.results[0]!.type;
-  if (root.name !== 'resample') return { combine: stage.combine, data: walkStage(axes, stage, ranges, operands, dtype, made, root.name) };
-  // A tap's weight is a second operand, at the tap's own place.
-  const [weights, taps] = [nums(root.attrs, 'weights'), num(root.attrs, 'taps')];
-  if (weights.every((w) => w === 1) || !isFloat(dtype)) return { combine: stage.combine, data: walkStage(axes, stage, ranges, operands, dtype, made, root.name) };
+  const weights = root.name === 'resample' && isFloat(dtype) ? nums(root.attrs, 'weights') : [];
+  if (weights.every((w) => w === 1)) return { combine: stage.combine, data: walkStage(axes, stage, ranges, operands, dtype, made, root.name) };
   const weight: Held = { shape: [weights.length], dtype: 'f64', data: Float64Array.from(weights), lists: [wholeList(weights.length)], flat: false };
-  const [position, tap] = stage.pieces[0]!.indexed as readonly [string, string | undefined];
-  const pieces = stage.pieces.map((p): Piece => ({ ...p, reads: [...p.reads, [{ kind: 'affine', terms: tap === undefined ? [[position, taps]] : [[position, taps], [tap, 1]], plus: 0, over: 1, outside: 'error' }]] }));
-  return { combine: stage.combine, data: walkStage(axes, { ...stage, pieces, product: true }, ranges, [...operands, weight], dtype, made, root.name) };
+  return { combine: stage.combine, data: walkStage(axes, weighted(root, stage, num(root.attrs, 'taps')), ranges, [...operands, weight], dtype, made, root.name) };
+}
+
+const withWeights = new WeakMap<Op, Stage>();
+
+/** The stage of a resample whose taps have weights: a second operand, at the tap's own place. */
+function weighted(root: Op, stage: Stage, taps: number): Stage {
+  let found = withWeights.get(root);
+  if (!found) {
+    const [position, tap] = stage.pieces[0]!.indexed as readonly [string, string | undefined];
+    const at: Index = { kind: 'affine', terms: tap === undefined ? [[position, taps]] : [[position, taps], [tap, 1]], plus: 0, over: 1, outside: 'error' };
+    withWeights.set(root, (found = { ...stage, pieces: stage.pieces.map((p): Piece => ({ ...p, reads: [...p.reads, [at]] })), product: true }));
+  }
+  return found;
 }
 
 /** The results of a root as they are stored: rounded, of moments mean and sum of squares alone. */

@@ -10,9 +10,9 @@ import { dtypes, sameType, showType, sizeOf, type Tensor, type TypedArray } from
 import type { Spread, TileBuffer, TilePlan, TileStep } from '../../ir/tiles.ts';
 import { bind, type Binding } from './bind.ts';
 import { contributeTo, copyTo, dtypeOf, PlanFault, read, wholeTensor, type Delivery } from './exchange.ts';
-import { take, NotHeld, type Held } from './held.ts';
+import { NotHeld, placesWithin, take, type Held } from './held.ts';
 import { TileMemories } from './memory.ts';
-import { atTime, cutAt, elementNumbers, partsOf, sameList, sliceAt, sliceSize, type Part, type Slice } from './parts.ts';
+import { atTime, cutAt, elementNumbers, partsOf, runsOf, sameList, sliceAt, sliceSize, type Part, type Slice } from './parts.ts';
 import { contributing, merging, runContribution, runMerge, runWhole } from './vertex.ts';
 
 export { PlanFault } from './exchange.ts';
@@ -110,9 +110,9 @@ class Simulation {
   #scatter(b: TileBuffer, tensor: Tensor): void {
     const from = tensor.data as Float64Array;
     for (const [tile, part] of partsOf(b.spread, this.#plan.tiles)) {
-      const numbers = elementNumbers(sliceAt(b.spread, part), b.shape);
-      const data = new dtypes[tensor.dtype].array(numbers.length) as Float64Array;
-      for (let i = 0; i < numbers.length; i++) data[i] = from[numbers[i]!]!;
+      const { starts, length } = runsOf(sliceAt(b.spread, part), b.shape);
+      const data = new dtypes[tensor.dtype].array(starts.length * length) as Float64Array;
+      for (let i = 0; i < starts.length; i++) data.set(from.subarray(starts[i], starts[i]! + length), i * length);
       this.#store(b, tile, data);
     }
   }
@@ -218,8 +218,10 @@ class Simulation {
     const part: Part | undefined = partsOf(b.spread, this.#plan.tiles).get(tile);
     if (!part) throw new PlanFault(`buffer ${b.id} (${b.value}) has no part on tile ${tile}`);
     const slice = sliceAt(b.spread, atTime(b.spread.dims, part, iteration));
-    const { data } = toRef({ dtype: dtypeOf(b), shape: b.shape, data: read(this.#memories, b, tile, sliceSize(slice)) });
-    return { ...slice, dtype: dtypeOf(b), shape: b.shape, data };
+    const memory = read(this.#memories, b, tile, sliceSize(slice));
+    const { data } = toRef({ dtype: dtypeOf(b), shape: b.shape, data: memory });
+    // A vertex writes its results while others may still be of its operands' elements.
+    return { ...slice, dtype: dtypeOf(b), shape: b.shape, data: data === memory ? data.slice() : data };
   }
 
   #held(access: { readonly buffer: number; readonly slice: Spread }, tile: number, iteration: number): Held {
@@ -247,13 +249,9 @@ class Simulation {
     const home = this.#slice(b.spread, tile, iteration);
     if (home.lists.every((l, i) => sameList(l, made.lists[i]!))) return this.#store(b, tile, stored);
     if (b.width !== 1) throw new PlanFault(`buffer ${b.id} (${b.value}) is written in part`);
-    const all = this.#memories.read(tile, b.offset, dtypeOf(b), sliceSize(home), true);
-    const place = new Map([...elementNumbers(home, b.shape)].map((n, i) => [n, i]));
-    elementNumbers(made, b.shape).forEach((n, i) => {
-      const at = place.get(n);
-      if (at === undefined) throw new PlanFault(`buffer ${b.id} (${b.value}) has no room for element ${n}`);
-      (all as Float64Array)[at] = (stored as Float64Array)[i]!;
-    });
+    const all = this.#memories.read(tile, b.offset, dtypeOf(b), sliceSize(home), true).slice() as Float64Array;
+    const places = home.flat === made.flat ? placesWithin(home.lists, made.lists, `buffer ${b.id} (${b.value})`) : placesWithin([elementNumbers(home, b.shape)], [elementNumbers(made, b.shape)], `buffer ${b.id} (${b.value})`);
+    for (let i = 0; i < places.length; i++) all[places[i]!] = (stored as Float64Array)[i]!;
     this.#store(b, tile, all);
   }
 

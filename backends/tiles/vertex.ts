@@ -10,7 +10,7 @@ import { isFloat, sizeOf } from '../../ir/type.ts';
 import { runMaps, take, valueOf, type Held } from './held.ts';
 import { wholeList, type Slice } from './parts.ts';
 import { axesOf, rangesOf, runRoot, stored, type CutOf } from './root.ts';
-import { elementsRead } from './walk.ts';
+import { elementsRead } from './walk/reader.ts';
 
 type Data = RefTensor['data'];
 
