@@ -1,7 +1,8 @@
 /**
  * Time of a training step against the limit of its arena: ResNet-20, batch 256. Steps of all limits are interleaved; the loss of each is compared with that of the step without a limit from the same
- * weights. With group norm a limit is met by fewer samples at a time, with batch norm by computing values of the forward pass again; shares that nothing meets are left out.
- * npm run bench:memory -- [--norm group] [--threads 2] [--steps 7] [--json] [--figure docs/figures/memory.svg]
+ * weights. With group norm a limit is met by fewer samples at a time, by computing values of the forward pass again, or both, with batch norm by the latter alone; shares that nothing meets are left out.
+ * --quick takes two steps of every other limit, to see that it works.
+ * npm run bench:memory -- [--norm group] [--threads 2] [--steps 7] [--quick] [--json] [--figure docs/figures/memory.svg]
  */
 import { compile } from '../cli/driver/compile.ts';
 import { bestFeatures } from '../cli/model.ts';
@@ -14,10 +15,11 @@ import { commandLine, oneOf, text } from './options.ts';
 import { writeChart } from './plot.ts';
 import { numbers, resnet20 } from './train-networks.ts';
 
-const { options } = commandLine('npm run bench:memory', '', { norm: oneOf('group', 'batch'), threads: 2, steps: 7, json: false, figure: text('FILE') });
-const { threads, steps } = options;
+const { options } = commandLine('npm run bench:memory', '', { norm: oneOf('group', 'batch'), threads: 2, steps: 7, quick: false, json: false, figure: text('FILE') });
+const { threads, quick } = options;
+const steps = quick ? 2 : options.steps;
 const batch = 256;
-const warmUp = 2;
+const warmUp = quick ? 0 : 2;
 const network = resnet20(options.norm);
 const train = { loss: { kind: 'crossEntropy' }, optimizer: { kind: 'sgd', momentum: 0.9 }, batch } as const;
 
@@ -38,7 +40,8 @@ async function rowOf(limit: number | undefined): Promise<Row> {
 
 const first = await rowOf(undefined);
 const rows = [first];
-for (const share of options.norm === 'group' ? [2, 4, 8, 16, 32] : [1.25, 1.5, 1.75, 2, 2.25, 2.5]) {
+const shares = options.norm === 'group' ? [2, 4, 8, 12, 16, 24, 32, 48, 64, 72] : [1.25, 1.5, 1.75, 2, 2.25, 2.5];
+for (const share of quick ? shares.filter((_, i) => i % 2 === 1) : shares) {
   try {
     const row = await rowOf(Math.ceil((first.arena / share) * 1.05));
     if (row.arena < rows.at(-1)!.arena) rows.push(row);

@@ -1,8 +1,7 @@
 /** From an ONNX model and options to a trainer, and to what its data has to be. */
 import { modelInputs, readModelGraph } from '../model.ts';
 import { compile, type Artifact, type CompileOptions } from '../driver/compile.ts';
-import type { MemoryFit } from '../driver/fit-memory.ts';
-import type { Recompute } from '../../passes/tile/recompute.ts';
+import { recomputed, type MemoryFit } from '../driver/fit-memory.ts';
 import { bytes } from '../print.ts';
 import { UserError } from '../../ir/diagnostic.ts';
 import type { TrainOptions } from '../../passes/train/options.ts';
@@ -31,13 +30,10 @@ export function boundBatch(model: string | Uint8Array, batch: number | undefined
 
 /** How a step was kept under a limit of memory. */
 export function showFit({ samples, bytes: taken, limit, recompute, trials: [whole] }: MemoryFit): string {
-  const arena = `arena ${bytes(taken)} of ${bytes(limit)}`;
-  if (recompute) return `memory: all ${samples} samples at once, and the backward pass computes ${computedAgain[recompute]} again; ${arena} (${bytes(whole!.bytes)} otherwise)`;
-  if (samples === whole!.samples) return `memory: all ${samples} samples at once, ${arena}`;
-  return `memory: ${samples} of ${whole!.samples} samples at a time, ${arena} (${bytes(whole!.bytes)} for all at once)`;
+  const parts = samples === whole!.samples ? `all ${samples} samples at once` : `${samples} of ${whole!.samples} samples at a time`;
+  const again = recompute ? `, and the backward pass computes ${recomputed[recompute]} again` : '';
+  return `memory: ${parts}${again}; arena ${bytes(taken)} of ${bytes(limit)}${taken === whole!.bytes ? '' : ` (${bytes(whole!.bytes)} for all at once${recompute ? ', nothing computed again' : ''})`}`;
 }
-
-const computedAgain: Readonly<Record<Recompute, string>> = { none: 'nothing', norms: 'norms and activations', blocks: 'all between residual additions', all: 'all between a few residual additions' };
 
 const defaultBatch = 64;
 

@@ -26,10 +26,10 @@ export interface SplitStep {
 /** Values smaller than this share of the largest are always kept. */
 const smallShare = 1 / 64;
 
-/** Splits a graph into what its outputs need and the rest, and makes the rest compute again what it does not keep. */
-export function splitStep(graph: Graph, level: Recompute): SplitStep {
+/** Splits a graph into what its outputs need, but for those that are late, and the rest, and makes the rest compute again what it does not keep. */
+export function splitStep(graph: Graph, level: Recompute, outputs: Graph['outputs'] = lateOutputs(graph)): SplitStep {
   const defs = definitions(graph);
-  const late = new Set(lateOutputs(graph));
+  const late = new Set(outputs);
   const inForward = ancestors(graph.outputs.flatMap((o) => (late.has(o) ? [] : [o.value])), defs);
   const forward = graph.ops.filter((op) => inForward.has(op));
   const rest = graph.ops.filter((op) => !inForward.has(op));

@@ -66,7 +66,7 @@ export function accumulateGradients(graph: Graph, options: Accumulation): Graph 
     loop.next(total, loop.b.add(total, part));
     for (const { value, inside: old } of carried) loop.next(old, inside(value));
     const sums = [...loop.captured].filter(([, v]) => cotangents.has(v)).map(([outer, v]) => {
-      const sum = loop.carry(b.zeros(v.type), outer.name && gradientName(outer.name));
+      const sum = loop.carry(b.zeros(v.type), gradientName(outer.name ?? ''));
       loop.next(sum, loop.b.add(sum, cotangents.get(v)!));
       return { outer, sum };
     });

@@ -48,6 +48,7 @@ export function extend(graph: Graph, add: (x: Extension) => void): Graph {
 
 /** The output that holds a parameter's gradient. */
 export const gradientName = (parameter: string): string => `${parameter}.grad`;
+export const isGradientName = (name: string): boolean => name.endsWith(gradientName(''));
 const directionName = (parameter: string): string => `${parameter}.direction`;
 
 /** A parameter with the gradient of the loss, and the direction that passes have made of it so far. */

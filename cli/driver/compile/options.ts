@@ -44,8 +44,8 @@ export interface CompileOptions {
   /** Makes a training artifact: an entry `step` that trains by these options, and an entry `eval`, over one state. */
   readonly train?: TrainOptions;
   /**
-   * Most bytes that the arena of a training step may take: it computes as many samples at a time as stay under it, and so does the evaluation. Where ops of the model join samples, all are computed at once, and
-   * the backward pass computes values of the forward pass again instead of keeping them. The result is that of the step without a limit. Throws OverLimit where nothing fits.
+   * Most bytes that the arena of a training step may take: it computes fewer samples at a time, and so does the evaluation, or its backward pass computes values of the forward pass again instead of keeping
+   * them, or both, whichever is estimated to be fastest. Where ops of the model join samples, all are computed at once. The result is that of the step without a limit. Throws OverLimit where nothing fits.
    */
   readonly memory?: number;
   /** Called after each pass that changed the graph. */

@@ -6,6 +6,7 @@ import type { NormSpec } from '../../../passes/norm/options.ts';
 import { rewriteNorms } from '../../../passes/norm/rewrite-norms.ts';
 import { recomputing, runPipeline, type PipelineOptions } from '../../../passes/pipeline.ts';
 import { planEntries } from '../../../passes/plan.ts';
+import { stepTime } from '../../../passes/step-time.ts';
 import type { Recompute } from '../../../passes/tile/recompute.ts';
 import { targetName } from '../../../passes/train/add-loss.ts';
 import { scalarsOf } from '../../../passes/train/declare-parameters.ts';
@@ -56,7 +57,7 @@ interface BuiltStep { readonly step: TrainingStep; readonly program: TileProgram
 /** What makes the arena of a step smaller. */
 interface Lever { readonly microBatch?: number; readonly recompute?: Recompute }
 
-/** Plans steps over ever fewer samples, or ever more recomputation, until one stays under the limit. */
+/** Plans steps over fewer samples and with more recomputation, and takes the fastest of those that stay under the limit. */
 function fitStep(limit: number, train: TrainOptions, build: (lever: Lever) => BuiltStep): { readonly fit: MemoryFit; readonly lever: Lever; readonly chosen: BuiltStep } {
   if (train.microBatch !== undefined) throw new UserError('a limit of memory chooses how many samples are computed at a time: give either the limit or the micro-batch');
   const whole = build({});
@@ -64,15 +65,16 @@ function fitStep(limit: number, train: TrainOptions, build: (lever: Lever) => Bu
   const target = inputs.find((v) => v.name === targetName);
   const batch = (target ?? inputs[0])?.type.shape[0] ?? 1;
   const leverOf = (samples: number, recompute?: Recompute): Lever => ({ ...(samples !== batch && { microBatch: samples }), ...(recompute && { recompute }) });
-  let chosen = whole;
+  let chosen: { readonly built: BuiltStep; readonly time: number } | undefined;
   const fit = fitMemory(limit, batch, (samples, recompute) => {
     if (!target && samples !== batch) throw new Unsupported('training over parts of a batch with a loss that the model computes', 'the model computes its own loss, so it cannot be trained over parts of its batch; train with a loss of the compiler');
     const built = samples === batch && !recompute ? whole : build(leverOf(samples, recompute));
-    // Of all that fit the last one is chosen.
-    if (built.program.memory.temps <= limit) chosen = built;
-    return built.program.memory.temps;
+    const { memory, entries } = built.program;
+    const time = stepTime(entries[0]!.steps);
+    if (memory.temps <= limit && (!chosen || time < chosen.time)) chosen = { built, time };
+    return { bytes: memory.temps, time };
   });
-  return { fit, lever: leverOf(fit.samples, fit.recompute), chosen };
+  return { fit, lever: leverOf(fit.samples, fit.recompute), chosen: chosen!.built };
 }
 
 /** The model with its normalizations rewritten; `inference`: in the form that inference has. */
