@@ -36,6 +36,10 @@ const cases: Readonly<Record<string, Case>> = {
     text: 'graph @g(%x: f32[4,6,2]) { %a = reshape %x {shape=[4,2,6]} : f32[4,2,6] %b = reshape %a {shape=[8,6]} : f32[8,6] %c = transpose %b {perm=[1,0]} : f32[6,8] return "c" = %c }',
     value: 'x', axis: 0, parts: 4, cut: 3,
   },
+  'operands of a concat, one a part': {
+    text: 'graph @g(%x: f32[1,3,6,6], %u: f32[4,3,1,1], %w: f32[4,3,3,3], %v: f32[5,8,1,1]) { %a = conv %x, %u {strides=[1,1], pads=[0,0,0,0], dilations=[1,1], groups=1} : f32[1,4,6,6] %b = conv %x, %w {strides=[1,1], pads=[1,1,1,1], dilations=[1,1], groups=1} : f32[1,4,6,6] %c = concat %a, %b {axis=1} : f32[1,8,6,6] %r = relu %c : f32[1,8,6,6] %y = conv %r, %v {strides=[1,1], pads=[0,0,0,0], dilations=[1,1], groups=1} : f32[1,5,6,6] return "y" = %y }',
+    value: 'c', axis: 1, parts: 2, cut: 3,
+  },
   'lines that data scatters along': {
     text: 'graph @g(%x: f32[6,4], %i: i64[6,1], %u: f32[6,1]) { %y = scatterElements %x, %i, %u {axis=1, reduction="add"} : f32[6,4] %s = reduceSum %y {axes=[1]} : f32[6] return "s" = %s }',
     value: 'x', axis: 0, parts: 2, cut: 2,
@@ -74,6 +78,12 @@ describe('a region in parts', () => {
     const found = evaluate(made, inputsOf(graph));
     for (const [name, tensor] of want.outputs) expect(difference(found.outputs.get(name)!, tensor, 1e-5, 1e-5)).toBeUndefined();
     for (const [v, tensor] of want.state) expect(difference(found.state.get(v)!, tensor, 1e-5, 1e-5)).toBeUndefined();
+  });
+
+  it('never joins what is made in parts', () => {
+    const graph = parseGraph(cases['operands of a concat, one a part']!.text);
+    const made = inParts(graph, regionOf(graph, { value: valueOf(graph, 'c'), axis: 1, parts: 2 }));
+    expect(made.ops.filter((o) => o.name === 'concat')).toEqual([]);
   });
 
   it('ends at ops that see a whole axis', () => {

@@ -27,6 +27,11 @@ describe.skipIf(absent)(absent ? 'the matrix (skipped: ../shared is not there)' 
   });
 });
 
+it.skipIf(absent)('blocks that are equally full are all put in parts: SqueezeNet on one tile', async () => {
+  const { bytes, bound } = leastMemory((await readCaseOf('squeezenet1_1')).graph, withConstants(readTarget('mk2'), { tiles: 1 }));
+  expect(bytes / Math.max(bound.always, bound.vertex)).toBeLessThanOrEqual(1.5);
+});
+
 const f32 = (...shape: number[]): { dtype: 'f32'; shape: number[] } => ({ dtype: 'f32', shape });
 const numbers = (t: Tensor | undefined): number[] => Array.from(t!.data as Float32Array);
 

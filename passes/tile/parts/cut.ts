@@ -16,6 +16,8 @@ export interface OpCut {
   /** The axis of the results that a part makes a share of. Undefined: the dim is reduced, and each part makes a contribution to all of them. */
   readonly result: number | undefined;
   readonly combine: CombineName;
+  /** The parts are the operands: of a concat that is cut between them. */
+  readonly joins?: true;
 }
 
 /** Combines whose parts can be put together one after the other. */
@@ -36,6 +38,7 @@ export function cutByOperand(op: Op, k: number, axis: number, parts: number): Op
 /** How an op is cut so that each part makes a share of axis `axis` of its results; undefined where it cannot be. */
 export function cutByResult(op: Op, axis: number, parts: number): OpCut | undefined {
   if (linewise.has(op.name)) return cutAcrossLines(op, axis, parts);
+  if (op.name === 'concat' && axis === num(op.attrs, 'axis')) return cutBetween(op, axis, parts);
   const walk = walkOf(op);
   const dim = outermost(walk, walk.pieces[0]?.writes[axis]?.terms ?? []);
   return dim === undefined ? undefined : cutAlong(walk, dim, parts);
@@ -45,6 +48,12 @@ function cutAcrossLines(op: Op, axis: number, parts: number): OpCut | undefined 
   const size = op.results[0]!.type.shape[axis];
   if (axis === num(op.attrs, 'axis') || size === undefined || size % parts !== 0 || op.operands.some((v) => v.type.shape[axis] !== size)) return undefined;
   return { dim: '', parts, operands: op.operands.map(() => axis), result: axis, combine: 'none' };
+}
+
+/** A concat of as many operands of one size as there are parts. */
+function cutBetween(op: Op, axis: number, parts: number): OpCut | undefined {
+  if (op.operands.length !== parts || op.operands.some((v) => v.type.shape[axis] !== op.operands[0]!.type.shape[axis])) return undefined;
+  return { dim: '', parts, operands: op.operands.map(() => undefined), result: axis, combine: 'none', joins: true };
 }
 
 /** The dim that an axis is cut in equal shares by; dims of one element say nothing. */

@@ -101,6 +101,10 @@ class Partition {
       return;
     }
     if (made.length > p) return;
+    if (cut.joins) {
+      this.#parts.set(op.results[0]!, [...made, this.#read(op.operands[p]!, undefined, 0, this.#stages.get(op))]);
+      return;
+    }
     const part = partOp(op, cut, op.operands.map((v, k) => this.#read(v, cut.operands[k], p, this.#stages.get(op))));
     this.#out.push(part);
     op.results.forEach((r, i) => this.#parts.set(r, [...(this.#parts.get(r) ?? []), part.results[i]!]));
@@ -136,6 +140,7 @@ class Partition {
     const key = `${p} ${stage}`;
     const seen = known.get(key);
     if (seen) return seen;
+    if (cut.joins) return [this.#read(op.operands[p]!, undefined, 0, stage)];
     const part = partOp(op, cut, op.operands.map((v, k) => this.#read(v, cut.operands[k], p, stage)));
     this.#out.push(part);
     known.set(key, part.results);

@@ -14,14 +14,16 @@ const mostValues = 4;
 /** Numbers of parts that are tried; the whole axis too where that is a short one. */
 const numbers = [2, 4, 8, 16];
 const mostParts = 16;
-/** A region has to save this share of the bytes to be taken. */
+/** A region has to save this share of the bytes to be taken, */
 const leastSaving = 0.005;
+/** or, at no more than this share above, leave fewer steps as full as the fullest: blocks of a network repeat, and each is one step nearer. */
+const mostLoss = 0.0025;
 
 /**
  * Computes regions around the fullest step part by part, as long as that makes the plan smaller and it is not `enough`. `planAt` plans a graph.
  */
 export function narrowed(start: Narrow, planAt: (graph: Graph) => Planned, enough: (found: Narrow) => boolean, rounds: number): Narrow {
-  let best = start;
+  let [smallest, best] = [start, start];
   for (let round = 0; round < rounds && !enough(best); round++) {
     let found: Narrow | undefined;
     const seen = new Set<string>();
@@ -29,13 +31,23 @@ export function narrowed(start: Narrow, planAt: (graph: Graph) => Planned, enoug
       const key = `${graph.ops.length} ${graph.ops.map((o) => o.results.map((r) => r.type.shape.join())).join(' ')}`;
       if (seen.has(key)) continue;
       seen.add(key);
-      const planned = planAt(graph);
-      if (planned.plan.memory.total < (found ?? best).planned.plan.memory.total) found = { graph, planned };
+      const next = { graph, planned: planAt(graph) };
+      if (isNarrower(next, best) && (!found || bytesOf(next) < bytesOf(found))) found = next;
     }
-    if (!found || found.planned.plan.memory.total > best.planned.plan.memory.total * (1 - leastSaving)) break;
+    if (!found) break;
     best = found;
+    if (bytesOf(best) < bytesOf(smallest)) smallest = best;
   }
-  return best;
+  return smallest;
+}
+
+const bytesOf = ({ planned }: Narrow): number => planned.plan.memory.total;
+
+function isNarrower(next: Narrow, best: Narrow): boolean {
+  if (bytesOf(next) < bytesOf(best) * (1 - leastSaving)) return true;
+  const near = best.planned.plan.memory.peak * (1 - leastSaving);
+  const full = ({ planned }: Narrow): number => planned.live.filter((bytes) => bytes > near).length;
+  return bytesOf(next) <= bytesOf(best) * (1 + mostLoss) && full(next) < full(best);
 }
 
 /** The graph with the samples of its first input in parts: all of it that depends on them. Undefined where there are not several, or nothing can be cut. */
