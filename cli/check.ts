@@ -7,6 +7,7 @@ import { findNorms } from '../passes/norm/find-norms.ts';
 import { lintNorms, type Finding } from '../passes/norm/lint-norms.ts';
 import { showNorm } from '../passes/norm/options.ts';
 import { rewriteNorms, type NormalizedModel } from '../passes/norm/rewrite-norms.ts';
+import { batchOf } from '../passes/train/sample-factors.ts';
 import { wasmTarget } from './driver/target.ts';
 import { readTensors } from './inputs.ts';
 import { checkOnData, sayData, type DataReport } from './check/data.ts';
@@ -77,11 +78,11 @@ function specialisations(path: string, options: Options): { readonly models: rea
   const at = (sizes: Readonly<Record<string, number>>): ImportedModel =>
     importModel(path, { dims: { ...sizes, ...options.dim }, ...(values && { values }), ...(options.inference && { inference: true }) });
   const first = at({});
-  const [input] = first.inputs;
+  const input = first.inputs.find((i) => i.dims.length > 0);
   const axis = input?.dims[0];
-  if (!input || input.dims.length === 0) throw new UserError(`${path}: the batch axis cannot be found: ${input ? `the input "${input.name}" is a scalar` : 'the model has no inputs'}; samples are followed from the first axis of every input`);
+  if (!input) throw new UserError(`${path}: the batch axis cannot be found: ${first.inputs[0] ? `the input "${first.inputs[0].name}" is a scalar` : 'the model has no inputs'}; samples are followed from the first axis of every input that has one`);
   const symbol = axis ?? `${input.name}.0`;
-  if (typeof symbol === 'number' || options.dim?.[symbol] !== undefined) return { models: [first], fixed: first.graph.inputs[0]!.type.shape[0], warnings: first.warnings };
+  if (typeof symbol === 'number' || options.dim?.[symbol] !== undefined) return { models: [first], fixed: batchOf(first.graph), warnings: first.warnings };
   // Ghost batches have to divide the batch.
   const part = options.norm?.kind === 'ghost' ? (options.norm.size ?? 1) : 1;
   const models = proofBatches.map((n) => at({ [symbol]: n * part }));

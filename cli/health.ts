@@ -102,7 +102,7 @@ async function variantPower(model: ImportedModel, norm: NormSpec | undefined, ba
     sums = found.map((n) => new PowerSums(n));
     return (i, moments) => sums[i]!.add(moments);
   });
-  for (const node of left) note(`${node} normalizes the features of each token, and is not measured`);
+  for (const { node, why } of left) note(`${node} ${why}, and is not measured`);
   return { norm: norm ? showNorm(norm) : 'as it is', layers: norms.map(({ node, channels }, i) => ({ node, channels, ...sums[i]!.parts() })) };
 }
 

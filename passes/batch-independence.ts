@@ -1,12 +1,14 @@
 /** Proves that no sample of a batch influences another, on the forward graph. */
 import { UserError } from '../ir/diagnostic.ts';
 import type { Attr, Graph, Op, Value } from '../ir/graph.ts';
+import { num } from '../ir/op.ts';
+import { isControl } from '../ir/regions.ts';
 import type { Target } from '../ir/tile.ts';
 import { sameShape } from '../ir/type.ts';
 import { eliminateDeadCode } from './eliminate-dead-code.ts';
 import { foldConstants } from './fold-constants.ts';
 import { rebound, rebindBatch } from './train/rebind-batch.ts';
-import { MixedSamples, sampleAxis } from './train/sample-factors.ts';
+import { batchOf, MixedSamples, sampleAxis } from './train/sample-factors.ts';
 import { followSamples, type Samples } from './train/samples.ts';
 
 /** What is known about the samples of a model. */
@@ -19,7 +21,7 @@ export type BatchIndependence =
 export const proofBatches: readonly [number, number] = [7, 11];
 
 /**
- * Follows the samples from the first axis of every input to the outputs: `proved` where no op reduces, scans, reverses, selects, numbers or pairs them. `other` is the same model specialised
+ * Follows the samples from the first axis of every input but scalars to the outputs: `proved` where no op reduces, scans, reverses, selects, numbers or pairs them. `other` is the same model specialised
  * for another batch size: what differs but for sample axes (a division by the number of samples) is dependence too. Without it the batch size is the model's own. A model for one sample is
  * given more first; one whose samples cannot be told from other axes is a UserError.
  */
@@ -28,7 +30,7 @@ export function proveBatchIndependence(graph: Graph, target: Target, other?: Gra
   let samples: Samples;
   let many: Graph;
   try {
-    many = a!.inputs[0]?.type.shape[0] === 1 ? rebindBatch(a!, proofBatches[0]) : a!;
+    many = batchOf(a!) === 1 ? rebindBatch(a!, proofBatches[0]) : a!;
     samples = followSamples(many);
   } catch (e) {
     if (!(e instanceof MixedSamples)) throw e;
@@ -41,7 +43,7 @@ export function proveBatchIndependence(graph: Graph, target: Target, other?: Gra
   return (b && firstDifference(many, samples, b)) ?? lostSamples(many, samples) ?? { proved: true };
 
   function followsBatch(g: Graph): boolean {
-    return g.inputs[0]!.type.shape[0] !== many.inputs[0]!.type.shape[0];
+    return batchOf(g) !== batchOf(many);
   }
 }
 
@@ -61,25 +63,82 @@ function lostSamples(graph: Graph, samples: Samples): BatchIndependence | undefi
 
 /** The first op on samples that is not the same for another batch size, but for the axes that count samples. */
 function firstDifference(graph: Graph, samples: Samples, other: Graph): BatchIndependence | undefined {
-  const expected = rebound(graph, samples, other.inputs[0]!.type.shape[0]!);
-  const holding = new Set<Value>(expected.inputs);
-  const differing = new Set<Value>();
-  const partner = new Map<Value, Value>([...expected.inputs.map((v, i) => [v, other.inputs[i]!] as const), ...statePairs(expected, other)]);
-  for (const [i, op] of expected.ops.entries()) {
-    const twin = other.ops[i];
-    const data = op.operands.some((v) => holding.has(v));
-    const same = twin !== undefined && twin.name === op.name && twin.operands.length === op.operands.length
-      && op.operands.every((v, k) => partner.get(v) === twin.operands[k]) && op.results.every((r, k) => sameShape(r.type.shape, twin.results[k]!.type.shape)) && sameAttrs(op, twin);
-    const fed = op.operands.some((v) => differing.has(v));
-    if (data && (!same || fed)) return { proved: false, op, reason: 'it computes with the number of samples: another batch size gives other numbers for the same sample' };
-    if (!same || fed) op.results.forEach((r) => differing.add(r));
-    op.results.forEach((r, k) => {
-      if (data) holding.add(r);
-      if (twin?.results[k]) partner.set(r, twin.results[k]);
-    });
-  }
-  return undefined;
+  const expected = rebound(graph, samples, batchOf(other)!);
+  const comparison = new Comparison([...expected.inputs.map((v, i) => [v, other.inputs[i]!] as const), ...statePairs(expected, other)], expected.inputs);
+  return comparison.ops(expected.ops, other.ops);
 }
+
+/** Compares a graph with its twin at another batch size, op by op, regions included. */
+class Comparison {
+  readonly #partner: Map<Value, Value>;
+  /** What is made of inputs. */
+  readonly #holding: Set<Value>;
+  /** What is another value in the twin. */
+  readonly #differing = new Set<Value>();
+
+  constructor(pairs: Iterable<readonly [Value, Value]>, inputs: Iterable<Value>) {
+    this.#partner = new Map(pairs);
+    this.#holding = new Set(inputs);
+  }
+
+  /** The first op on data that differs. */
+  ops(ops: readonly Op[], twins: readonly Op[]): BatchIndependence | undefined {
+    for (const [i, op] of ops.entries()) {
+      const found = this.#op(op, twins[i]);
+      if (found) return found;
+    }
+    return undefined;
+  }
+
+  #op(op: Op, twin: Op | undefined): BatchIndependence | undefined {
+    const same = twin !== undefined && twin.name === op.name && twin.operands.length === op.operands.length && twin.regions.length === op.regions.length
+      && op.operands.every((v, k) => this.#partner.get(v) === twin.operands[k]) && op.results.every((r, k) => sameShape(r.type.shape, twin.results[k]!.type.shape)) && sameAttrs(op, twin);
+    if (same && isControl(op)) return this.#control(op, twin);
+    const data = op.operands.some((v) => this.#holding.has(v));
+    const fed = op.operands.some((v) => this.#differing.has(v));
+    if (data && (!same || fed)) return { proved: false, op, reason: numbered };
+    op.results.forEach((r, k) => this.#pair(r, twin?.results[k], data, !same || fed));
+    return undefined;
+  }
+
+  /** Regions see what the operands are; what a loop carries may become data, or differ, after an iteration. */
+  #control(op: Op, twin: Op): BatchIndependence | undefined {
+    const loop = op.name === 'loop';
+    const [course, carried, first] = [loop ? 2 : 1, loop ? num(op.attrs, 'carried') : 0, loop ? 1 : 0];
+    const turned = op.operands.slice(0, course).some((v) => this.#differing.has(v));
+    for (const [k, region] of op.regions.entries()) {
+      region.inputs.forEach((v, i) => {
+        const operand = i < first ? undefined : op.operands[course + i - first];
+        this.#pair(v, twin.regions[k]!.inputs[i], operand !== undefined && this.#holding.has(operand), operand !== undefined && this.#differing.has(operand));
+      });
+    }
+    for (;;) {
+      const before = this.#holding.size + this.#differing.size;
+      for (const [k, region] of op.regions.entries()) {
+        const found = this.ops(region.ops, twin.regions[k]!.ops);
+        if (found) return found;
+        region.outputs.forEach(({ value }, i) => {
+          const differs = turned || this.#differing.has(value) || this.#partner.get(value) !== twin.regions[k]!.outputs[i]!.value;
+          const result = op.results[i - first];
+          if (result) this.#pair(result, twin.results[i - first], this.#holding.has(value), differs);
+          const next = i >= first && i < first + carried ? region.inputs[i] : undefined;
+          if (next) this.#pair(next, twin.regions[k]!.inputs[i], this.#holding.has(value), differs);
+        });
+      }
+      const mixed = op.results.find((r) => this.#holding.has(r) && this.#differing.has(r));
+      if (mixed) return { proved: false, op, reason: numbered };
+      if (this.#holding.size + this.#differing.size === before) return undefined;
+    }
+  }
+
+  #pair(v: Value, twin: Value | undefined, holds: boolean, differs: boolean): void {
+    if (twin) this.#partner.set(v, twin);
+    if (holds) this.#holding.add(v);
+    if (differs) this.#differing.add(v);
+  }
+}
+
+const numbered = 'it computes with the number of samples: another batch size gives other numbers for the same sample';
 
 /** State of the same name, where it also starts the same. */
 function statePairs(a: Graph, b: Graph): (readonly [Value, Value])[] {

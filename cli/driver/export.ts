@@ -41,9 +41,9 @@ function tidied(graph: Graph): Graph {
 }
 const identities = simplifyRules.filter((r) => ['x + 0 = x', 'x * 1 = x', 'reshape(x) to its own shape = x', 'reshape(reshape(x)) = reshape(x)'].includes(r.name));
 
-/** The symbol that the first axes of all inputs share. */
+/** The symbol that the first axes of all inputs but scalars share. */
 function batchSymbol({ inputs }: ImportedModel): string | undefined {
-  const symbols = new Set(inputs.map((input) => input.dims[0] ?? `${input.name}.0`));
+  const symbols = new Set(inputs.filter((input) => input.dims.length > 0).map((input) => input.dims[0] ?? `${input.name}.0`));
   const [symbol] = symbols;
   return symbols.size === 1 && typeof symbol === 'string' ? symbol : undefined;
 }

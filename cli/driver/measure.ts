@@ -17,7 +17,7 @@ export type Batch = Readonly<Record<string, TypedArray>>;
 export interface Measured {
   readonly norms: readonly MeasuredNorm[];
   /** Normalizations that are not measured. */
-  readonly left: readonly string[];
+  readonly left: ReturnType<typeof measureNorms>['left'];
 }
 
 /** Runs every batch; `begin` is told the norms, and what it returns is given what each batch measures of each of them. A model that was exported with another batch is rebound. */
@@ -26,7 +26,7 @@ export async function measure(
   begin: (norms: readonly MeasuredNorm[]) => (norm: number, moments: InstanceMoments) => void,
 ): Promise<Measured> {
   const { graph, norms, left } = measureNorms(model, wasmTarget);
-  if (norms.length === 0) throw new UserError(`the model has no normalization over channels on axis 1${left.length > 0 ? `: ${left[0]} works on features of each token` : ''}`);
+  if (norms.length === 0) throw new UserError(`the model has no normalization over channels on axis 1${left[0] ? ` that can be measured: ${left[0].node} ${left[0].why}` : ''}`);
   const see = begin(norms);
   const sized = graph.inputs.every((v) => v.type.shape[0] === batch) ? graph : rebindBatch(graph, batch);
   const artifact = await artifactOf({ imported: model, graph: runPipeline(sized, wasmTarget) }, { features: ['relaxed', 'simd', 'plain'] });

@@ -3,6 +3,7 @@ import { importModel } from '../../frontend/index.ts';
 import { UserError } from '../../ir/diagnostic.ts';
 import { proofBatches, proveBatchIndependence } from '../../passes/batch-independence.ts';
 import { rewriteNorms } from '../../passes/norm/rewrite-norms.ts';
+import { batchOf } from '../../passes/train/sample-factors.ts';
 import { wasmTarget } from '../driver/target.ts';
 import { boundBatch } from '../train/model.ts';
 import type { Wanted } from './build.ts';
@@ -13,7 +14,7 @@ export function joinOf(wanted: Omit<Wanted, 'batch'>): string | undefined {
     const imported = importModel(wanted.model, { dims: boundBatch(wanted.model, n, wanted.dims ?? {}).dims, ...(wanted.values && { values: wanted.values }) });
     return wanted.norm ? rewriteNorms(imported, wanted.norm, wasmTarget).graph : imported.graph;
   });
-  const sameBatch = model!.inputs[0]?.type.shape[0] === other!.inputs[0]?.type.shape[0];
+  const sameBatch = batchOf(model!) === batchOf(other!);
   const verdict = proveBatchIndependence(model!, wasmTarget, sameBatch ? undefined : other);
   return verdict.proved ? undefined : `${verdict.op.source[0] ?? verdict.op.name}: ${verdict.reason}`;
 }

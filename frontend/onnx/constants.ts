@@ -14,37 +14,15 @@ export interface Constants {
   /** The value's tensor; throws NeedsValue where it depends on inputs. */
   tensor(frame: Frame, v: Value, what: string): Tensor;
   isConstant(frame: Frame, v: Value): boolean;
+  /** Whether a float initializer has a part in it: training changes it. */
+  dependsOnWeights(frame: Frame, v: Value): boolean;
 }
 
 export function newConstants(session: Session): Constants {
   const known = new Map<Value, Tensor>();
-  const verdicts = new Map<Value, boolean>();
-
-  /** A value that no op of its frame defines: state, an input, or captured from outside. */
-  const leafIsConstant = (frame: Frame, v: Value): boolean => {
-    const outer = frame.outer.get(v);
-    return outer && frame.parent ? isConstant(frame.parent, outer) : session.stateInit.has(v);
-  };
-  const isConstant = (frame: Frame, v: Value): boolean => {
-    // Depth first without recursion: chains of shape arithmetic get long.
-    const stack = [v];
-    while (stack.length > 0) {
-      const top = stack.at(-1)!;
-      if (verdicts.has(top)) {
-        stack.pop();
-        continue;
-      }
-      const op = definitionIn(frame, top);
-      if (!op) {
-        verdicts.set(top, leafIsConstant(frame, top));
-        continue;
-      }
-      const pending = op.operands.filter((x) => !verdicts.has(x));
-      if (pending.length > 0) stack.push(...pending);
-      else for (const r of op.results) verdicts.set(r, op.operands.every((x) => verdicts.get(x)));
-    }
-    return verdicts.get(v)!;
-  };
+  const isState = (v: Value): boolean => session.stateInit.has(v);
+  const isConstant = judge(isState, (operands) => operands.every((known) => known));
+  const dependsOnWeights = judge(isState, (operands) => operands.some((weight) => weight));
 
   const leaf = (frame: Frame, v: Value): Tensor => {
     const outer = frame.outer.get(v);
@@ -79,11 +57,39 @@ export function newConstants(session: Session): Constants {
 
   return {
     isConstant,
+    dependsOnWeights,
     tensor(frame, v, what) {
       if (!isConstant(frame, v)) throw new NeedsValue(what, [...inputsOf(frame, v, session)].sort());
       return evaluate(frame, v);
     },
   };
+}
+
+/** Judges values by those of the model's graph that no op defines (`leaf`), and results by the verdicts on their operands. */
+function judge(leaf: (v: Value) => boolean, combine: (operands: readonly boolean[]) => boolean): (frame: Frame, v: Value) => boolean {
+  const verdicts = new Map<Value, boolean>();
+  const judged = (frame: Frame, v: Value): boolean => {
+    // Depth first without recursion: chains of shape arithmetic get long.
+    const stack = [v];
+    while (stack.length > 0) {
+      const top = stack.at(-1)!;
+      if (verdicts.has(top)) {
+        stack.pop();
+        continue;
+      }
+      const op = definitionIn(frame, top);
+      if (!op) {
+        const outer = frame.outer.get(top);
+        verdicts.set(top, outer && frame.parent ? judged(frame.parent, outer) : leaf(top));
+        continue;
+      }
+      const pending = op.operands.filter((x) => !verdicts.has(x));
+      if (pending.length > 0) stack.push(...pending);
+      else for (const r of op.results) verdicts.set(r, combine(op.operands.map((x) => verdicts.get(x)!)));
+    }
+    return verdicts.get(v)!;
+  };
+  return judged;
 }
 
 /** Names of the model's inputs that a value depends on. */

@@ -34,7 +34,7 @@ export function exportModel(graph: Graph, { batch }: ExportOptions = {}): Uint8A
     fixed.set(name, v.name ?? `input${i}`);
     return valueInfo(name, v.type, openAxes(w, v));
   });
-  w.samplesFrom(inputs[0]?.name ?? '');
+  w.samplesFrom(inputs[graph.inputs.findIndex((v) => batch?.axisOf(v) === 0)]?.name ?? '');
   for (const { value, name, init } of graph.state) {
     const placeholder = w.tensor(init === 'zero' ? filled(value.type.dtype, value.type.shape, 0) : init, name);
     fixed.set(placeholder, name);

@@ -139,18 +139,25 @@ export function newLowerer(session: Session): Lowerer {
     return found.bound && mapBound(found.bound, (v) => bring(v, found.frame, scope.frame));
   }
 
-  /** A value of an outer frame as seen in `to`: small constants are repeated there, others captured, through every frame in between. */
+  /** A value of an outer frame as seen in `to`: small constants that depend on no weight are repeated there, others captured, through every frame in between. */
   function bring(v: Value, from: Frame, to: Frame): Value {
     if (from === to || !to.parent) return v;
     const outer = bring(v, from, to.parent);
     const before = to.inner.get(outer);
     if (before) return before;
     const name = nameOf(outer, to.parent);
-    const repeat = sizeOf(outer.type.shape) <= maxRepeated && !session.stateInit.has(outer) && constants.isConstant(to.parent, outer);
+    const repeat = sizeOf(outer.type.shape) <= maxRepeated && constants.isConstant(to.parent, outer) && !constants.dependsOnWeights(to.parent, outer);
     const value: Value = repeat ? to.b.constant(constants.tensor(to.parent, outer, name ?? 'a captured value'), name) : { type: outer.type, name };
     to.inner.set(outer, value);
     if (!repeat) to.outer.set(value, outer);
     return value;
+  }
+
+  /** What a value that is captured is in the model's graph; undefined for what is made further inside. */
+  function outermost(v: Value, frame: Frame): Value | undefined {
+    if (frame === session.root) return v;
+    const outer = frame.outer.get(v);
+    return outer && frame.parent && outermost(outer, frame.parent);
   }
 
   function newContext(node: Node, scope: Scope, label: string): LowerContext {
@@ -186,10 +193,11 @@ export function newLowerer(session: Session): Lowerer {
       inference: session.inference,
       seeded: session.seeded,
       statistic(v, next) {
-        // Only a weight of the model's graph can be carried from run to run: inside subgraphs, and as an input, it belongs to the caller.
-        if (frame !== session.root || !session.stateInit.has(v)) return;
-        session.statistics.add(v);
-        if (next) frame.b.update(v, next);
+        // Only a weight of the model's graph can be carried from run to run, and only the graph itself, no subgraph, can say what it becomes; as an input it belongs to the caller.
+        const weight = outermost(v, frame);
+        if (!weight || !session.stateInit.has(weight)) return;
+        session.statistics.add(weight);
+        if (next && frame === session.root) frame.b.update(weight, next);
       },
     };
   }

@@ -141,7 +141,7 @@ export interface LowerContext {
 
   /**
    * Lowers subgraphs to regions that see nothing from outside: what they capture becomes further inputs, the same list in the same order for
-   * every body, after the given `inputs`. Captured compile-time constants of up to 4096 elements are repeated inside instead. Pass `captured` as the last operands of the op.
+   * every body, after the given `inputs`. Captured compile-time constants of up to 4096 elements that depend on no weight are repeated inside instead. Pass `captured` as the last operands of the op.
    */
   regions(bodies: readonly { readonly graph: Subgraph; readonly inputs: readonly TensorType[] }[]): { readonly regions: readonly Graph[]; readonly captured: readonly Value[] };
   /** Lowers a subgraph's nodes here and now with these arguments (an If whose condition is known, an unrolled Loop); returns its outputs. */
@@ -157,7 +157,7 @@ export interface LowerContext {
   readonly inference: boolean;
   /** Whether whoever runs the graph gives its random ops a seed. */
   readonly seeded: boolean;
-  /** Declares an operand to be a running statistic: it is no parameter to be trained, and `next`, where there is one, is what it becomes after a run. */
+  /** Declares an operand to be a running statistic: it is no parameter to be trained, and `next`, where there is one, is what it becomes after a run (inside a subgraph: nothing keeps it). */
   statistic(v: Value, next?: Value): void;
 }
 

@@ -1,6 +1,7 @@
 /** Finds the activation that follows a value: elementwise ops of that value alone. */
 import { isMap } from '../../ir/fused.ts';
-import { uses, type Graph, type Op, type Value } from '../../ir/graph.ts';
+import type { Graph, Op, Value } from '../../ir/graph.ts';
+import { readers } from '../../ir/regions.ts';
 import { isFloat, sameShape, sizeOf } from '../../ir/type.ts';
 
 /** φ(u), as the ops that compute it. */
@@ -11,8 +12,8 @@ export interface Activation {
 }
 
 /**
- * The activation of a value u that has channels on axis 1: the largest set of elementwise ops that leads from u, alone or with parameters, to one value, while nothing else reads
- * what lies between. Parameters count where they are the same for all samples and positions (the slope of PRelu). A scale or shift of each channel behind the last other op is not part
+ * The activation of a value u that has channels on axis 1: the largest set of elementwise ops of the same graph or (open) region that leads from u, alone or with parameters, to one value,
+ * while nothing else reads what lies between. Parameters count where they are the same for all samples and positions (the slope of PRelu). A scale or shift of each channel behind the last other op is not part
  * of it, nor is what `barred` names. Undefined where u has no activation of its own.
  */
 export function findActivation(graph: Graph, u: Value, parameters: ReadonlySet<Value>, barred: ReadonlySet<Op>): Activation | undefined {
@@ -23,13 +24,13 @@ export function findActivation(graph: Graph, u: Value, parameters: ReadonlySet<V
     const alone = op.operands.every((v) => inside(v) || (parameters.has(v) && alongChannels(v, u)));
     if (alone && sameShape(op.results[0]!.type.shape, u.type.shape)) reach.set(op.results[0]!, op);
   }
-  const readers = uses(graph);
+  const read = readers(graph);
   const kept = new Set<Value>([...graph.outputs.map((o) => o.value), ...graph.updates.map((x) => x.value)]);
   for (const result of [...reach.keys()].reverse()) {
     const ops = opsBetween(reach, result);
     const between = [u, ...ops.map((op) => op.results[0]!).filter((v) => v !== result)];
     const own = new Set(ops);
-    const closed = isFloat(result.type.dtype) && between.every((v) => !kept.has(v) && (readers.get(v) ?? []).every((op) => own.has(op)));
+    const closed = isFloat(result.type.dtype) && between.every((v) => !kept.has(v) && (read.get(v) ?? []).every((op) => own.has(op)));
     if (closed && !isAffine(reach.get(result)!, parameters)) return { ops, result };
   }
   return undefined;

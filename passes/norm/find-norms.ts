@@ -1,7 +1,8 @@
 /** Finds batch normalizations by what they compute, in training form, in inference form, or spelled out in single ops. */
-import { definitions, type Graph, type Op, type Value } from '../../ir/graph.ts';
+import type { Graph, Op, Value } from '../../ir/graph.ts';
 import { nums } from '../../ir/op.ts';
 import { opDef } from '../../ir/ops/index.ts';
+import { isControl, openRegions, placedOps, type Placed } from '../../ir/regions.ts';
 import { sizeOf, type Tensor } from '../../ir/type.ts';
 import { uniform } from '../rules/pattern.ts';
 
@@ -26,6 +27,8 @@ export interface BatchNorm {
   /** In training form the `moments` of x. */
   readonly moments: Op | undefined;
   readonly running: Running | undefined;
+  /** The branches and loops in which it stands, outermost first. */
+  readonly within: readonly Op[];
 }
 
 /** What normalizes in inference. */
@@ -36,30 +39,51 @@ export interface Running {
   readonly momentum: number | undefined;
 }
 
-/** The batch normalizations of a graph, in its order. Those inside loops and branches are not found. */
+/** The batch normalizations of a graph and of its regions, in its order: ops and values are those of the graph with open regions (ir/regions.ts). */
 export function findNorms(graph: Graph, statistics: readonly Statistic[] = []): BatchNorm[] {
-  const facts = new Structure(graph);
+  const facts = new Structure(openRegions(graph));
   const running = runningByMoments(facts, statistics);
-  return graph.ops.flatMap((op) => {
+  return facts.placed.flatMap(({ op, within }) => {
     const norm = op.name === 'add' ? (matchNorm(facts, op, 0) ?? matchNorm(facts, op, 1)) : undefined;
-    return norm ? [{ ...norm, running: norm.running ?? (norm.moments && running.get(norm.moments)) }] : [];
+    return norm ? [{ ...norm, within, running: norm.running ?? (norm.moments && running.get(norm.moments)) }] : [];
   });
 }
 
-/** Values that depend on parameters and constants alone. */
+/** How errors say where a norm stands: `in a branch of If(x)`. */
+export function placeOf({ within }: Pick<BatchNorm, 'within'>): string {
+  const around = within.at(-1);
+  return around ? `in ${around.name === 'if' ? 'a branch' : 'the body'} of ${around.source[0] ?? around.name}` : 'in the graph itself';
+}
+
+/** Values that depend on parameters and constants alone, in a loop also on the number of the iteration; those of regions as they are where regions are open. */
 export function parameterValues(graph: Graph): Set<Value> {
   const known = new Set<Value>(graph.state.map((s) => s.value));
-  for (const op of graph.ops) if (opDef(op.name).family !== 'random' && op.operands.every((v) => known.has(v))) op.results.forEach((r) => known.add(r));
+  const visit = (ops: readonly Op[]): void => {
+    for (const op of ops) {
+      const alone = opDef(op.name).family !== 'random' && op.operands.every((v) => known.has(v));
+      if (isControl(op)) enter(op, alone);
+      else if (alone) op.results.forEach((r) => known.add(r));
+    }
+  };
+  // What a loop carries may be anything after an iteration; a branch gives what both of its regions know.
+  const enter = (op: Op, alone: boolean): void => {
+    if (op.name === 'loop') known.add(op.regions[0]!.inputs[0]!);
+    op.regions.forEach((region) => visit(region.ops));
+    if (op.name === 'if' && alone) op.results.forEach((r, i) => op.regions.every((region) => known.has(region.outputs[i]!.value)) && known.add(r));
+  };
+  visit(openRegions(graph).ops);
   return known;
 }
 
-/** Lookups that matching needs. */
+/** Lookups that matching needs, in a graph with open regions. */
 class Structure {
-  readonly #defs: Map<Value, Op>;
+  readonly placed: readonly Placed[];
   readonly parameters: Set<Value>;
+  readonly #defs: ReadonlyMap<Value, Op>;
 
   constructor(graph: Graph) {
-    this.#defs = definitions(graph);
+    this.placed = placedOps(graph);
+    this.#defs = new Map(this.placed.flatMap(({ op }) => op.results.map((r) => [r, op] as const)));
     this.parameters = parameterValues(graph);
   }
 
@@ -117,7 +141,7 @@ function partsOf(s: Structure, op: Op | undefined, power: 1 | -1, apart: (s: Str
 
 const joined = (a: Product, b: Product): Product => ({ factors: [...a.factors, ...b.factors], deviations: [...a.deviations, ...b.deviations] });
 
-type Found = Omit<BatchNorm, 'running'> & { readonly running: Running | undefined };
+type Found = Omit<BatchNorm, 'running' | 'within'> & { readonly running: Running | undefined };
 
 function matchNorm(s: Structure, last: Op, at: 0 | 1): Found | undefined {
   const [product, shift] = [last.operands[at]!, last.operands[1 - at]!];
@@ -183,14 +207,17 @@ function perChannel(y: Value, scale: readonly Value[], ...others: readonly Value
   return [...scale, ...others].every((v) => [1, y.type.shape[1]!].includes(sizeOf(v.type.shape)));
 }
 
-/** Which running statistics each `moments` op updates: next = old · momentum + now · (1 - momentum). */
+/** Which running statistics each `moments` op leads to: old · momentum + now · (1 - momentum). Inside regions no run keeps that sum, but it is there. */
 function runningByMoments(s: Structure, statistics: readonly Statistic[]): Map<Op, Running> {
   const found = new Map<Op, Partial<Running>>();
-  for (const { state, next } of statistics) {
-    const sum = next && s.def(s.peel(next));
-    const [kept, added] = (sum?.name === 'add' ? sum.operands : []).map((v) => allFactors(s, v).factors.map((f) => f.value));
-    const momentum = kept?.flatMap((v) => s.number(v) ?? [])[0];
-    for (const v of added ?? []) {
+  const states = new Set(statistics.map((x) => x.state));
+  for (const { op: sum } of s.placed) {
+    if (sum.name !== 'add') continue;
+    const [kept, added] = sum.operands.map((v) => allFactors(s, v).factors.map((f) => f.value));
+    const state = kept!.find((v) => states.has(v));
+    if (!state) continue;
+    const momentum = kept!.flatMap((v) => s.number(v) ?? [])[0];
+    for (const v of added!) {
       const op = s.def(v);
       if (op?.name !== 'moments') continue;
       found.set(op, { ...found.get(op), momentum, [v === op.results[0] ? 'mean' : 'variance']: state });

@@ -1,6 +1,7 @@
 /** Finds normalizations within a sample: group, layer and instance norms. */
-import { definitions, uses, type Graph, type Op, type Value } from '../../ir/graph.ts';
+import type { Graph, Op, Value } from '../../ir/graph.ts';
 import { nums } from '../../ir/op.ts';
+import { openRegions, placedOps } from '../../ir/regions.ts';
 import type { Tensor } from '../../ir/type.ts';
 import { uniform } from '../rules/pattern.ts';
 import { parameterValues } from './find-norms.ts';
@@ -13,14 +14,19 @@ export interface SampleNorm {
   readonly moments: Op;
   /** Added to the variance; undefined where it is not a number that is known. */
   readonly epsilon: number | undefined;
+  /** The branches and loops in which it stands, outermost first. */
+  readonly within: readonly Op[];
 }
 
-/** The norms of a graph whose statistics are of one sample: over everything, over groups of channels, or over each channel. */
+/** The norms of a graph and of its regions (opened) whose statistics are of one sample: over everything, over groups of channels, or over each channel. */
 export function sampleNorms(graph: Graph): SampleNorm[] {
-  const defs = definitions(graph);
-  const parameters = parameterValues(graph);
-  const readers = uses(graph);
-  return graph.ops.flatMap((op) => {
+  const open = openRegions(graph);
+  const placed = placedOps(open);
+  const defs = new Map(placed.flatMap(({ op }) => op.results.map((r) => [r, op] as const)));
+  const parameters = parameterValues(open);
+  const readers = new Map<Value, Op[]>();
+  for (const { op } of placed) for (const v of op.operands) readers.set(v, [...(readers.get(v) ?? []), op]);
+  return placed.flatMap(({ op, within }) => {
     const [x] = op.operands;
     if (op.name !== 'moments' || !x || parameters.has(x)) return [];
     const axes = nums(op.attrs, 'axes');
@@ -29,7 +35,7 @@ export function sampleNorms(graph: Graph): SampleNorm[] {
     const whole = defs.get(x)?.name === 'reshape' ? defs.get(x)!.operands[0]! : x;
     const channels = whole.type.shape[1];
     if (channels === undefined || kept[0] !== 0 || kept.length > 2 || (kept.length === 2 && kept[1] !== 1)) return [];
-    return [{ channels, groups: kept.length === 2 ? shape[1]! : 1, x: whole, moments: op, epsilon: epsilonOf(op.results[1]!) }];
+    return [{ channels, groups: kept.length === 2 ? shape[1]! : 1, x: whole, moments: op, epsilon: epsilonOf(op.results[1]!), within }];
   });
 
   /** What is added to the variance that a sum of squares leads to. */

@@ -1,12 +1,14 @@
 /** Pitfalls of batch normalization that a graph shows without data. */
-import type { Graph, Value } from '../../ir/graph.ts';
-import { findNorms, type BatchNorm, type Statistic } from './find-norms.ts';
+import type { Graph, Op, Value } from '../../ir/graph.ts';
+import { num } from '../../ir/op.ts';
+import { openRegions, placedOps } from '../../ir/regions.ts';
+import { findNorms, placeOf, type BatchNorm, type Statistic } from './find-norms.ts';
 import type { NormalizedModel } from './rewrite-norms.ts';
 
 /** Something that a user should know about a model. The last two rules need data. */
 export interface Finding {
   readonly rule:
-    | 'batch-dependence' | 'training-inference-mismatch' | 'shared-statistics' | 'shared-towers' | 'part-of-the-batch' | 'frozen-statistics' | 'momentum' | 'epsilon' | 'batch-of-one'
+    | 'batch-dependence' | 'training-inference-mismatch' | 'shared-statistics' | 'shared-towers' | 'part-of-the-batch' | 'frozen-statistics' | 'momentum' | 'epsilon' | 'batch-of-one' | 'lost-statistics'
     | 'unlike-batches' | 'running-statistics';
   /** The ONNX nodes that it is about. */
   readonly nodes: readonly string[];
@@ -38,6 +40,13 @@ export function lintNorms({ graph, statistics }: NormalizedModel): Finding[] {
     add('frozen-statistics', frozen, `${count(frozen.length)} by frozen statistics, while others of the model follow the batch: scale and shift are still trained, against statistics that no longer fit`,
       'freeze their scale and shift too, or export all normalizations in one mode');
   }
+  for (const n of training.filter((x) => x.running && x.within.length > 0)) {
+    add('lost-statistics', [n], `it stands ${placeOf(n)}, where a run cannot keep what its running statistics become: inference uses those that the model started with, and training is refused`,
+      'rewrite it to a norm of one sample (--norm group:4+proxy) or to its running statistics (--norm frozen), or move it out of the branch or loop');
+  }
+  const repeated = norms.filter((n) => n.running && n.within.some(repeats));
+  add('shared-statistics', repeated, `${count(repeated.length)} in every iteration of a loop by one set of running statistics: where what it normalizes changes from iteration to iteration, they fit none of them`,
+    'give each iteration its own statistics (unroll the loop), or rewrite to a norm of one sample (--norm layer+proxy)');
   add('momentum', training.filter((n) => n.running?.momentum === 1), 'momentum 1 never updates the running statistics: inference uses those that the model started with', 'set momentum below 1 (0.9 is usual)');
   add('momentum', training.filter((n) => n.running?.momentum === 0), 'momentum 0 keeps the statistics of the last batch alone: inference depends on what that batch was', 'set momentum above 0 (0.9 is usual)');
   add('epsilon', norms.filter((n) => n.epsilon === 0), 'epsilon 0 divides by zero where a channel is constant', 'set epsilon (1e-5 is usual)');
@@ -46,6 +55,9 @@ export function lintNorms({ graph, statistics }: NormalizedModel): Finding[] {
   return findings;
 }
 
+/** Whether a loop runs its body more than once, for all that is known. */
+const repeats = (op: Op): boolean => op.name === 'loop' && num(op.attrs, 'trips') !== 0 && num(op.attrs, 'trips') !== 1;
+
 /** How a finding calls a normalization. */
 export const nodeOf = (norm: BatchNorm): string => norm.last.source.join(', ') || norm.last.name;
 
@@ -53,10 +65,10 @@ export const nodeOf = (norm: BatchNorm): string => norm.last.source.join(', ') |
 function areTowers(sharing: readonly BatchNorm[], graph: Graph): boolean {
   if (!sharing.every((n) => n.bias === sharing[0]!.bias && n.scale.every((v, i) => v === sharing[0]!.scale[i]))) return false;
   const fed = new Set<Value>();
-  for (const op of graph.ops) {
-    const norm = sharing.find((n) => n.last === op);
+  for (const { op } of placedOps(openRegions(graph))) {
+    const norm = sharing.find((n) => n.last.results[0] === op.results[0]);
     if (norm && fed.has(norm.x)) return false;
-    if (norm || op.operands.some((v) => fed.has(v))) op.results.forEach((r) => fed.add(r));
+    if (norm || [...op.operands, ...op.regions.flatMap((region) => region.outputs.map((o) => o.value))].some((v) => fed.has(v))) op.results.forEach((r) => fed.add(r));
   }
   return true;
 }

@@ -4,7 +4,7 @@ import { Builder } from '../../ir/builder.ts';
 import type { Target } from '../../ir/tile.ts';
 import { sizeOf } from '../../ir/type.ts';
 import { eliminateDeadCode } from '../eliminate-dead-code.ts';
-import { findNorms, type BatchNorm } from './find-norms.ts';
+import { findNorms, placeOf, type BatchNorm } from './find-norms.ts';
 import { sampleNorms, type SampleNorm } from './find-sample-norms.ts';
 import { nodeOf } from './lint-norms.ts';
 import type { NormalizedModel } from './rewrite-norms.ts';
@@ -30,18 +30,23 @@ export interface Measurement {
   readonly graph: Graph;
   /** In the order of the graph. */
   readonly norms: readonly MeasuredNorm[];
-  /** Normalizations whose channels do not stand on axis 1, which are not measured. */
-  readonly left: readonly string[];
+  /** Normalizations that are not measured: inside branches and loop bodies, which may not run or run many times, or with channels elsewhere than on axis 1. */
+  readonly left: readonly { readonly node: string; readonly why: string }[];
 }
 
 /** Adds, for every normalization over channels on axis 1, the moments of its input over the positions of each sample and channel: all statistics of the norm follow from them. */
 export function measureNorms({ graph, statistics }: NormalizedModel, target: Target): Measurement {
   const states = new Map(graph.state.map((s) => [s.value, s.init]));
   const measured = new Map<Op, Omit<MeasuredNorm, 'outputs'> & { readonly x: Value }>();
-  const left: string[] = [];
-  for (const norm of findNorms(graph, statistics)) measured.set(norm.last, batchNorm(norm, states));
+  const left: { node: string; why: string }[] = [];
+  for (const norm of findNorms(graph, statistics)) {
+    if (norm.within.length > 0) left.push({ node: nodeOf(norm), why: `stands ${placeOf(norm)}` });
+    else measured.set(norm.last, batchNorm(norm, states));
+  }
   for (const norm of sampleNorms(graph)) {
-    if (ofTokens(norm)) left.push(norm.moments.source.join(', '));
+    const node = norm.moments.source.join(', ');
+    if (norm.within.length > 0) left.push({ node, why: `stands ${placeOf(norm)}` });
+    else if (ofTokens(norm)) left.push({ node, why: 'normalizes the features of each token' });
     else measured.set(norm.moments, sampleNorm(norm));
   }
   const b = new Builder(graph.name);

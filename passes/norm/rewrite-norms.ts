@@ -2,16 +2,19 @@
 import { Builder, filled } from '../../ir/builder.ts';
 import { Unsupported, UserError } from '../../ir/diagnostic.ts';
 import type { Graph, Op, State, Value } from '../../ir/graph.ts';
-import { sizeOf, type Tensor } from '../../ir/type.ts';
+import { closeRegions, openRegions, placedOps } from '../../ir/regions.ts';
+import { sizeOf, type DType, type Tensor } from '../../ir/type.ts';
 import type { Target } from '../../ir/tile.ts';
 import { eliminateDeadCode } from '../eliminate-dead-code.ts';
 import { findActivation, type Activation } from './activation.ts';
 import type { Domains } from './by-domain.ts';
-import { findNorms, parameterValues, type BatchNorm, type Statistic } from './find-norms.ts';
+import { findNorms, parameterValues, placeOf, type BatchNorm, type Statistic } from './find-norms.ts';
 import { sampleNorms } from './find-sample-norms.ts';
-import { inferenceForm, showNorm, type NormSpec } from './options.ts';
+import { inferenceForm, showNorm, type NormKind, type NormSpec } from './options.ts';
 import { normalize, type Normalized } from './normalize.ts';
 import { normalizeWeights } from './normalize-weights.ts';
+import { ProxyPlaces } from './proxy-places.ts';
+import { batchOf } from '../train/sample-factors.ts';
 import { proxyMoments } from './proxy.ts';
 import { referenceBatch, type ReferenceMoments } from './reference-batch.ts';
 
@@ -51,19 +54,22 @@ export interface RewriteResult extends NormalizedModel {
 }
 
 /**
- * Replaces every batch normalization, in training or inference form, by the one that `spec` names; scale and shift carry over. With a proxy, a norm that an activation follows is normalised
+ * Replaces every batch normalization of a graph and of its branches and loop bodies, in training or inference form, by the one that `spec` names; scale and shift carry over. With a proxy, a norm that an activation follows is normalised
  * once more behind it, by the moments of the activation under a Gaussian proxy: two parameters a channel are added, zero at the start. A norm without an activation of its own keeps its
  * affine (its scale alone with `centerOnly`).
  */
 function rewriteBatchNorms(model: NormalizedModel, wanted: NormSpec, target: Target, { inference = false }: RewriteOptions = {}): RewriteResult {
   const spec = inference ? inferenceForm(wanted) : wanted;
-  const { graph, statistics } = model;
+  const { statistics } = model;
+  const graph = openRegions(model.graph);
   const all = findNorms(graph, statistics);
   const lost = statistics.find(({ state }) => !all.some((n) => n.running?.mean === state || n.running?.variance === state) && !isUnused(graph, state));
-  if (lost && !settled(graph, spec)) throw new Unsupported('rewriting of this normalization', `the normalization of the running statistic "${lost.state.name ?? ''}" cannot be rewritten: it stands inside a loop or branch, or its parameters depend on data; rewrite it in the model`);
+  if (lost && !settled(graph, spec)) throw new Unsupported('rewriting of this normalization', `the normalization of the running statistic "${lost.state.name ?? ''}" cannot be rewritten: its parameters depend on data; rewrite it in the model`);
   const norms = all.filter((n) => !(spec.proxy === undefined && ((spec.kind === 'batch' && n.form === 'training') || (spec.kind === 'frozen' && n.form === 'inference'))));
   if (all.length === 0 && !settled(graph, spec)) throw new UserError(`the model has no batch normalization to rewrite to ${showNorm(wanted)}: it was built with other normalizations or none, or exported in inference form with its normalizations folded into convolutions (export it in training form)`);
-  if (norms.length === 0) return { graph, statistics, rewritten: [] };
+  if (norms.length === 0) return { ...model, rewritten: [] };
+  const inner = acrossRuns.has(spec.kind) ? norms.find((n) => n.within.length > 0) : undefined;
+  if (inner) throw new Unsupported(`${spec.kind} normalization inside branches and loops`, `${nameOf(inner)} stands ${placeOf(inner)}, where ${showNorm(spec)} cannot keep its statistics from run to run; give it a norm that needs none (group:G, layer, instance, none), or the running statistics that it has (frozen), or move it out in the model`);
 
   const reference = spec.kind === 'virtual' ? referenceBatch(rewriteBatchNorms(model, { kind: 'batch', ...(spec.epsilon !== undefined && { epsilon: spec.epsilon }) }, target).graph, spec.reference) : undefined;
   const rewriting = new Rewriting(graph, spec, norms, { inference, reference });
@@ -71,10 +77,15 @@ function rewriteBatchNorms(model: NormalizedModel, wanted: NormSpec, target: Tar
   const kept = [...statistics.filter(({ state }) => !norms.some((n) => n.running?.mean === state || n.running?.variance === state)), ...rewriting.statistics];
   // Running statistics become updates only in training: what computes them has to survive until then.
   const held = eliminateDeadCode({ ...made, updates: [...made.updates, ...kept.flatMap(({ state, next }) => (next ? [{ state, value: next }] : []))] }, target);
-  return { graph: { ...held, updates: made.updates }, statistics: kept.filter((k) => held.state.some((s) => s.value === k.state)), rewritten: rewriting.rewritten };
+  return { graph: { ...closeRegions(held), updates: made.updates }, statistics: kept.filter((k) => held.state.some((s) => s.value === k.state)), rewritten: rewriting.rewritten };
 }
 
-const isUnused = (graph: Graph, v: Value): boolean => !graph.ops.some((op) => op.operands.includes(v));
+/** Norms that keep statistics of batches, by updates at the end of a run or by a second copy of the model: no region can. */
+const acrossRuns: ReadonlySet<NormKind> = new Set(['batch', 'renorm', 'ghost', 'virtual', 'domains']);
+
+const isUnused = (graph: Graph, v: Value): boolean => !placedOps(graph).some(({ op }) => op.operands.includes(v));
+
+const nameOf = ({ last }: BatchNorm): string => last.source[0] ?? 'a normalization';
 
 /** Whether a model without batch normalizations has the normalizations that are asked for. */
 function settled(graph: Graph, { kind, groups, proxy }: NormSpec): boolean {
@@ -96,7 +107,7 @@ function ownName(norm: BatchNorm, suffix: string): string {
 
 /** The input that names the domain of each sample. */
 function domainInput(graph: Graph): Value {
-  const samples = graph.inputs[0]?.type.shape[0];
+  const samples = batchOf(graph);
   if (samples === undefined) throw new UserError('statistics by domain need an input whose first axis holds samples');
   if (graph.inputs.some((v) => v.name === domainName)) throw new UserError(`statistics by domain add an input "${domainName}", but the model has an input of that name: rename it`);
   return { type: { dtype: 'i64', shape: [samples] }, name: domainName };
@@ -121,7 +132,9 @@ class Rewriting {
   /** Ops of activations: they are computed where the norm's result has its groups apart, so that all of it becomes one fused op. */
   readonly #within = new Set<Op>();
   readonly #ends = new Map<Op, BatchNorm>();
-  readonly #b: Builder;
+  /** Of the graph or region that is being rewritten. */
+  #b: Builder;
+  readonly #proxies: ProxyPlaces;
   readonly #map = new Map<Value, Value>();
   readonly #state: State[];
   readonly #normal = new Map<BatchNorm, Affine>();
@@ -140,10 +153,12 @@ class Rewriting {
     this.#reference = new Map(reference?.moments.map((m, i) => [norms[i]!, m]));
     reference?.ops.forEach((op) => this.#b.append(op));
     this.#domain = spec.kind === 'domains' ? domainInput(graph) : undefined;
+    this.#proxies = new ProxyPlaces(graph, this.#b);
     const parameters = parameterValues(graph);
     const barred = barredOps(graph, norms);
     for (const norm of norms) {
-      const activation = findActivation(graph, norm.y, parameters, barred);
+      const around = norm.within.at(-1)?.regions.find((region) => region.ops.includes(norm.last)) ?? graph;
+      const activation = findActivation(around, norm.y, parameters, barred);
       if (!activation) continue;
       this.#activations.set(norm, activation);
       activation.ops.forEach((op) => this.#within.add(op));
@@ -152,8 +167,20 @@ class Rewriting {
   }
 
   run(): Graph {
-    const at = (v: Value): Value => this.#map.get(v) ?? v;
-    for (const op of this.#graph.ops) {
+    const graph = this.#graph;
+    this.#ops(graph.ops);
+    return {
+      ...graph, ops: this.#b.ops, state: this.#state, inputs: this.#domain ? [...graph.inputs, this.#domain] : graph.inputs,
+      outputs: graph.outputs.map((o) => ({ name: o.name, value: this.#at(o.value) })),
+      updates: graph.updates.map((u) => ({ state: u.state, value: this.#at(u.value) })),
+    };
+  }
+
+  readonly #at = (v: Value): Value => this.#map.get(v) ?? v;
+
+  #ops(ops: readonly Op[]): void {
+    const at = this.#at;
+    for (const op of ops) {
       const norm = this.#norms.get(op);
       if (norm) {
         this.#b.source = op.source;
@@ -162,24 +189,23 @@ class Rewriting {
       }
       const ended = this.#ends.get(op);
       if (ended) this.#map.set(op.results[0]!, this.#activate(ended, this.#activations.get(ended)!, at));
-      else if (!this.#within.has(op)) this.#b.append(op.operands.some((v) => this.#map.has(v)) ? { ...op, operands: op.operands.map(at) } : op);
+      else if (!this.#within.has(op)) this.#b.append(op.regions.length > 0 || op.operands.some((v) => this.#map.has(v)) ? { ...op, operands: op.operands.map(at), regions: op.regions.map((r) => this.#region(r)) } : op);
     }
+  }
+
+  #region(region: Graph): Graph {
+    const outer = this.#b;
+    this.#b = new Builder(region.name);
+    this.#ops(region.ops);
     const { ops } = this.#b;
-    const graph = this.#graph;
-    return {
-      ...graph, ops, state: this.#state, inputs: this.#domain ? [...graph.inputs, this.#domain] : graph.inputs,
-      outputs: graph.outputs.map((o) => ({ name: o.name, value: at(o.value) })),
-      updates: graph.updates.map((u) => ({ state: u.state, value: at(u.value) })),
-    };
+    this.#b = outer;
+    return { ...region, ops, outputs: region.outputs.map((o) => ({ name: o.name, value: this.#at(o.value) })) };
   }
 
   #norm(norm: BatchNorm, at: (v: Value) => Value): Value {
     const b = this.#b;
     const channels = norm.y.type.shape[1]!;
-    const { dtype } = norm.y.type;
-    const vector = (v: Value): Value => b.broadcast(b.reshape(b.cast(v, dtype), sizeOf(v.type.shape) === 1 ? [1] : [channels]), [channels]);
-    const gamma = norm.scale.length === 0 ? b.constant(filled(dtype, [channels], 1)) : norm.scale.map((v) => vector(at(v))).reduce((p, q) => b.mul(p, q));
-    const beta = vector(at(norm.bias));
+    const { gamma, beta } = affineOf(b, norm, at);
     const { value, statistics, row } = normalize(b, at(norm.x), norm, this.#spec, { reference: this.#reference.get(norm), domains: this.#domains(norm) });
     this.statistics.push(...statistics);
     this.rewritten.push({ node: norm.last.source[0] ?? norm.last.name, from: norm.form, channels, proxy: this.#spec.proxy && this.#activations.has(norm) ? Object.values(proxySuffixes).map((s) => ownName(norm, s)) : [] });
@@ -201,7 +227,11 @@ class Rewriting {
     if (!this.#spec.proxy) return b.reshape(active, shape);
     const { samples = 200, epsilon = 0.03 } = this.#spec.proxy;
     const [proxyGamma, proxyBeta] = [this.#parameter(norm, 'gamma', gamma), this.#parameter(norm, 'beta', gamma)];
-    const { mean, scale } = proxyMoments(b, { gamma, beta, proxyGamma, proxyBeta, samples, epsilon }, shape.length, (proxy) => applyTo(b, activation, norm.y, proxy, at));
+    // What depends on parameters alone is computed once, not in every iteration.
+    const place = this.#proxies.of(norm, activation) ?? { b, at };
+    place.b.source = norm.last.source;
+    const affine = place.b === b ? { gamma, beta } : affineOf(place.b, norm, place.at);
+    const { mean, scale } = proxyMoments(place.b, { ...affine, proxyGamma, proxyBeta, samples, epsilon }, shape.length, (proxy) => applyTo(place.b, activation, norm.y, proxy, place.at));
     b.source = norm.last.source;
     return b.reshape(b.cast(b.mul(b.sub(b.cast(active, mean.type.dtype), row(mean)), row(scale)), active.type.dtype), shape);
   }
@@ -242,6 +272,14 @@ class Rewriting {
   }
 }
 
+/** Scale and shift of a norm, with one element a channel. */
+function affineOf(b: Builder, norm: BatchNorm, at: (v: Value) => Value): Pick<Affine, 'gamma' | 'beta'> {
+  const { dtype, shape: [, channels] } = norm.y.type as { readonly dtype: DType; readonly shape: readonly [number, number] };
+  const vector = (v: Value): Value => b.broadcast(b.reshape(b.cast(v, dtype), sizeOf(v.type.shape) === 1 ? [1] : [channels]), [channels]);
+  const gamma = norm.scale.length === 0 ? b.constant(filled(dtype, [channels], 1)) : norm.scale.map((v) => vector(at(v))).reduce((p, q) => b.mul(p, q));
+  return { gamma, beta: vector(at(norm.bias)) };
+}
+
 /** The activation of u, computed of another value; `operand` gives the parameters that it reads. */
 function applyTo(b: Builder, { ops, result }: Activation, u: Value, value: Value, operand: (v: Value) => Value): Value {
   const inner = new Map<Value, Value>([[u, value]]);
@@ -255,7 +293,7 @@ function applyTo(b: Builder, { ops, result }: Activation, u: Value, value: Value
 /** Ops of the norms themselves: the scale and shift of a norm in inference form is no activation of the norm before it. */
 function barredOps(graph: Graph, norms: readonly BatchNorm[]): Set<Op> {
   const barred = new Set<Op>(norms.map((n) => n.last));
-  const results = new Map(graph.ops.flatMap((op) => op.results.map((r) => [r, op] as const)));
+  const results = new Map(placedOps(graph).flatMap(({ op }) => op.results.map((r) => [r, op] as const)));
   for (const norm of norms) {
     const queue = norm.last.operands.map((v) => results.get(v));
     for (let op = queue.pop(); op; op = queue.pop()) {

@@ -63,6 +63,7 @@ class Expansion {
   at = (v: Value): Value => this.#values.get(v) ?? v;
 
   input(v: Value): Value {
+    if (v.type.shape.length === 0) return v;
     const shape = [this.#batch, ...v.type.shape.slice(1)];
     const made: Value = { type: { dtype: v.type.dtype, shape }, name: v.name };
     this.#values.set(v, made);

@@ -1,11 +1,12 @@
 /** The passes that make a training step of a forward graph, in order. */
-import { UserError } from '../../ir/diagnostic.ts';
+import { Unsupported, UserError } from '../../ir/diagnostic.ts';
 import type { Graph } from '../../ir/graph.ts';
 import type { Target } from '../../ir/tile.ts';
 import { eliminateCommonSubexpressions } from '../eliminate-common-subexpressions.ts';
 import { eliminateDeadCode } from '../eliminate-dead-code.ts';
 import { foldConstants } from '../fold-constants.ts';
 import { joinAffine } from '../join-affine.ts';
+import { findNorms, placeOf } from '../norm/find-norms.ts';
 import { runPipeline, type Pass, type PipelineOptions } from '../pipeline.ts';
 import { simplify } from '../simplify.ts';
 import { storeHalf } from '../tile/store-half.ts';
@@ -45,9 +46,17 @@ export interface TrainingStep {
  * model's outputs, the scalar `loss` and, if asked for, gradients; it updates parameters, running statistics and the optimizer's state.
  */
 export function trainingStep(graph: Graph, statistics: readonly Statistic[], options: TrainOptions, target: Target, pipeline: PipelineOptions = {}): TrainingStep {
+  requireKeptStatistics(graph, statistics);
   const forward = runPipeline(graph, target, { ...pipeline, passes: forwardPasses(statistics, options) });
   const units = withNamedUnits(inferUnits(forward), forward, options);
   return { graph: runPipeline(forward, target, { ...pipeline, passes: stepPasses(options, units) }), units, joins: options.microBatch !== undefined && options.joinWithinMicroBatch ? followSamples(forward).joins.map(describe) : [] };
+}
+
+/** Refuses batch norms whose running statistics would stay as they were, while everything else is trained. */
+function requireKeptStatistics(graph: Graph, statistics: readonly Statistic[]): void {
+  const lost = findNorms(graph, statistics).find((n) => n.form === 'training' && n.running && n.within.length > 0);
+  if (!lost) return;
+  throw new Unsupported('running statistics inside branches and loops', `${lost.last.source[0] ?? 'a batch normalization'} follows the batch ${placeOf(lost)}, where a step cannot keep its running statistics "${lost.running!.mean.name ?? ''}" and "${lost.running!.variance.name ?? ''}": rewrite it to a norm that has none (--norm group:4+proxy, layer, instance) or to the statistics that it has (--norm frozen), or move it out of the branch or loop in the model`);
 }
 
 const pass = (name: string, run: Pass['run']): Pass => ({ name, run });

@@ -6,7 +6,7 @@ import { dtypes, rowMajor, sameShape, showType, sizeOf, type Tensor, type TypedA
 import { describe } from './backward.ts';
 import { expandBatch } from './expand-batch.ts';
 import { MeansOverSamples } from './means-over-samples.ts';
-import { sampleAxis, type SampleFactors } from './sample-factors.ts';
+import { batchOf, sampleAxis, type SampleFactors } from './sample-factors.ts';
 import { followSamples, type Samples } from './samples.ts';
 
 /**
@@ -15,7 +15,7 @@ import { followSamples, type Samples } from './samples.ts';
  */
 export function rebindBatch(graph: Graph, batch: number): Graph {
   if (!Number.isInteger(batch) || batch < 1) throw new UserError(`a batch has to be a positive number of samples, not ${batch}`);
-  if (graph.inputs[0]?.type.shape[0] === 1) return batch === 1 ? graph : expandBatch(graph, batch);
+  if (batchOf(graph) === 1) return batch === 1 ? graph : expandBatch(graph, batch);
   const samples = followSamples(graph);
   return batch === samples.batch ? graph : rebound(graph, samples, batch);
 }

@@ -1,7 +1,7 @@
 /** Where values hold the samples of a batch, as factors of their axes, and the error where that cannot be said. */
 import type { Piece } from '../../ir/axes.ts';
 import { UserError } from '../../ir/diagnostic.ts';
-import type { Op, Value } from '../../ir/graph.ts';
+import type { Graph, Op, Value } from '../../ir/graph.ts';
 import { describe } from './backward.ts';
 import { merged, type Factor, type Factors } from './factors.ts';
 
@@ -27,6 +27,9 @@ export class MixedSamples extends UserError {
 export function refuse(op: Op, why: string): never {
   throw new MixedSamples(op, why);
 }
+
+/** Samples of a batch: the first axis of every input but scalars, which are the same for all samples. Undefined where all inputs are scalars. */
+export const batchOf = (graph: Pick<Graph, 'inputs'>): number | undefined => graph.inputs.find((v) => v.type.shape.length > 0)?.type.shape[0];
 
 /** The axis that holds samples; -1 where none does. */
 export const sampleAxis = (factors: SampleFactors): number => factors.findIndex(holdsSamples);

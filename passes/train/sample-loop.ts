@@ -10,7 +10,7 @@ import type { Samples } from './samples.ts';
 
 /** A graph cut for a loop over micro-batches. */
 export interface Cut {
-  /** What depends on neither inputs nor samples, in the order of the graph, and random numbers for the whole batch. */
+  /** What depends on no samples, in the order of the graph, and random numbers for the whole batch. */
   readonly prefix: readonly Op[];
   /** The rest, for one micro-batch. */
   readonly body: readonly Op[];
@@ -28,7 +28,7 @@ export function cutGraph(graph: Graph, samples: Samples, microBatch: number): Cu
   const small = new Map<Value, Value>();
   const rebuilt = rebound(graph, samples, microBatch, small);
   const at = (v: Value): Value => small.get(v) ?? v;
-  const body = new Set<Value>(graph.inputs);
+  const body = new Set<Value>(graph.inputs.filter((v) => samples.factors.has(v)));
   const random: Op[] = [];
   for (const op of graph.ops) {
     if (opDef(op.name).family === 'random' && samples.factors.has(op.results[0]!)) random.push(op);
@@ -84,9 +84,9 @@ export class LoopBody {
     return this.b.reshape(part, shape.with(axis, before * microBatch * after));
   }
 
-  /** Puts an iteration's part of inputs and of random numbers into `model`, from values of the cut graph to values of the region. */
+  /** Puts an iteration's part of inputs that hold samples and of random numbers into `model`, from values of the cut graph to values of the region. */
   feed(outer: Builder, inputs: readonly Value[], cut: Cut, samples: Samples, microBatch: number, model: Map<Value, Value>): void {
-    for (const v of [...inputs, ...cut.random.map((op) => op.results[0]!)]) model.set(cut.at(v), this.slice(outer, v, samples.factors.get(v)!, samples.batch, microBatch));
+    for (const v of [...inputs.filter((x) => samples.factors.has(x)), ...cut.random.map((op) => op.results[0]!)]) model.set(cut.at(v), this.slice(outer, v, samples.factors.get(v)!, samples.batch, microBatch));
   }
 
   /** Adds the ops of the cut graph's body. */

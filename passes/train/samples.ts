@@ -9,7 +9,7 @@ import { num, nums, tensorAttr } from '../../ir/op.ts';
 import { opDef } from '../../ir/ops/index.ts';
 import { rowMajor, sameShape, showType, sizeOf, type Tensor } from '../../ir/type.ts';
 import { deal, merged, type Factor } from './factors.ts';
-import { holdsSamples, leading, MixedSamples, plainFactors, refuse, resultFactors, sampleAxis, type Mark, type SampleFactors } from './sample-factors.ts';
+import { batchOf, holdsSamples, leading, MixedSamples, plainFactors, refuse, resultFactors, sampleAxis, type Mark, type SampleFactors } from './sample-factors.ts';
 
 export interface Samples {
   /** Size of the batch. */
@@ -20,18 +20,19 @@ export interface Samples {
   readonly joins: readonly Op[];
 }
 
-/** Follows samples from the first axis of every input. Throws MixedSamples where an op does with them what cannot be followed. */
+/** Follows samples from the first axis of every input but scalars. Throws MixedSamples where an op does with them what cannot be followed. */
 export function followSamples(graph: Graph): Samples {
-  const batch = graph.inputs[0]?.type.shape[0];
+  const batch = batchOf(graph);
+  const inputs = graph.inputs.filter((v) => v.type.shape.length > 0);
   if (batch === undefined) throw new UserError('the model has no input with a batch axis');
-  const odd = graph.inputs.find((v) => v.type.shape[0] !== batch);
-  if (odd) throw new UserError(`the inputs have different batch sizes: "${odd.name ?? ''}" is ${showType(odd.type)}, the first input has ${batch} samples`);
+  const odd = inputs.find((v) => v.type.shape[0] !== batch);
+  if (odd) throw new UserError(`the inputs have different batch sizes: "${odd.name ?? ''}" is ${showType(odd.type)}, the first input with a batch axis has ${batch} samples`);
   if (batch === 1) throw new UserError('a batch of one sample cannot be told from any other axis of size 1: import the model with a larger batch');
   // Values that are the same for all samples (an expanded token, a mask) turn out to need samples only where they meet them: then all starts again, knowing that.
   const asked = new Map<Value, number>();
   for (;;) {
     const run = new Following(batch, asked, graph);
-    const again = run.graph(graph, new Map(graph.inputs.map((v) => [v, leading(v, batch)])));
+    const again = run.graph(graph, new Map(inputs.map((v) => [v, leading(v, batch)])));
     if (!again) return { batch, factors: run.factors, joins: run.joins };
   }
 }
@@ -241,7 +242,7 @@ class Following {
     const loop = op.name === 'loop';
     const skip = loop ? 2 : 1;
     if (op.operands.slice(0, skip).some((v) => this.factors.has(v))) refuse(op, 'its course depends on samples');
-    for (const region of op.regions) {
+    for (const [k, region] of op.regions.entries()) {
       region.inputs.slice(loop ? 1 : 0).forEach((v, i) => {
         const outer = this.factors.get(op.operands[skip + i]!);
         if (outer) this.factors.set(v, outer);
@@ -257,9 +258,20 @@ class Following {
           refuse(op, `the carried value ${i} holds samples only after the first iteration`);
         }
         if (carried && (before ? sampleAxis(before) : -1) !== (factors ? sampleAxis(factors) : -1)) refuse(op, `the carried value ${i} holds samples in another place after an iteration`);
+        if (k === 1) this.#sameInBothBranches(op, i);
         if (factors) this.factors.set(op.results[i]!, loop && !carried ? [plainFactors(op.results[i]!.type.shape[0]!), ...factors] : factors);
       });
     }
+  }
+
+  /** A result has its samples in one place whichever branch runs; a branch that gives the same for all of them is asked to give it for each. */
+  #sameInBothBranches(op: Op, result: number): void {
+    const given = op.regions.map((region) => region.outputs[result]!.value);
+    const axes = given.map((v) => sampleAxis(this.factors.get(v) ?? []));
+    if (axes[0] === axes[1]) return;
+    const plain = axes.indexOf(-1);
+    if (plain >= 0 && this.#ask(given[plain]!, axes[1 - plain]!)) throw new Restart();
+    refuse(op, plain >= 0 ? `only one of its branches holds samples in result ${result}` : `its branches hold samples in different places of result ${result}`);
   }
 }
 
