@@ -5,8 +5,9 @@ import { num, str } from '../ir/op.ts';
 import { rewriteOps } from '../ir/rewrite.ts';
 import type { Target } from '../ir/tile.ts';
 import { eliminateDeadCode } from './eliminate-dead-code.ts';
-import { affineOf, alongLetters, axesOf, compact, isFixed, scaledInputs, spelledOut, type Walk } from './fold-affine/affine.ts';
+import { affineOf, alongLetters, axesOf, compact, scaledInputs, spelledOut, type Walk } from './fold-affine/affine.ts';
 import { beforeContract, beforeConv } from './fold-affine/before.ts';
+import { fixedCaptures, isFixed } from './fixed-values.ts';
 import { sharedByConvolutions } from './fold-affine/shared.ts';
 import { throughMove } from './rules/through.ts';
 
@@ -33,7 +34,7 @@ const maxSweeps = 8;
 
 function sweepAffine(graph: Graph, target: Target): Graph {
   const rounded = valuesThatRound(graph);
-  const fixed = new Map<Value, boolean>();
+  const fixed = fixedCaptures(graph);
   const shared = sharedByConvolutions(graph);
   const folded = rewriteOps(graph, (op, b, facts) => {
     if (op.results.some((r) => rounded.has(r))) return undefined;

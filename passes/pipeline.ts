@@ -12,7 +12,7 @@ import { fuse } from './fuse.ts';
 import { fuseBands } from './fuse-bands.ts';
 import { fuseSlabs } from './fuse-slabs.ts';
 import { joinAffine } from './join-affine.ts';
-import { hoistInvariants } from './hoist-invariants.ts';
+import { hoistInvariants, hoistWeights } from './hoist-invariants.ts';
 import { rebuildCheapValues } from './rebuild-cheap-values.ts';
 import { rebuildForSums } from './rebuild-for-sums.ts';
 import { recomputeForward } from './recompute-forward.ts';
@@ -40,6 +40,7 @@ export const passes: readonly Pass[] = [
   pass('eliminate-common-subexpressions', eliminateCommonSubexpressions),
   pass('hoist-invariants', hoistInvariants),
   pass('fold-affine', foldAffine),
+  pass('hoist-weights', hoistWeights),
   pass('fold-constants', foldConstants),
   pass('join-affine', joinAffine),
   pass('simplify', simplify),
@@ -49,6 +50,7 @@ export const passes: readonly Pass[] = [
   kernels('split-reductions', splitReductions),
   kernels('split-weight-gradients', splitWeightGradients),
   kernels('select-algorithms', selectAlgorithms),
+  pass('hoist-weights', hoistWeights),
   pass('fold-constants', foldConstants),
   pass('rebuild-cheap-values', rebuildCheapValues),
   pass('rebuild-for-sums', rebuildForSums),

@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
-import { compile } from '../cli/driver/compile.ts';
+import { compile, compileGraph } from '../cli/driver/compile.ts';
 import { rewrittenOnnx } from '../cli/driver/export.ts';
 import { openPeer } from '../cli/peers.ts';
 import { importModel } from '../frontend/index.ts';
@@ -18,6 +18,7 @@ import { lintNorms } from '../passes/norm/lint-norms.ts';
 import { measureNorms } from '../passes/norm/measure-norms.ts';
 import { parseNorm } from '../passes/norm/options.ts';
 import { rewriteNorms, type RewriteResult } from '../passes/norm/rewrite-norms.ts';
+import { rebindBatch } from '../passes/train/rebind-batch.ts';
 import { trainingStep } from '../passes/train/pipeline.ts';
 import { load, loadTrainer } from '../runtime/index.ts';
 import { testTarget } from './ir/target.ts';
@@ -240,6 +241,57 @@ describe('the proof of batch independence', () => {
   });
 });
 
+describe('a model for one sample', () => {
+  it('gets more, through its branches', () => {
+    const bytes = encodeModel({
+      nodes: [node('If', ['cond'], ['r'], { then_branch: branch([norm('x', 'u', false), node('Relu', ['u'], ['p'])]), else_branch: branch([node('Expand', ['row', 'full'], ['q'])]) }), node('Add', ['r', 'x'], ['y'])],
+      initializers: [...weights, floats('row', [1, 1, h], spread(h)), int64s('full', [3], [1, c, h])], inputs: [value('cond', 'bool', []), value('x', 'f32', [1, c, h])], outputs: [value('y', 'f32')],
+    });
+    const { graph } = importModel(bytes);
+    const larger = rebindBatch(graph, n);
+    verify(larger);
+    close(run(larger, true), frozen(x).map((v, i) => v + x[i]!));
+    close(run(larger, false), x.map((v, i) => v + spread(h)[i % h]!));
+    expect(proveBatchIndependence(graph, testTarget)).toEqual({ proved: true });
+  });
+});
+
+describe('normalized weights', () => {
+  it('are those that a branch reads, and a cosine is of its inputs too', () => {
+    const [k, w] = [2, spread(2 * c, 1, 3)];
+    const bytes = encodeModel({
+      nodes: [node('If', ['cond'], ['y'], { then_branch: branch([node('Conv', ['x', 'w'], ['p'])]), else_branch: branch([node('Conv', ['x', 'v'], ['q'])]) })],
+      initializers: [floats('w', [k, c, 1], w), floats('v', [k, c, 1], spread(k * c))], inputs: [value('cond', 'bool', []), ...given], outputs: [value('y', 'f32')],
+    });
+    const { graph } = rewriteNorms(importModel(bytes, { dims: { n } }), { kind: 'keep', weights: 'cosine' }, testTarget);
+    verify(graph);
+    const want = Array.from({ length: n * k * h }, (_, i) => {
+      const [sample, out, at] = [Math.floor(i / (k * h)), Math.floor(i / h) % k, i % h];
+      const [a, b] = [Array.from({ length: c }, (__, j) => x[(sample * c + j) * h + at]!), w.slice(out * c, out * c + c)];
+      return a.reduce((sum, v, j) => sum + v * b[j]!, 0) / Math.hypot(...a) / Math.hypot(...b);
+    });
+    close(run(graph, true), want);
+  });
+});
+
+describe('micro-batches', () => {
+  it('of a model with a scalar input that chooses a branch: the gradient of the whole batch', () => {
+    const bytes = encodeModel({
+      nodes: [node('If', ['cond'], ['r'], { then_branch: branch([norm('x', 'u', true), node('Relu', ['u'], ['p'])]), else_branch: branch([node('Neg', ['x'], ['q'])]) }), node('ReduceMean', ['r', 'last'], ['m'], { keepdims: 0 }), node('Gemm', ['m', 'w'], ['logits'], { transB: 1 })],
+      initializers: [...weights, int64s('last', [1], [2]), floats('w', [2, c], spread(2 * c))], inputs: [value('cond', 'bool', []), value('x', 'f32', ['n', c, h])], outputs: [value('logits', 'f32', ['n', 2])],
+    });
+    const model = rewriteNorms(importModel(bytes, { dims: { n: 6 } }), parseNorm('group:2+proxy'), testTarget);
+    const inputs = { x: f32([6, c, h], spread(6 * c * h, 2, 0.4)), cond: bool(true), y: { dtype: 'i64' as const, shape: [6], data: BigInt64Array.of(0n, 1n, 0n, 1n, 1n, 0n) }, lr: f32([], [0.1]) };
+    const gradients = (microBatch?: number): Map<string, number[]> => {
+      const { graph } = trainingStep(model.graph, model.statistics, { loss: { kind: 'crossEntropy' }, optimizer: { kind: 'sgd' }, gradients: true, ...(microBatch !== undefined && { microBatch }) }, testTarget, { verify: true });
+      return new Map([...evaluate(graph, inputs).outputs].filter(([name]) => name.endsWith('.grad')).map(([name, t]) => [name, numbers(t)]));
+    };
+    const whole = gradients();
+    expect([...whole.keys()]).toEqual(expect.arrayContaining(['n.weight.grad', 'n.bias.grad', 'n.proxy_gamma.grad', 'n.proxy_beta.grad', 'w.grad']));
+    for (const microBatch of [1, 2, 3]) for (const [name, g] of gradients(microBatch)) close(g, whole.get(name)!, 5);
+  });
+});
+
 describe('lint and measurement', () => {
   const rules = (bytes: Uint8Array): string[] => lintNorms(importModel(bytes, { dims: { n } })).map((f) => `${f.rule} ${f.nodes.join()}`);
   it('find norms in branches and bodies', () => {
@@ -315,6 +367,22 @@ describe('compiled', () => {
       const want = run(rewrite(nested(true), kind).graph, true);
       close(numbers((await model.run({ x: Float32Array.from(x), cond: Uint8Array.of(1) }))['y'] as never), want, 4);
     }
+  });
+  it.each(['If', 'Loop'])('folds a norm into the convolution before it in the region of %s, whose weights are packed while compiling', async (kind) => {
+    const nodes = [node('Conv', ['s', 'w'], ['a'], { pads: [1, 1] }), norm('a', 'u', false), node('Relu', ['u'], ['r'])];
+    const bytes = encodeModel({
+      inputs: [value('cond', 'bool', []), ...given], outputs: [value('y', 'f32')], initializers: [...weights, floats('w', [c, c, 3], spread(3 * c * c)), int64s('trips', [], [2])],
+      nodes: kind === 'If'
+        ? [node('Neg', ['x'], ['s']), node('If', ['cond'], ['y'], { then_branch: branch(nodes), else_branch: branch([node('Abs', ['x'], ['d'])]) })]
+        : [node('Loop', ['trips', 'cond', 'x'], ['y'], { body: { graph: { nodes: [...nodes, node('Identity', ['going'], ['still'])], inputs: [value('i', 'i64', []), value('going', 'bool', []), value('s', 'f32', ['n', c, h])], outputs: [value('still', 'bool'), value('r', 'f32')] } } })],
+    });
+    const { graph, imported } = compileGraph(bytes, { dims: { n } });
+    const names = placedOps(graph).flatMap(({ op, within }) => (within.length > 0 ? [op.name, ...op.regions.flatMap((region) => region.ops.map((o) => o.name))] : []));
+    expect(names).toContain('convPacked');
+    for (const gone of ['packConv', 'rsqrt', 'mul']) expect(names).not.toContain(gone);
+    expect(graph.state.filter((s) => s.init !== 'zero').reduce((sum, s) => sum + s.value.type.shape.reduce((p, d) => p * d, 1), 0)).toBeLessThan(2 * 3 * c * c);
+    await using model = await load(await compile(bytes, { dims: { n }, features: ['simd'] }), { threads: 1 });
+    for (const cond of [true, false]) close(numbers((await model.run({ x: Float32Array.from(x), cond: Uint8Array.of(Number(cond)) }))['y'] as never), run(imported.graph, cond), 4);
   });
   it('trains norms in a loop with their proxies, and writes them back', async () => {
     const model = encodeModel({

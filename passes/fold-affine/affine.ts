@@ -17,16 +17,6 @@ export interface Walk {
   readonly shared: Shared;
 }
 
-/** Whether a value depends on constants and never-updated state alone; `known` remembers answers. */
-export function isFixed(v: Value, facts: Pick<Facts, 'definition' | 'constant'>, known: Map<Value, boolean>): boolean {
-  const before = known.get(v);
-  if (before !== undefined) return before;
-  const op = facts.definition(v);
-  const fixed = facts.constant(v) !== undefined || (op !== undefined && op.operands.length > 0 && op.regions.length === 0 && op.operands.every((o) => isFixed(o, facts, known)));
-  known.set(v, fixed);
-  return fixed;
-}
-
 /** x * by or x + by, with `by` fixed and x of the result's shape. */
 export interface Affine { readonly kind: 'scale' | 'shift'; readonly x: Value; by(): Value }
 

@@ -1,7 +1,7 @@
 import { definitions, uses, type Graph, type Op, type Value } from '../../ir/graph.ts';
 import { nums } from '../../ir/op.ts';
 import type { Tensor } from '../../ir/type.ts';
-import { isFixed } from './affine.ts';
+import { isFixed } from '../fixed-values.ts';
 
 /** What may move out of a value into all of its readers at once. */
 export type Shared = ReadonlyMap<Value, 'scale' | 'scale and shift'>;

@@ -3,6 +3,7 @@ import { Builder, filled } from '../../ir/builder.ts';
 import { UserError } from '../../ir/diagnostic.ts';
 import type { Graph, Op, State, Value } from '../../ir/graph.ts';
 import { num, nums, str } from '../../ir/op.ts';
+import { closeRegions, openRegions, placedOps } from '../../ir/regions.ts';
 import { sizeOf, type Tensor } from '../../ir/type.ts';
 import { parameterValues } from './find-norms.ts';
 import { inferUnits, unitSize, type Unit } from '../train/units.ts';
@@ -45,24 +46,32 @@ export function normalizeWeights(graph: Graph, kind: WeightNorm): { readonly gra
     map.set(state.value, b.reshape(normalized(b, b.reshape(state.value, unit.shape), unit, kind, gain && b.reshape(gain.value, keptShape(unit))), state.value.type.shape));
   }
   const at = (v: Value): Value => map.get(v) ?? v;
-  const parameters = parameterValues(graph);
-  const fromWeight = movedWeights(graph, new Set(map.keys()));
-  for (const op of graph.ops) {
-    b.source = op.source;
-    const moved: Op = op.operands.some((v) => map.has(v)) ? { ...op, operands: op.operands.map(at) } : op;
-    b.append(moved);
-    if (kind === 'cosine' && (op.name === 'conv' || op.name === 'contract')) {
-      const side = op.operands.findIndex((v) => fromWeight.has(v));
-      if (side >= 0 && !op.operands.every((v) => parameters.has(v))) map.set(op.results[0]!, b.mul(op.results[0]!, inputLengths(b, moved, side)));
-    }
-  }
+  const outputsOf = (g: Graph): Graph['outputs'] => g.outputs.map((o) => ({ name: o.name, value: at(o.value) }));
+  const open = openRegions(graph);
+  const parameters = parameterValues(open);
+  const fromWeight = movedWeights(open, new Set(map.keys()));
+  rewrite(b, open.ops);
   return {
-    graph: {
-      ...graph, ops: b.ops, state: [...graph.state, ...added],
-      outputs: graph.outputs.map((o) => ({ name: o.name, value: at(o.value) })), updates: graph.updates.map((u) => ({ state: u.state, value: at(u.value) })),
-    },
+    graph: closeRegions({ ...open, ops: b.ops, state: [...graph.state, ...added], outputs: outputsOf(open), updates: open.updates.map((u) => ({ state: u.state, value: at(u.value) })) }),
     weights,
   };
+
+  function rewrite(into: Builder, ops: readonly Op[]): void {
+    for (const op of ops) {
+      into.source = op.source;
+      const moved: Op = op.regions.length > 0 || op.operands.some((v) => map.has(v)) ? { ...op, operands: op.operands.map(at), regions: op.regions.map(region) } : op;
+      into.append(moved);
+      if (kind !== 'cosine' || (op.name !== 'conv' && op.name !== 'contract')) continue;
+      const side = op.operands.findIndex((v) => fromWeight.has(v));
+      if (side >= 0 && !op.operands.every((v) => parameters.has(v))) map.set(op.results[0]!, into.mul(op.results[0]!, inputLengths(into, moved, side)));
+    }
+  }
+
+  function region(g: Graph): Graph {
+    const inner = new Builder(g.name);
+    rewrite(inner, g.ops);
+    return { ...g, ops: inner.ops, outputs: outputsOf(g) };
+  }
 }
 
 const keptShape = (unit: Unit): number[] => unit.shape.map((d, i) => (unit.axes.includes(i) ? 1 : d));
@@ -117,7 +126,7 @@ function lengths(w: Tensor, unit: Unit, out: Tensor): Tensor {
 /** Values that are a weight, moved or not. */
 function movedWeights(graph: Graph, weights: ReadonlySet<Value>): Set<Value> {
   const found = new Set(weights);
-  for (const op of graph.ops) if (['reshape', 'transpose'].includes(op.name) && found.has(op.operands[0]!)) found.add(op.results[0]!);
+  for (const { op } of placedOps(graph)) if (['reshape', 'transpose'].includes(op.name) && found.has(op.operands[0]!)) found.add(op.results[0]!);
   return found;
 }
 

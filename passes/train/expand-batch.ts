@@ -3,7 +3,7 @@ import { Unsupported, UserError } from '../../ir/diagnostic.ts';
 import type { Attrs, Graph, Op, Value } from '../../ir/graph.ts';
 import { num, nums, str } from '../../ir/op.ts';
 import { opDef } from '../../ir/ops/index.ts';
-import { sameShape, showType, type TensorType } from '../../ir/type.ts';
+import { sameShape, showType } from '../../ir/type.ts';
 import { describe } from './backward.ts';
 import type { Factor } from './factors.ts';
 import { MeansOverSamples } from './means-over-samples.ts';
@@ -90,6 +90,7 @@ class Expansion {
     const operands = op.operands.map((v, i) => this.#means.divisor(b, op, i, ops) ?? this.at(v));
     if (opDef(op.name).family === 'random' && nums(op.attrs, 'shape')[0] === 1) return this.#random(b, op, operands);
     if (op.name === 'loop' && operands.some((v) => this.#samples(v))) return this.#loop(b, op, operands);
+    if (op.name === 'if' && !this.#samples(operands[0]!) && operands.some((v) => this.#samples(v))) return this.#branches(b, op, operands);
     if (op.regions.length > 0 && operands.some((v) => this.#samples(v))) throw new Unsupported(`a larger batch through ${op.name}`, `${describe(op)} is in the way of the batch: export the model with the batch that it is to have`);
     if (!operands.some((v) => this.#samples(v))) {
       if (operands.every((v, i) => v === op.operands[i])) b.append(op);
@@ -180,6 +181,42 @@ class Expansion {
     this.#follower.factors.set(y!, factorsAt(shape, place, own));
   }
 
+  /** Both branches; what one of them gives without samples is repeated where the other has them. */
+  #branches(b: Builder, op: Op, operands: readonly Value[]): void {
+    const made = op.regions.map((region) => {
+      const inner = new Builder(region.name);
+      inner.adopt({ inputs: this.#entered(region, operands.slice(1)), state: [] });
+      this.ops(inner, region.ops);
+      return { inner, values: region.outputs.map((o) => this.at(o.value)) };
+    });
+    const [then, otherwise] = made.map(({ inner, values }, k) => values.map((v, i) => {
+      const wanted = made[1 - k]!.values[i]!;
+      if (this.#samples(v) || !this.#samples(wanted)) return v;
+      const repeated = inner.broadcast(v, wanted.type.shape);
+      this.#follower.factors.set(repeated, this.#samples(wanted)!);
+      return repeated;
+    }));
+    const regions = [then!, otherwise!].map((values, k) => made[k]!.inner.finish(op.regions[k]!.outputs.map((o, i) => ({ name: o.name, value: values[i]! }))));
+    const results = b.op('if', operands, op.attrs, regions, op.results.map((r) => r.name));
+    this.#keep(op, results);
+    then!.forEach((v, i) => {
+      const [factors, other] = [this.#samples(v), this.#samples(otherwise![i]!)];
+      if (factors && other && sampleAxis(factors) !== sampleAxis(other)) throw new Unsupported('a larger batch through a branch', `${describe(op)} has its samples in other places in one branch than in the other: export the model with the batch that it is to have`);
+      if (factors) this.#follower.factors.set(results[i]!, factors);
+    });
+  }
+
+  /** Inputs of a region for these operands, which its own stand for from now on. */
+  #entered(region: Graph, operands: readonly Value[]): Value[] {
+    return region.inputs.map((v, i): Value => {
+      const input: Value = { type: operands[i]!.type, name: v.name };
+      this.#values.set(v, input);
+      const factors = this.#samples(operands[i]!);
+      if (factors) this.#follower.factors.set(input, factors);
+      return input;
+    });
+  }
+
   /** A loop whose carried values may hold samples only once it ran: they are repeated before it. */
   #loop(b: Builder, op: Op, given: readonly Value[]): void {
     const carried = num(op.attrs, 'carried');
@@ -187,13 +224,7 @@ class Expansion {
     let operands = given;
     for (let attempt = 0; attempt <= carried; attempt++) {
       const inner = new Builder(region!.name);
-      const types: TensorType[] = [{ dtype: 'i64', shape: [] }, ...operands.slice(2).map((v) => v.type)];
-      const inputs = region!.inputs.map((v, i): Value => ({ type: types[i]!, name: v.name }));
-      region!.inputs.forEach((v, i) => {
-        this.#values.set(v, inputs[i]!);
-        const factors = i === 0 ? undefined : this.#samples(operands[i + 1]!);
-        if (factors) this.#follower.factors.set(inputs[i]!, factors);
-      });
+      const inputs = this.#entered(region!, [region!.inputs[0]!, ...operands.slice(2)]);
       inner.adopt({ inputs, state: [] });
       this.ops(inner, region!.ops);
       const made = region!.outputs.map((o) => this.at(o.value));
