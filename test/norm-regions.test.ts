@@ -353,6 +353,14 @@ describe('exported', () => {
       }
     }
   });
+  it('takes the number of samples from the input that has them, where a branch makes something for each', async () => {
+    const bytes = encodeModel({
+      nodes: [node('Shape', ['x'], ['shape']), node('If', ['cond'], ['y'], { then_branch: branch([norm('x', 'u', false)]), else_branch: branch([node('Expand', ['row', 'shape'], ['q'])]) })],
+      initializers: [...weights, floats('row', [1, 1, h], spread(h))], inputs: [value('cond', 'bool', []), ...given], outputs: [value('y', 'f32')],
+    });
+    const written = rewrittenOnnx(bytes, parseNorm('layer'));
+    for (const samples of [1, 3]) close(await inOnnxruntime(written, { x: f32([samples, c, h], x.slice(0, samples * c * h)), cond: bool(false) }), x.slice(0, samples * c * h).map((_, i) => spread(h)[i % h]!));
+  });
   it('is not rewritten twice, and keeps its weights under their names', () => {
     const once = rewrittenOnnx(looping(true), parseNorm('layer+proxy'));
     expect(importModel(once, { dims: { n } }).graph.state.map((s) => s.name)).toEqual(expect.arrayContaining(['n.weight', 'n.bias', 'n.proxy_gamma', 'n.proxy_beta']));

@@ -21,10 +21,11 @@ export async function checkOnData(model: ImportedModel, data: InputData, batch: 
   const { batches, rest } = await inputBatches(model, data, batch);
   const shared = sharedStatistics(findNorms(model.graph, model.statistics).filter((n) => n.form === 'training'), model.statistics).map((s) => s.norms.map(nodeOf));
   let norms: NormData[] = [];
-  await measure(model, batch, made(batches), (found) => {
+  const { left } = await measure(model, batch, made(batches), (found) => {
     norms = found.map((n) => new NormData(n));
     return (i, moments) => norms[i]!.add(moments);
   });
+  for (const { node, why } of left) note(`${node} ${why}, and is not measured`);
   const judged = norms.filter((n) => n.norm.form.kind !== 'sample');
   if (judged.length === 0) throw new UserError('the model has no batch normalization: there is nothing that data could say about its batches; leave out --data');
   if (rest > 0) note(`${rest} samples fill no batch of ${batch} and are left out`);

@@ -1,4 +1,5 @@
 /** Finds the activation that follows a value: elementwise ops of that value alone. */
+import type { Builder } from '../../ir/builder.ts';
 import { isMap } from '../../ir/fused.ts';
 import type { Graph, Op, Value } from '../../ir/graph.ts';
 import { readers } from '../../ir/regions.ts';
@@ -34,6 +35,16 @@ export function findActivation(graph: Graph, u: Value, parameters: ReadonlySet<V
     if (closed && !isAffine(reach.get(result)!, parameters)) return { ops, result };
   }
   return undefined;
+}
+
+/** The activation of u, computed of another value; `operand` gives the parameters that it reads. */
+export function applyTo(b: Builder, { ops, result }: Activation, u: Value, value: Value, operand: (v: Value) => Value): Value {
+  const inner = new Map<Value, Value>([[u, value]]);
+  for (const op of ops) {
+    b.source = op.source;
+    inner.set(op.results[0]!, b.one(op.name, op.operands.map((v) => inner.get(v) ?? operand(v)), op.attrs));
+  }
+  return inner.get(result)!;
 }
 
 /** Whether a parameter differs between channels at most, once it is broadcast to the shape of u. */

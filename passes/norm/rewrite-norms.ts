@@ -6,7 +6,7 @@ import { closeRegions, openRegions, placedOps } from '../../ir/regions.ts';
 import { sizeOf, type DType, type Tensor } from '../../ir/type.ts';
 import type { Target } from '../../ir/tile.ts';
 import { eliminateDeadCode } from '../eliminate-dead-code.ts';
-import { findActivation, type Activation } from './activation.ts';
+import { applyTo, findActivation, type Activation } from './activation.ts';
 import type { Domains } from './by-domain.ts';
 import { findNorms, parameterValues, placeOf, type BatchNorm, type Statistic } from './find-norms.ts';
 import { sampleNorms } from './find-sample-norms.ts';
@@ -278,16 +278,6 @@ function affineOf(b: Builder, norm: BatchNorm, at: (v: Value) => Value): Pick<Af
   const vector = (v: Value): Value => b.broadcast(b.reshape(b.cast(v, dtype), sizeOf(v.type.shape) === 1 ? [1] : [channels]), [channels]);
   const gamma = norm.scale.length === 0 ? b.constant(filled(dtype, [channels], 1)) : norm.scale.map((v) => vector(at(v))).reduce((p, q) => b.mul(p, q));
   return { gamma, beta: vector(at(norm.bias)) };
-}
-
-/** The activation of u, computed of another value; `operand` gives the parameters that it reads. */
-function applyTo(b: Builder, { ops, result }: Activation, u: Value, value: Value, operand: (v: Value) => Value): Value {
-  const inner = new Map<Value, Value>([[u, value]]);
-  for (const op of ops) {
-    b.source = op.source;
-    inner.set(op.results[0]!, b.one(op.name, op.operands.map((v) => inner.get(v) ?? operand(v)), op.attrs));
-  }
-  return inner.get(result)!;
 }
 
 /** Ops of the norms themselves: the scale and shift of a norm in inference form is no activation of the norm before it. */
