@@ -1,7 +1,11 @@
 /** Splits that are passed over by bounds on their cycles and bytes are none of the best. */
 import { describe, expect, it } from 'vitest';
 import { readTarget } from '../cli/driver/target-file.ts';
+import type { Op } from '../ir/graph.ts';
 import { parseGraph } from '../ir/parse.ts';
+import { digitsOf } from '../ir/tiles.ts';
+import { combAt, operandSpread } from '../passes/tile/divide.ts';
+import { divisionOf } from '../passes/tile/divisions.ts';
 import { modelOf } from '../passes/tile/estimate.ts';
 import { searchSplits, type Split } from '../passes/tile/search.ts';
 import { serialOptions } from '../passes/tile/serial.ts';
@@ -41,5 +45,34 @@ describe('the search for splits', () => {
         expect(found!.temporary).toBeLessThanOrEqual(Math.min(...all.map((s) => s.temporary)));
       });
     }
+  }
+});
+
+describe('pairs of neighbouring tiles', () => {
+  /** What each tile reads of the first operand. */
+  function slices(op: Op, split: Split): Map<number, string> {
+    const walk = walkOf(op);
+    const { base, dims, axes } = operandSpread(walk, divisionOf(walk, split), 0, op.operands[0]!.type.shape);
+    const found = new Map<number, string>();
+    const total = dims.reduce((n, d) => n * d.parts, 1);
+    for (let i = 0; i < total; i++) {
+      const at = digitsOf(i, dims.map((d) => d.parts));
+      found.set(base + dims.reduce((n, d, j) => n + d.stride * at[j]!, 0), JSON.stringify(axes.map((cut) => combAt(cut, dims, at))));
+    }
+    return found;
+  }
+
+  for (const name of ['product', 'product in groups'] as const) {
+    it(`read the same rows, where columns are cut in an even number of parts: ${name}`, () => {
+      const op = parseGraph(ops[name]).ops[0]!;
+      const model = modelOf(walkOf(op));
+      const columns = model.walk.vars.findIndex((v) => v.name === 'n');
+      const even = searchSplits(model, target, Infinity, Infinity).filter((s) => s.parts[columns]! % 2 === 0);
+      expect(even.length).toBeGreaterThan(8);
+      for (const split of even) {
+        const read = slices(op, split);
+        for (let tile = 0; tile < read.size; tile += 2) expect(read.get(tile + 1)).toBe(read.get(tile));
+      }
+    });
   }
 });

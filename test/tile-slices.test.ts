@@ -5,7 +5,7 @@ import type { Op, Value } from '../ir/graph.ts';
 import { sizeOf } from '../ir/type.ts';
 import { countOf, elementsOf, type Comb, type Division, type Spread } from '../ir/tiles.ts';
 import { clipped, combOf, contains, digits, has, scaled, shared, sumOf, union } from '../passes/tile/comb.ts';
-import { divisionOf } from '../passes/tile/choose.ts';
+import { divisionOf } from '../passes/tile/divisions.ts';
 import { combAt, divisionFrom, equalParts, operandSpread, resultSpread } from '../passes/tile/divide.ts';
 import { walkOf } from '../passes/tile/walk.ts';
 

@@ -1,12 +1,18 @@
 /** Which way of cutting an op is taken, given where its operands lie. */
-import type { Op, Value } from '../../ir/graph.ts';
-import { countOf, type Cut, type Division, type Spread, type TileDim } from '../../ir/tiles.ts';
+import type { Op } from '../../ir/graph.ts';
+import { countOf, type Cut, type Division, type Spread } from '../../ir/tiles.ts';
+import { sameShape } from '../../ir/type.ts';
 import { contributorsOf } from './contributors.ts';
-import { divisionFrom, equalParts, isLocal, isShare, largestSlice, operandSpread, resultSpread } from './divide.ts';
+import { isLocal, isShare, largestSlice, operandSpread } from './divide.ts';
+import { divisionOf, inheritedDivision, resultOf } from './divisions.ts';
 import { estimate, modelOf, type Estimate, type Model } from './estimate.ts';
+import { contributes } from './lower/contributing.ts';
+import { mergeSpread } from './lower/merge-spread.ts';
+import { keyOf } from './op-key.ts';
 import type { Way } from './outlook.ts';
 import { searchSplits, wholeSplit, type Split } from './search.ts';
-import { changes, inSerial, overTime, serialOptions, timesOf } from './serial.ts';
+import { changes, overTime, serialOptions } from './serial.ts';
+import { stepCycles } from './step-cycles.ts';
 import type { TileTarget } from './target.ts';
 import { walkOf, type Walk } from './walk.ts';
 
@@ -22,7 +28,9 @@ export interface Choice {
   readonly local: readonly boolean[];
   /** How many tiles contribute to each element of the result, at most. */
   readonly contributors: number;
-  /** Estimated, exchange included. */
+  /** Where contributions meet, if there are several to an element. */
+  readonly meet: Spread | undefined;
+  /** Of all its steps, exchange included. */
   readonly cycles: number;
   readonly temporary: number;
 }
@@ -31,16 +39,14 @@ export interface Choice {
 const searches = new WeakMap<TileTarget, Map<string, { readonly model: Model; readonly splits: readonly Split[] }>>();
 
 /** Splits of an op's own that are considered: of an op that moves or maps elements the best alone. */
-const ownOf = ({ kind }: Walk): number => (kind === 'map' || kind === 'move' ? 1 : 4);
+const ownOf = ({ kind }: Walk): number => (kind === 'map' || kind === 'move' ? 1 : 12);
 
-/** Chooses among splits that were searched. */
+/** Knows the ways of cutting each op, and what they cost. */
 export class Chooser {
   readonly #target: TileTarget;
   readonly #bound: number;
   readonly #searched: Map<string, { readonly model: Model; readonly splits: readonly Split[] }>;
   readonly #ways = new Map<string, readonly Way[]>();
-  /** Ops whose temporaries do not fit under the bound. */
-  readonly relaxed: { readonly op: Op; readonly bytes: number }[] = [];
 
   constructor(target: TileTarget, bound: number) {
     this.#target = target;
@@ -50,10 +56,10 @@ export class Chooser {
   }
 
   /**
-   * `homes`: where the operands lie. `free`: operands that can still be moved to where this op reads them, if their parts are shares of the tiles. `repeats`: the op may be split in time. `bound`: bytes of
-   * temporaries for this op, where they are fewer than for others. `after`: cycles that a choice costs the ops that come.
+   * Ways of running an op whose temporaries fit under the bound; where there is none, the smallest. `homes`: where the operands lie. `free`: operands that can still be moved to where this op reads them, if their parts are
+   * shares of the tiles. `repeats`: the op may be split in time, where nothing else fits. `bound`: bytes of temporaries for this op, where they are fewer than for others.
    */
-  choose(op: Op, homes: readonly Spread[], free: readonly boolean[], repeats: boolean, bound = this.#bound, after: (choice: Choice) => number = () => 0): Choice {
+  options(op: Op, homes: readonly Spread[], free: readonly boolean[], repeats: boolean, bound = this.#bound): readonly Choice[] {
     const walk = walkOf(op);
     const key = keyOf(op);
     const searched = this.#search(walk, key, bound, false);
@@ -66,16 +72,15 @@ export class Chooser {
       if (d) candidates.push(d);
     }
     const own = searched.splits.map((s) => divisionOf(walk, s));
-    const options = [...candidates, ...own].map((d) => this.#judge(model, d, homes, free));
-    let fitting = options.filter((o) => o.temporary <= bound);
-    if (fitting.length === 0 && repeats) {
-      const serial = this.#search(walk, key, bound, true).splits.map((s) => divisionOf(walk, s));
-      options.push(...serial.flatMap((d) => (overTime(resultOf(walk, d, op.results[0]!.type.shape)) ? [this.#judge(model, d, homes, free)] : [])));
-      fitting = options.filter((o) => o.temporary <= bound);
+    const all = [...candidates, ...own].map((d) => this.#judge(model, d, homes, free));
+    const fitting = all.filter((o) => o.temporary <= bound);
+    if (fitting.length > 0) return fitting;
+    if (repeats) {
+      const serial = this.#search(walk, key, bound, true).splits.map((s) => divisionOf(walk, s)).filter((d) => overTime(resultOf(walk, d, op.results[0]!.type.shape)));
+      all.push(...serial.map((d) => this.#judge(model, d, homes, free)));
     }
-    const best = fitting.length > 0 ? leastInAll(fitting, after) : options.reduce((a, b) => (b.temporary < a.temporary ? b : a));
-    if (fitting.length === 0) this.relaxed.push({ op, bytes: best.temporary });
-    return best;
+    const later = all.filter((o) => o.temporary <= bound);
+    return later.length > 0 ? later : [all.reduce((a, b) => (b.temporary < a.temporary ? b : a))];
   }
 
   /** The ways of running an op that were searched, the fastest first, operands apart. */
@@ -154,7 +159,6 @@ export class Chooser {
     const { walk } = model;
     const { op } = walk;
     const t = this.#target;
-    const times = timesOf(division);
     const { estimate: e, made, contributors } = this.#cut(model, division);
     const { needs, overall, held } = this.#read(model, division);
     const local = needs.map((need, k) => {
@@ -162,27 +166,25 @@ export class Chooser {
       return all !== undefined && (isLocal(all, homes[k]!) || (free[k]! && !changes(need) && isShare(need, op.operands[k]!.type.shape, t.constants.tiles)));
     });
     const received = held.reduce((n, b, k) => n + (local[k] ? 0 : b), 0);
-    const sent = op.operands.reduce((n, _, k) => (local[k] ? n : Math.max(n, largestSlice(homes[k]!) * model.operandBytes[k]!)), 0);
-    const steps = contributors > 1 ? 2 : 1;
-    const arriving = held.reduce((n, b, k) => n + (local[k] ? 0 : b * (changes(needs[k]!) ? times : 1)), 0);
-    const cycles = (e.compute + e.merge) * times + (Math.max(arriving, sent) + e.partial * times) / t.constants.exchange + times * steps * (t.constants.sync + t.constants.control);
-    const temporary = Math.max(received + e.partial, 2 * e.partial);
-    return { walk, division, estimate: e, needs, made, local, contributors, cycles, temporary };
+    const cut = { walk, division, estimate: e, needs, made, local, contributors };
+    const meet = contributors > 1 ? mergeSpread(cut, homes, t.constants.tiles) : undefined;
+    return { ...cut, meet, cycles: stepCycles(t, cut, homes, meet), temporary: Math.max(received + e.partial, 2 * e.partial) };
   }
 }
 
-/** The choice of the fewest cycles, those after it included: choices that take more by themselves than the best so far in all are not looked at. */
-function leastInAll(choices: readonly Choice[], after: (choice: Choice) => number): Choice {
-  const sorted = [...choices].sort((a, b) => a.cycles - b.cycles);
-  let best = sorted[0]!;
-  if (sorted.length === 1) return best;
-  let least = best.cycles + after(best);
-  for (const o of sorted.slice(1)) {
-    if (o.cycles >= least) break;
-    const cycles = o.cycles + after(o);
-    if (cycles < least) [best, least] = [o, cycles];
-  }
-  return best;
+/** Where a choice leaves result `i` of its op. */
+export function resultSpreadOf(choice: Choice, i: number): Spread {
+  const { walk: { op }, walk, division, made, meet } = choice;
+  const { shape } = op.results[i]!.type;
+  // Results of control flow differ in shape.
+  return overTime(meet ?? (i === 0 || sameShape(shape, op.results[0]!.type.shape) ? made : resultOf(walk, division, shape)))!;
+}
+
+/** Where operand `k` of an op, which nothing has read before, is moved to from `home`: to where the op reads it, if that is a share for each tile. */
+export function settled({ walk, needs, local, contributors }: Choice, k: number, home: Spread): Spread | undefined {
+  const need = needs[k]!;
+  if (!local[k] || (contributors > 1 && !contributes(walk.op, walk.root, k)) || changes(need) || isLocal(need, home)) return undefined;
+  return need;
 }
 
 /** What depends on a division and its op alone. */
@@ -202,29 +204,6 @@ interface ReadOp {
 /** A division is made for one op, or for ops that compute the same: it is taken up again in every plan, with other operands elsewhere. */
 const cuts = new WeakMap<Division, CutOp>();
 const reads = new WeakMap<Division, ReadOp>();
-const ofSplits = new WeakMap<Split, Division>();
-const ofSpreads = new WeakMap<Spread, Map<string, Division | undefined>>();
-
-/** The division under which operand `k` of an op is read where it lies. `op`: what the op computes. */
-export function inheritedDivision(walk: Walk, op: string, k: number, home: Spread): Division | undefined {
-  let known = ofSpreads.get(home);
-  if (!known) ofSpreads.set(home, (known = new Map()));
-  const key = `${k} ${op}`;
-  if (!known.has(key)) known.set(key, divisionFrom(walk, k, home));
-  return known.get(key);
-}
-
-const ofDivisions = new WeakMap<Division, Map<string, Spread>>();
-
-/** Where a division that was made for an op leaves a result of the given shape: the same object every time, so that what is known of it is found again. */
-export function resultOf(walk: Walk, division: Division, shape: readonly number[]): Spread {
-  let known = ofDivisions.get(division);
-  if (!known) ofDivisions.set(division, (known = new Map()));
-  const key = shape.join();
-  let made = known.get(key);
-  if (!made) known.set(key, (made = resultSpread(walk, division, shape)));
-  return made;
-}
 
 /** Elements of the largest comb of a cut. */
 const largestOf = (cut: Cut): number => cut.combs.reduce((n, c) => Math.max(n, countOf(c)), 0);
@@ -233,63 +212,4 @@ const largestOf = (cut: Cut): number => cut.combs.reduce((n, c) => Math.max(n, c
 function flatEstimate(model: Model, t: TileTarget, elements: number): Estimate {
   const whole: Model = { ...model, walk: { ...model.walk, vars: [{ name: 'flat', size: elements, role: 'parallel', grain: 1 }] }, resultVars: [{ at: 0 }], fixedResult: 1, pieces: [] };
   return estimate(whole, t, [elements], 1);
-}
-
-/** A division by numbers of parts, serial ones too: columns and then reduced dims lie on neighbouring tiles. */
-export function divisionOf(walk: Walk, split: Split): Division {
-  let made = ofSplits.get(split);
-  if (!made) {
-    const { serial } = split;
-    const v = serial && walk.vars[serial.at]!;
-    made = divided(walk, split);
-    if (v) made = inSerial(made, v.name, v.size, serial.times);
-    ofSplits.set(split, made);
-  }
-  return made;
-}
-
-function divided(walk: Walk, split: Split): Division {
-  const order = walk.vars.map((_, i) => i).filter((i) => split.parts[i]! > 1).sort((a, b) => rank(walk, a) - rank(walk, b) || a - b);
-  const dims: TileDim[] = [];
-  const ranges: Record<string, Cut> = {};
-  let stride = split.parts.reduce((n, p) => n * p, 1);
-  order.forEach((i) => {
-    const v = walk.vars[i]!;
-    const parts = split.parts[i]!;
-    stride /= parts;
-    const grain = split.sizes[i]! * parts >= v.size && split.sizes[i]! % 16 === 0 && Math.ceil(v.size / 16) >= parts && walk.kind === 'contract' ? grainOfSize(v.size, parts, split.sizes[i]!) : v.grain;
-    ranges[v.name] = { by: [dims.length], combs: equalParts(v.size, parts, grain) };
-    dims.push({ name: v.name, parts, stride });
-  });
-  return { base: 0, dims, ranges };
-}
-
-/** The grain under which equal parts have the size that was judged. */
-function grainOfSize(size: number, parts: number, largest: number): number {
-  for (const grain of [16, 8]) if (largest % grain === 0 && Math.ceil(Math.ceil(size / grain) / parts) * grain === largest) return grain;
-  return 1;
-}
-
-const rank = (walk: Walk, i: number): number => (walk.vars[i]!.role === 'reduce' ? 2 : walk.vars[i]!.name === 'o' || walk.vars[i]!.name === 'i' ? 1 : 0);
-
-const keys = new WeakMap<Op, string>();
-
-/** What an op computes: equal for ops that differ in the names of their values alone. */
-export function keyOf(op: Op): string {
-  let key = keys.get(op);
-  if (key === undefined) keys.set(op, (key = `${[...op.operands, ...op.results].map(typeOf).join(' ')} ${bodyOf(op)}`));
-  return key;
-}
-
-const typeOf = (v: Value): string => `${v.type.dtype}[${v.type.shape.join()}]`;
-
-function bodyOf(op: Op): string {
-  const attrs = JSON.stringify(Object.entries(op.attrs).filter(([, v]) => typeof v !== 'object' || !('data' in v)), (_, v: unknown) => (typeof v === 'bigint' ? String(v) : v));
-  const regions = op.regions.map((r) => {
-    const number = new Map<Value, number>();
-    for (const v of [...r.inputs, ...r.ops.flatMap((o) => o.results)]) number.set(v, number.size);
-    const numbers = (list: readonly Value[]): string => list.map((v) => number.get(v)).join();
-    return `{${r.ops.map((o) => `${o.results.map(typeOf).join()}=${bodyOf(o)}(${numbers(o.operands)})`).join(';')} return ${numbers(r.outputs.map((o) => o.value))}}`;
-  });
-  return `${op.name} ${attrs} ${regions.join(' ')}`;
 }

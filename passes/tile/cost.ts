@@ -101,6 +101,9 @@ export function windowCycles(t: TileTarget, op: Op, elements: number, rows: numb
 /** Bytes moved within a tile. */
 export const copyCycles = (t: TileTarget, bytes: number): number => t.constants['map.vertex'] + bytes / t.constants.copy;
 
+/** An exchange, from the most bytes that a tile receives and sends. `streamed`: of those that it receives, what pairs of tiles receive together. */
+export const exchangeCycles = ({ constants }: TileTarget, received: number, streamed: number, sent: number): number => Math.max(received - streamed + streamed / constants.pairFactor, sent) / constants.exchange;
+
 /** An op that runs whole on one tile, by the elements it touches; a loop counts its trips. */
 export function singleCycles(t: TileTarget, op: Op): number {
   const elements = [...op.operands, ...op.results].reduce((n, v) => n + sizeOf(v.type.shape), 0);

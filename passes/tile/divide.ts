@@ -103,7 +103,7 @@ export function combAt(cut: Cut, dims: readonly TileDim[], at: ReadonlyMap<numbe
 }
 
 /** Dims that an index depends on; those of a span's group all do. */
-function namesIn(index: Index): string[] {
+export function namesIn(index: Index): string[] {
   switch (index.kind) {
     case 'affine': return index.terms.map(([name]) => name);
     case 'table': return index.inner === undefined ? [index.dim] : [index.dim, index.inner];

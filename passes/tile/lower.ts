@@ -1,17 +1,18 @@
 /** Turns a graph into steps over buffers: exchanges, vertices, merges. Addresses come later. */
+import { invariant } from '../../ir/diagnostic.ts';
 import type { Graph, Op } from '../../ir/graph.ts';
 import type { TileStep } from '../../ir/tiles.ts';
-import type { Choice, Chooser } from './choose.ts';
+import type { Choice } from './choose.ts';
 import { computeWhole } from './lower/compute.ts';
 import { contributing } from './lower/contributing.ts';
 import { bringStateHome, holdToEnd } from './lower/ends.ts';
 import { gather } from './lower/exchange.ts';
 import { hold, settle, viewReshape } from './lower/homes.ts';
-import { Lowering, type LoweredBuffer, type LowerOptions } from './lower/lowering.ts';
+import type { LayoutOptions } from './layouts/program.ts';
+import { Lowering, type LoweredBuffer } from './lower/lowering.ts';
 import { computeMerged } from './lower/merge.ts';
-import { mergeSpread } from './lower/merge-spread.ts';
 import { computeRepeated } from './lower/repeat.ts';
-import { overTime, timesOf } from './serial.ts';
+import { timesOf } from './serial.ts';
 import type { TileTarget } from './target.ts';
 
 /** Steps and buffers without addresses. */
@@ -21,22 +22,19 @@ export interface Lowered {
   readonly count: number;
   readonly buffers: readonly LoweredBuffer[];
   /** Ops whose temporaries do not fit under the bound. */
-  readonly relaxed: Chooser['relaxed'];
+  readonly relaxed: readonly { readonly op: Op; readonly bytes: number }[];
   /** Distinct vertex types. */
   readonly vertices: ReadonlySet<string>;
 }
 
-/** Lowers a prepared graph. */
-export function lower(graph: Graph, target: TileTarget, options: LowerOptions): Lowered {
-  const l = new Lowering(graph, target, options);
+/** Lowers a prepared graph whose ops are run as `choices` say, by their numbers. */
+export function lower(graph: Graph, target: TileTarget, choices: readonly (Choice | undefined)[], { bound, bounds }: Pick<LayoutOptions, 'bound' | 'bounds'>): Lowered {
+  const l = new Lowering(graph, target, choices);
   holdStateAndInputs(l);
-  graph.ops.forEach((op, index) => {
-    if (index % 100 === 0) options.onProgress?.(index, graph.ops.length);
-    lowerOp(l, op, index);
-  });
+  graph.ops.forEach((op, index) => lowerOp(l, op, index));
   bringStateHome(l);
   holdToEnd(l);
-  return { steps: l.steps, count: l.now, buffers: l.buffers, relaxed: l.chooser.relaxed, vertices: l.vertices };
+  return { steps: l.steps, count: l.now, buffers: l.buffers, relaxed: choices.flatMap((c, i) => (c && c.temporary > (bounds.get(i) ?? bound) ? [{ op: c.walk.op, bytes: c.temporary }] : [])), vertices: l.vertices };
 }
 
 function holdStateAndInputs(l: Lowering): void {
@@ -51,7 +49,8 @@ function lowerOp(l: Lowering, op: Op, index: number): void {
     return;
   }
   if (op.name === 'reshape' && viewReshape(l, op)) return;
-  const choice = choose(l, op, index);
+  const choice = l.choices[index];
+  invariant(choice, `tiles: no way of running ${op.name} was chosen`);
   settle(l, op, choice);
   if (timesOf(choice.division) > 1) computeRepeated(l, op, index, choice);
   else if (choice.contributors > 1) {
@@ -59,21 +58,4 @@ function lowerOp(l: Lowering, op: Op, index: number): void {
     computeMerged(l, op, index, choice, gather(l, op, choice, (k) => first.has(k)));
   } else computeWhole(l, op, index, choice, gather(l, op, choice, () => true));
   for (const v of op.operands) l.noteRead(v);
-}
-
-/** Chooses how an op is run, given where its operands lie and who reads its result. */
-function choose(l: Lowering, op: Op, index: number): Choice {
-  const homes = op.operands.map((v) => l.home(v).spread);
-  const free = op.operands.map((v) => l.free.has(v) && op.operands.indexOf(v) === op.operands.lastIndexOf(v));
-  // New state lies where the old one does, whole.
-  const repeats = l.options.serial && op.results.length === 1 && !l.updates.has(op.results[0]!);
-  return l.chooser.choose(op, homes, free, repeats, l.options.bounds.get(index), (c) => cyclesAfter(l, op, c));
-}
-
-/** Cycles that ops to come pay for where a choice leaves the results. */
-function cyclesAfter(l: Lowering, op: Op, choice: Choice): number {
-  const [result] = op.results;
-  if (!result || l.target.constants.tiles === 1) return 0;
-  const spread = choice.contributors > 1 ? mergeSpread(l, op, choice) : overTime(choice.made);
-  return spread ? l.outlook.cyclesAfter(result, spread) : 0;
 }

@@ -1,9 +1,11 @@
 /** What a layout costs the ops that read it, so that layouts are chosen jointly along the graph. */
 import type { Graph, Op, Value } from '../../ir/graph.ts';
 import type { Spread } from '../../ir/tiles.ts';
-import { dtypes, sizeOf } from '../../ir/type.ts';
-import { inheritedDivision, keyOf, resultOf, type Chooser } from './choose.ts';
+import { bytesOf, dtypes } from '../../ir/type.ts';
+import type { Chooser } from './choose.ts';
 import { isLocal, largestSlice, signature } from './divide.ts';
+import { inheritedDivision, resultOf } from './divisions.ts';
+import { keyOf } from './op-key.ts';
 import type { TileTarget } from './target.ts';
 import { walkOf } from './walk.ts';
 
@@ -19,7 +21,7 @@ const leastBytes = 1024;
 export class Outlook {
   readonly #target: TileTarget;
   readonly #chooser: Chooser;
-  readonly #readers = new Map<Value, { readonly op: Op; readonly k: number }[]>();
+  readonly #readers = new Map<Value, { readonly op: Op; readonly at: number; readonly k: number }[]>();
   readonly #known = new Map<string, number>();
   readonly #numbers = new WeakMap<Op, number>();
   #next = 0;
@@ -27,19 +29,21 @@ export class Outlook {
   constructor(graph: Graph, target: TileTarget, chooser: Chooser) {
     this.#target = target;
     this.#chooser = chooser;
-    for (const op of graph.ops) op.operands.forEach((v, k) => {
-      if (sizeOf(v.type.shape) * dtypes[v.type.dtype].bytes >= leastBytes) this.#readers.set(v, [...(this.#readers.get(v) ?? []), { op, k }]);
-    });
+    graph.ops.forEach((op, at) => op.operands.forEach((v, k) => {
+      if (bytesOf(v.type) >= leastBytes) this.#readers.set(v, [...(this.#readers.get(v) ?? []), { op, at, k }]);
+    }));
   }
 
-  /** Cycles on the worst tile that the readers of a value pay for its layout. */
-  cyclesAfter(v: Value, spread: Spread): number {
+  /** Cycles on the worst tile that the readers of a value pay for its layout, those after op number `index`. */
+  cyclesAfter(v: Value, spread: Spread, index = -1): number {
     let sum = 0;
-    for (const { op, k } of this.#readers.get(v) ?? []) sum += this.#of(op, k, spread);
+    for (const { op, at, k } of this.#readers.get(v) ?? []) if (at > index) sum += this.cyclesOf(op, k, spread);
     return sum;
   }
 
-  #of(op: Op, k: number, spread: Spread): number {
+  /** Cycles on the worst tile that an op pays for the layout of operand `k`. */
+  cyclesOf(op: Op, k: number, spread: Spread): number {
+    if (bytesOf(op.operands[k]!.type) < leastBytes) return 0;
     // A reshape is what its readers are; other ops are alike where they compute the same.
     const key = `${op.name === 'reshape' ? this.#number(op) : keyOf(op)} ${k} ${signature(spread)}`;
     const known = this.#known.get(key);

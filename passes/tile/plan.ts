@@ -2,6 +2,8 @@
 import type { Graph } from '../../ir/graph.ts';
 import { graphText } from '../../ir/text.ts';
 import type { TileMemory, TilePlan } from '../../ir/tiles.ts';
+import { chooseLayouts } from './layouts/choose-layouts.ts';
+import { Program } from './layouts/program.ts';
 import { lower, type Lowered } from './lower.ts';
 import { flatSteps, totalCycles } from './report.ts';
 import { narrowerBounds } from './tighten.ts';
@@ -50,18 +52,33 @@ export function planAccumulated(accumulate: Graph, update: Graph, target: TileTa
 const mostRounds = 4;
 
 /**
- * Plans a prepared graph. Where that does not fit, the ops that run while a tile is overfull are cut into smaller slices, or in time, until it does or nothing is won. A plan that does not fit comes back all the same,
- * with `fits` false.
+ * Plans a prepared graph. Where that does not fit, the ops that run while a tile is overfull are cut into smaller slices, or in time, until it does or nothing is won, and layouts that are chosen one by one are tried, too. A
+ * plan that does not fit comes back all the same, with `fits` false.
  */
 export function planTiles(graph: Graph, target: TileTarget, options: PlanOptions): Planned {
+  const joint = planInRounds(graph, target, options, false);
+  if (joint.fits && !joint.tightened) return joint;
+  const { onProgress: _, ...quiet } = options;
+  const alone = planInRounds(graph, target, quiet, true);
+  return isBetter(alone, joint) ? alone : joint;
+}
+
+/** Whether a plan fits where another does not, or is faster where both do, or smaller where neither does. */
+function isBetter(a: Planned, b: Planned): boolean {
+  if (a.fits !== b.fits) return a.fits;
+  return a.fits ? totalCycles(a.plan) < totalCycles(b.plan) : a.plan.memory.total < b.plan.memory.total;
+}
+
+/** Plans with layouts that are chosen jointly, or, if `alone`, one by one. */
+function planInRounds(graph: Graph, target: TileTarget, options: PlanOptions, alone: boolean): Planned {
   let bounds: ReadonlyMap<number, number> = new Map();
-  let best = planOnce(graph, target, options, bounds);
+  let best = planOnce(graph, target, options, bounds, alone);
   const first = best;
   for (let round = 1, last = best; round < mostRounds && !best.fits; round++) {
     const next = narrowerBounds(last, bounds);
     if (!next) break;
     bounds = next;
-    last = planOnce(graph, target, options, bounds);
+    last = planOnce(graph, target, options, bounds, alone);
     if (last.fits || last.plan.memory.total < best.plan.memory.total) best = last;
   }
   if (best === first) return first;
@@ -69,9 +86,11 @@ export function planTiles(graph: Graph, target: TileTarget, options: PlanOptions
   return { ...best, tightened, plan: { ...best.plan, notes: [...best.plan.notes, `${bounds.size} ops have less room for temporaries, which saves ${tightened.bytes} bytes a tile`] } };
 }
 
-function planOnce(graph: Graph, target: TileTarget, options: PlanOptions, bounds: ReadonlyMap<number, number>): Planned {
+function planOnce(graph: Graph, target: TileTarget, options: PlanOptions, bounds: ReadonlyMap<number, number>, alone: boolean): Planned {
   const share = options.temporary ?? target.constants.temporary;
-  const lowered = lower(graph, target, { bound: share * target.constants.bytesPerTile, bounds, serial: options.serial ?? true, ...(options.onProgress && { onProgress: options.onProgress }) });
+  const within = { bound: share * target.constants.bytesPerTile, bounds, serial: options.serial ?? true };
+  const { choices } = chooseLayouts(new Program(graph, target, within), alone, options.onProgress);
+  const lowered = lower(graph, target, choices, within);
   const placed = placeBuffers(lowered.buffers, lowered.count);
   const code = codeBytes(lowered, target);
   const total = placed.end + code;

@@ -2,8 +2,10 @@
 import type { Op } from '../../../ir/graph.ts';
 import type { Division, Spread, StepCycles } from '../../../ir/tiles.ts';
 import { sameShape } from '../../../ir/type.ts';
-import { keyOf, resultOf, type Choice } from '../choose.ts';
+import type { Choice } from '../choose.ts';
 import { signature } from '../divide.ts';
+import { resultOf } from '../divisions.ts';
+import { keyOf } from '../op-key.ts';
 import { timesOf } from '../serial.ts';
 import { walkOf } from '../walk.ts';
 import { resultBuffer, wantedResults } from './homes.ts';

@@ -3,6 +3,14 @@ import type { Op } from '../../../ir/graph.ts';
 
 /** The operands that contributions need, as positions. All positions of a value are in it where one is. */
 export function contributing(op: Op, root: Op): ReadonlySet<number> {
+  let found = known.get(op);
+  if (!found) known.set(op, (found = positions(op, root)));
+  return found;
+}
+
+const known = new WeakMap<Op, ReadonlySet<number>>();
+
+function positions(op: Op, root: Op): ReadonlySet<number> {
   const direct = op === root ? op.operands : root.operands.map((v) => op.operands[op.regions[0]!.inputs.indexOf(v)]);
   return new Set([...op.operands.keys()].filter((k) => direct.includes(op.operands[k]!) || isBefore(op, root, k)));
 }

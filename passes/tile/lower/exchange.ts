@@ -3,9 +3,11 @@ import type { Op, Value } from '../../../ir/graph.ts';
 import type { Copy } from '../../../ir/tiles.ts';
 import { dtypes } from '../../../ir/type.ts';
 import type { Choice } from '../choose.ts';
+import { exchangeCycles } from '../cost.ts';
 import { largestSlice, totalElements } from '../divide.ts';
 import { copySenders, programBytes, programKey } from '../exchange-code.ts';
 import { timesOf } from '../serial.ts';
+import { streamedBytes } from '../step-cycles.ts';
 import type { Lowering, Read } from './lowering.ts';
 
 /** Brings operands to where an op reads them, those for which `wanted` holds, in one exchange; those that lie there already are read in place. */
@@ -34,25 +36,16 @@ export function gather(l: Lowering, op: Op, choice: Choice, wanted: (k: number) 
     }
     reads.push({ buffer, slice });
   });
-  if (copies.length > 0) exchange(l, copies, largest, bytes, streamedBytes(choice));
+  if (copies.length > 0) exchange(l, copies, largest, bytes, wanted(0) ? streamedBytes(choice) : 0);
   return reads;
 }
 
 /** Adds an exchange. `largest`: bytes that a tile receives at most; `bytes`: all tiles together; `streamed`: of the largest, those that pairs of tiles receive together. */
 export function exchange(l: Lowering, copies: readonly Copy[], largest: number, bytes: number, streamed = 0): void {
-  const { exchange: rate, pairFactor } = l.target.constants;
   const sent = Math.max(0, ...copies.filter((c) => !c.merge).map((c) => l.buffers[c.from]!.bytes / timesOf(l.buffers[c.to]!.spread)));
-  const received = largest - streamed + streamed / (streamed > 0 ? pairFactor : 1);
   const code = copies.reduce((n, x) => {
     const [from, to] = [l.buffers[x.from]!, l.buffers[x.to]!];
     return n + l.once(programKey(from, to, x.merge === true), () => programBytes(l.target, copySenders(from, to, x.merge === true)));
   }, 0);
-  l.push({ kind: 'exchange', index: l.now, copies, bytes, largest, cycles: { compute: 0, exchange: Math.max(received, sent) / rate, sync: 0 }, code });
-}
-
-/** Bytes of a product's first operand that two tiles of a pair both read, so that they receive them together. */
-function streamedBytes({ walk, local, division, needs: [first] }: Choice): number {
-  if (walk.kind !== 'contract' || local[0]) return 0;
-  const paired = division.dims.some((d, i) => d.parts % 2 === 0 && d.stride % 2 === 1 && !first!.axes.some((c) => c.by.includes(i)));
-  return paired ? largestSlice(first!) * dtypes[walk.op.operands[0]!.type.dtype].bytes : 0;
+  l.push({ kind: 'exchange', index: l.now, copies, bytes, largest, cycles: { compute: 0, exchange: exchangeCycles(l.target, largest, streamed, sent), sync: 0 }, code });
 }

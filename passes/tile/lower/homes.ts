@@ -1,49 +1,32 @@
 /** Where values lie: inputs, state and constants spread evenly or as their first reader wants them, results over what dies where they can be. */
 import type { Op, Value } from '../../../ir/graph.ts';
-import { run, type BufferKind, type Cut, type Spread } from '../../../ir/tiles.ts';
+import type { BufferKind, Spread } from '../../../ir/tiles.ts';
 import { dtypes, sizeOf } from '../../../ir/type.ts';
-import { inheritedDivision, keyOf, resultOf, type Choice } from '../choose.ts';
-import { equalParts, isLocal, largestSlice } from '../divide.ts';
-import { changes, overTime } from '../serial.ts';
-import { toGrain, type TileTarget } from '../target.ts';
-import { walkOf } from '../walk.ts';
+import { settled, type Choice } from '../choose.ts';
+import { isLocal, largestSlice } from '../divide.ts';
+import { evenly, viewed } from '../divisions.ts';
+import { overTime } from '../serial.ts';
+import { toGrain } from '../target.ts';
 import { contributes } from './contributing.ts';
 import { nameOf, type LoweredBuffer, type Lowering } from './lowering.ts';
 
 /** Spreads a value that is there from the start evenly over all tiles, its elements in a row. */
 export function hold(l: Lowering, v: Value, kind: BufferKind, name: string): void {
-  const b = l.newBuffer(v.type, name, kind, even(v, l.target), []);
+  const b = l.newBuffer(v.type, name, kind, evenly(v, l.target), []);
   b.birth = 0;
   l.homes.set(v, b.id);
   if (kind !== 'state') l.free.add(v);
 }
 
-/** Even spreads by target: the same objects in every plan, so that what is known of them is found again. */
-const evens = new WeakMap<TileTarget, Map<string, Spread>>();
-
-function even({ type }: Value, target: TileTarget): Spread {
-  const { constants } = target;
-  const n = sizeOf(type.shape);
-  // One tile holds all of it, as every op reads it.
-  if (constants.tiles === 1) return { base: 0, dims: [], axes: type.shape.map((d): Cut => ({ by: [], combs: [run(0, d)] })) };
-  const parts = Math.max(1, Math.min(constants.tiles, Math.ceil((n * dtypes[type.dtype].bytes) / constants.grain)));
-  let known = evens.get(target);
-  if (!known) evens.set(target, (known = new Map()));
-  const key = `${n} ${parts}`;
-  let spread = known.get(key);
-  if (!spread) known.set(key, (spread = { base: 0, dims: [{ name: 'flat', parts, stride: 1 }], axes: [{ by: [0], combs: equalParts(n, parts) }], flat: true }));
-  return spread;
-}
-
 /** Moves operands of an op that nothing has read yet to where it reads them, if its division gives each tile a share of them. */
-export function settle(l: Lowering, op: Op, { walk, needs, local, contributors }: Choice): void {
+export function settle(l: Lowering, op: Op, choice: Choice): void {
   op.operands.forEach((v, k) => {
-    if (!l.free.delete(v) || !local[k]) return;
+    if (!l.free.delete(v)) return;
     const home = l.home(v);
-    const read = contributors === 1 || contributes(op, walk.root, k);
-    if (!read || changes(needs[k]!) || isLocal(needs[k]!, home.spread)) return;
-    home.spread = needs[k]!;
-    home.bytes = toGrain(l.target, largestSlice(home.spread) * dtypes[v.type.dtype].bytes);
+    const moved = settled(choice, k, home.spread);
+    if (!moved) return;
+    home.spread = moved;
+    home.bytes = toGrain(l.target, largestSlice(moved) * dtypes[v.type.dtype].bytes);
   });
 }
 
@@ -53,18 +36,12 @@ export function viewReshape(l: Lowering, op: Op): boolean {
   l.free.delete(v);
   const home = l.home(v);
   const result = op.results[0]!;
-  const spread = home.spread.flat ? home.spread : reshaped(op, home.spread);
+  const spread = viewed(op, home.spread);
   if (!spread) return false;
   const b = l.newBuffer(result.type, nameOf(result, op), 'activation', spread, op.source, { bytes: home.bytes, viewOf: home.id });
   l.homes.set(result, b.id);
   l.noteRead(v);
   return true;
-}
-
-function reshaped(op: Op, from: Spread): Spread | undefined {
-  const walk = walkOf(op);
-  const division = inheritedDivision(walk, keyOf(op), 0, from);
-  return division && resultOf(walk, division, op.results[0]!.type.shape);
 }
 
 /** The results of an op up to the last that something reads: a pool whose positions nobody asks for makes none. */

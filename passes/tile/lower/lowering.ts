@@ -3,23 +3,12 @@ import { invariant } from '../../../ir/diagnostic.ts';
 import type { Graph, Op, Value } from '../../../ir/graph.ts';
 import type { BufferKind, Spread, TileBuffer, TileStep } from '../../../ir/tiles.ts';
 import { dtypes, type TensorType } from '../../../ir/type.ts';
-import { Chooser } from '../choose.ts';
+import type { Choice } from '../choose.ts';
 import { largestSlice } from '../divide.ts';
-import { Outlook } from '../outlook.ts';
 import { toGrain, type TileTarget } from '../target.ts';
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
 export type LoweredBuffer = Mutable<TileBuffer>;
-
-export interface LowerOptions {
-  /** Bytes of temporaries that one op may take on a tile. */
-  readonly bound: number;
-  /** Those of single ops, by their number. */
-  readonly bounds: ReadonlyMap<number, number>;
-  /** Whether products may run in serial parts. */
-  readonly serial: boolean;
-  readonly onProgress?: (done: number, of: number) => void;
-}
 
 /** What a vertex reads of a buffer. */
 export interface Read {
@@ -39,9 +28,8 @@ interface BufferOptions {
 export class Lowering {
   readonly graph: Graph;
   readonly target: TileTarget;
-  readonly options: LowerOptions;
-  readonly chooser: Chooser;
-  readonly outlook: Outlook;
+  /** How each op is run, by its number. */
+  readonly choices: readonly (Choice | undefined)[];
   readonly buffers: LoweredBuffer[] = [];
   readonly steps: TileStep[] = [];
   /** The number of the next step. */
@@ -63,12 +51,10 @@ export class Lowering {
   /** Steps whose code is there already: repeated blocks share it. */
   readonly #coded = new Set<string>();
 
-  constructor(graph: Graph, target: TileTarget, options: LowerOptions) {
+  constructor(graph: Graph, target: TileTarget, choices: readonly (Choice | undefined)[]) {
     this.graph = graph;
-    this.options = options;
     this.target = target;
-    this.chooser = new Chooser(target, options.bound);
-    this.outlook = new Outlook(graph, target, this.chooser);
+    this.choices = choices;
     for (const op of graph.ops) for (const v of op.operands) this.#awaitRead(v);
     for (const o of graph.outputs) this.#awaitRead(o.value);
     for (const u of graph.updates) {

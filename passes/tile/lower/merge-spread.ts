@@ -1,5 +1,5 @@
 /** Where contributions meet. */
-import type { Op } from '../../../ir/graph.ts';
+import type { Value } from '../../../ir/graph.ts';
 import { countOf, elementsOf, run, type Comb, type Cut, type Division, type Spread, type TileDim } from '../../../ir/tiles.ts';
 import { bytesOf, sizeOf } from '../../../ir/type.ts';
 import type { Choice } from '../choose.ts';
@@ -8,10 +8,13 @@ import { equalParts } from '../divide.ts';
 import { partOptions } from '../search.ts';
 import { overTime, timesOf } from '../serial.ts';
 import { contributing } from './contributing.ts';
-import type { Lowering } from './lowering.ts';
 
-/** Where contributions to an op's result meet: where the state lies that they change, else on the tiles that made them, else spread evenly. */
-export function mergeSpread(l: Lowering, op: Op, choice: Choice): Spread {
+/** How an op is cut, as far as it decides where contributions meet. */
+type Made = Pick<Choice, 'walk' | 'division' | 'made' | 'contributors'>;
+
+/** Where contributions to an op's result meet: where the state lies that they change, else on the tiles that made them, else spread evenly. `homes`: where operands lie. */
+export function mergeSpread(choice: Made, homes: readonly Spread[], tiles: number): Spread {
+  const { op } = choice.walk;
   const { shape } = op.results[0]!.type;
   if (timesOf(choice.division) > 1) {
     const shared = subdivided(choice);
@@ -19,14 +22,34 @@ export function mergeSpread(l: Lowering, op: Op, choice: Choice): Spread {
   }
   const first = contributing(op, choice.walk.root);
   const size = sizeOf(shape);
-  const others = op.operands.filter((_, k) => !first.has(k));
-  const state = others.find((v) => l.home(v).spread.flat && bytesOf(v.type) > 64 && sizeOf(v.type.shape) === size);
-  if (state && others.every((v) => [1, size].includes(sizeOf(v.type.shape)))) return l.home(state).spread;
-  return subdivided(choice) ?? evenProduct(shape, Math.min(l.target.constants.tiles, Math.ceil((size * choice.contributors) / leastShare)));
+  const others = [...op.operands.keys()].filter((k) => !first.has(k));
+  const state = others.find((k) => homes[k]!.flat && bytesOf(op.operands[k]!.type) > 64 && sizeOf(op.operands[k]!.type.shape) === size);
+  if (state !== undefined && others.every((k) => [1, size].includes(sizeOf(op.operands[k]!.type.shape)))) return homes[state]!;
+  return subdivided(choice) ?? evenMeet(choice, tiles);
+}
+
+/** Slices of an operand that broadcasts to a result, under a spread of the result. */
+export function broadcastNeed(v: Value, result: Value, spread: Spread): Spread {
+  const { shape } = v.type;
+  let needs = broadcasts.get(spread);
+  if (!needs) broadcasts.set(spread, (needs = new Map()));
+  const key = `${shape.join()} ${result.type.shape.length}`;
+  let need = needs.get(key);
+  if (!need) needs.set(key, (need = broadcasted(shape, result.type.shape, spread)));
+  return need;
+}
+
+const broadcasts = new WeakMap<Spread, Map<string, Spread>>();
+
+function broadcasted(shape: readonly number[], result: readonly number[], spread: Spread): Spread {
+  const one: Cut = { by: [], combs: [run(0, 1)] };
+  if (spread.flat) return { ...spread, axes: [sizeOf(shape) === 1 ? one : spread.axes[0]!] };
+  const skip = result.length - shape.length;
+  return { base: spread.base, dims: spread.dims, axes: shape.map((d, i) => (d === result[skip + i] ? spread.axes[skip + i]! : one)) };
 }
 
 /** The tiles that contribute to the same elements share them out, where their combs are cut independently and are runs. */
-function subdivided(choice: Choice): Spread | undefined {
+function subdivided(choice: Made): Spread | undefined {
   let known = shared.get(choice.division);
   if (known === undefined) shared.set(choice.division, (known = sharedOutMerge(choice) ?? null));
   return known ?? undefined;
@@ -35,7 +58,7 @@ function subdivided(choice: Choice): Spread | undefined {
 /** Equal choices are made again and again: of equal ops, and in every plan. */
 const shared = new WeakMap<Division, Spread | null>();
 
-function sharedOutMerge({ division, made, contributors: each }: Choice): Spread | undefined {
+function sharedOutMerge({ division, made, contributors: each }: Made): Spread | undefined {
   const named = new Set(made.axes.flatMap((c) => c.by));
   const reduced = division.dims.flatMap((d, i) => (named.has(i) || d.parts === 1 ? [] : [d]));
   const contributors = reduced.reduce((n, d) => n * d.parts, 1);
@@ -61,7 +84,15 @@ function sharedOutMerge({ division, made, contributors: each }: Choice): Spread 
 }
 
 /** The first of the tiles that contribute to the same elements. */
-function onFirst({ made }: Choice): Spread {
+function onFirst({ division, made }: Made): Spread {
+  let known = firsts.get(division);
+  if (!known) firsts.set(division, (known = onFirstOf(made)));
+  return known;
+}
+
+const firsts = new WeakMap<Division, Spread>();
+
+function onFirstOf(made: Spread): Spread {
   const named = [...new Set(made.axes.flatMap((c) => c.by))].sort((a, b) => a - b);
   return { base: made.base, dims: named.map((d) => made.dims[d]!), axes: made.axes.map((c) => ({ by: c.by.map((d) => named.indexOf(d)), combs: c.combs })) };
 }
@@ -101,6 +132,16 @@ function pieces(c: Comb, parts: number): Comb[] {
   }
   return Array.from({ length: parts }, (_, p) => combOf(all.slice(Math.floor((p * all.length) / parts), Math.floor(((p + 1) * all.length) / parts))));
 }
+
+/** Contributions that no tiles can share out among themselves are spread evenly. */
+function evenMeet({ walk, division, contributors }: Made, tiles: number): Spread {
+  const { shape } = walk.op.results[0]!.type;
+  let known = evens.get(division);
+  if (!known) evens.set(division, (known = evenProduct(shape, Math.min(tiles, Math.ceil((sizeOf(shape) * contributors) / leastShare)))));
+  return known;
+}
+
+const evens = new WeakMap<Division, Spread>();
 
 /** A tensor cut along its axes, outer ones first, over at most `tiles` tiles. */
 function evenProduct(shape: readonly number[], tiles: number): Spread {

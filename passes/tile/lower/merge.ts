@@ -1,7 +1,8 @@
 /** Ops whose results several tiles contribute to: their contributions, the exchange and the merge. */
-import type { Op, Value } from '../../../ir/graph.ts';
-import { run, type Copy, type Cut, type Division, type Spread } from '../../../ir/tiles.ts';
-import { dtypes, sizeOf, type TensorType } from '../../../ir/type.ts';
+import { invariant } from '../../../ir/diagnostic.ts';
+import type { Op } from '../../../ir/graph.ts';
+import type { Copy, Division, Spread } from '../../../ir/tiles.ts';
+import { dtypes, type TensorType } from '../../../ir/type.ts';
 import type { Choice } from '../choose.ts';
 import { isLocal, largestSlice, totalElements } from '../divide.ts';
 import { overTime } from '../serial.ts';
@@ -11,7 +12,7 @@ import { contributing } from './contributing.ts';
 import { exchange } from './exchange.ts';
 import { resultBuffer, wantedResults } from './homes.ts';
 import { nameOf, type LoweredBuffer, type Lowering, type Read } from './lowering.ts';
-import { mergeSpread } from './merge-spread.ts';
+import { broadcastNeed } from './merge-spread.ts';
 
 /** Contributions of all tiles to a result, their exchange and their merge. `reads`: what contributions need. */
 export function computeMerged(l: Lowering, op: Op, index: number, choice: Choice, reads: readonly Read[]): void {
@@ -24,7 +25,8 @@ export function computeMerged(l: Lowering, op: Op, index: number, choice: Choice
   const partial = l.newBuffer(type, `${name}.parts`, 'partial', made, op.source, { width });
   compute(l, { op, index, part: 'contribute', vertex: estimate.vertex, division, reads, writes: [partial], cycles: estimate.compute, macs: estimate.macs });
 
-  const spread = mergeSpread(l, op, choice);
+  const { meet: spread } = choice;
+  invariant(spread, 'tiles: contributions meet somewhere');
   const elementBytes = contributors * width * dtypes[dtype].bytes;
   const received = largestSlice(spread) * elementBytes;
   const receive = l.newBuffer(type, `${name}.received`, 'receive', spread, op.source, { width: width * contributors, bytes: toGrain(l.target, received) });
@@ -61,14 +63,6 @@ function gatherAfter(l: Lowering, op: Op, root: Op, spread: Spread): { readonly 
     reads.push({ buffer, slice });
   });
   return { reads, copies, largest };
-}
-
-/** Slices of an operand that broadcasts to a result, under a spread of the result. */
-function broadcastNeed(v: Value, result: Value, spread: Spread): Spread {
-  const one: Cut = { by: [], combs: [run(0, 1)] };
-  if (spread.flat) return { ...spread, axes: [sizeOf(v.type.shape) === 1 ? one : spread.axes[0]!] };
-  const skip = result.type.shape.length - v.type.shape.length;
-  return { base: spread.base, dims: spread.dims, axes: v.type.shape.map((d, i) => (d === result.type.shape[skip + i] ? spread.axes[skip + i]! : one)) };
 }
 
 /** A merge runs over the axes of the result. */
