@@ -17,6 +17,7 @@ import { initialValues, zooModel, type ZooOptions } from '../frontend/zoo/index.
 import { load, loadTrainer, NoGpu, openGpu, type SharedGpu } from '../runtime/index.ts';
 import { describeRun, isSoftware, markdown, type Check, type Report, type Timing } from './gpu-report/table.ts';
 import { commandLine, stop, text } from './options.ts';
+import { numbers } from './train-networks.ts';
 
 const { options: { quick, runs, output, json } } = commandLine('npm run gpu-report', '', { quick: false, runs: 5, output: text('FILE.md'), json: text('FILE') });
 
@@ -67,7 +68,7 @@ function product(size: number): Timing {
 /** Images a second of ResNet-50, with its inputs sent and its results read back. */
 async function inference(on: SharedGpu, { batch, side }: { readonly batch: number; readonly side: number }): Promise<Timing> {
   const model = seeded('resnet-50', { image: [3, side, side] });
-  const x = noise(batch * 3 * side * side, 1);
+  const x = numbers(batch * 3 * side * side, 1);
   const results: Float32Array[] = [];
   const times: number[] = [];
   for (const backend of ['wasm', 'wgsl'] as const) {
@@ -88,7 +89,7 @@ async function inference(on: SharedGpu, { batch, side }: { readonly batch: numbe
 /** Steps a second of ResNet-20 with SGD and momentum on 32x32 pictures. */
 async function training(on: SharedGpu, batch: number): Promise<Timing> {
   const model = seeded('resnet-20', { training: true });
-  const inputs = { x: noise(batch * 3 * 32 * 32, 2), y: BigInt64Array.from({ length: batch }, (_, i) => BigInt((i * 7) % 10)) };
+  const inputs = { x: numbers(batch * 3 * 32 * 32, 2), y: BigInt64Array.from({ length: batch }, (_, i) => BigInt((i * 7) % 10)) };
   const results: { readonly losses: readonly number[]; readonly weights: readonly number[] }[] = [];
   const times: number[] = [];
   for (const backend of ['wasm', 'wgsl'] as const) {
@@ -119,15 +120,6 @@ function compiled(model: Uint8Array, backend: Backend, options: CompileOptions):
 
 function seeded(architecture: string, options: ZooOptions): Uint8Array {
   return onnxBytes(zooModel(architecture, options), (w) => initialValues(w, 0));
-}
-
-/** Numbers between -1 and 1 that follow from a seed. */
-function noise(count: number, seed: number): Float32Array<ArrayBuffer> {
-  let state = seed;
-  return Float32Array.from({ length: count }, () => {
-    state = (state * 16807 + 11) % 2147483647;
-    return (2 * state) / 2147483647 - 1;
-  });
 }
 
 /** Compares results of the two backends, which add in different orders, by their largest difference relative to the largest number. */

@@ -18,6 +18,7 @@ import type { EntryPoint, StateEntry } from '../runtime/manifest.ts';
 import { safetensorsChunks } from '../runtime/safetensors.ts';
 import { start } from '../runtime/start.ts';
 import { bytesOf } from '../runtime/tensor.ts';
+import { kindsOf } from './turns.ts';
 
 /** Variants of a computation as the entries of one artifact, by name. */
 export interface Variants {
@@ -123,12 +124,7 @@ export async function profiled(variants: Variants, inputs: Readonly<Record<strin
   const { steps, entries } = variants.artifact.manifest;
   return new Map([...samples].map(([name, all], k) => {
     const { steps: [first, end] }: EntryPoint = entries![k]!;
-    const kinds = new Map<string, number>();
-    steps.slice(first, end).forEach((s, i) => {
-      const key = `${s.name} ${s.flops} ${s.bytes} ${s.source.join()}`;
-      kinds.set(key, (kinds.get(key) ?? 0) + median(all.map((t) => t[i]!)));
-    });
-    return [name, kinds];
+    return [name, kindsOf(steps.slice(first, end), all)];
   }));
 }
 

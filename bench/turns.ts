@@ -1,6 +1,7 @@
 /** Times artifacts that take turns in one process, for variants that cannot be entries of one module (bench/pairs.ts): kernels that are cut in other ways, or compiled by another version. */
 import { median } from '../cli/statistics.ts';
 import { loadSession, type ArtifactObject, type InputValue, type Session, type StepTime } from '../runtime/index.ts';
+import type { Manifest } from '../runtime/manifest.ts';
 
 export interface TurnOptions {
   readonly threads: number;
@@ -47,12 +48,15 @@ export async function profiledInTurns(artifacts: ReadonlyMap<string, ArtifactObj
     }
   }
   for (const session of sessions.values()) await session.close();
-  return new Map([...samples].map(([name, all]) => {
-    const kinds = new Map<string, number>();
-    all[0]!.forEach((s, i) => {
-      const key = `${s.name} ${s.flops} ${s.bytes} ${s.source.join()}`;
-      kinds.set(key, (kinds.get(key) ?? 0) + median(all.map((t) => t[i]!.end - t[i]!.start)));
-    });
-    return [name, kinds];
-  }));
+  return new Map([...samples].map(([name, all]) => [name, kindsOf(all[0]!, all.map((run) => run.map((s) => s.end - s.start)))]));
+}
+
+/** The times of each kind of kernel, medians over runs: kernels of one name, size and source count together. `runs` has a time for each step. */
+export function kindsOf(steps: Manifest['steps'], runs: readonly (readonly number[])[]): Map<string, number> {
+  const kinds = new Map<string, number>();
+  steps.forEach((s, i) => {
+    const key = `${s.name} ${s.flops} ${s.bytes} ${s.source.join()}`;
+    kinds.set(key, (kinds.get(key) ?? 0) + median(runs.map((times) => times[i]!)));
+  });
+  return kinds;
 }

@@ -1,7 +1,7 @@
 /** Rebuilds graphs: the one place that maps values, so that passes only say what an op becomes. */
 import { Builder } from './builder.ts';
 import { invariant } from './diagnostic.ts';
-import type { Graph, Op, State, Value } from './graph.ts';
+import type { Attrs, Graph, Op, State, Value } from './graph.ts';
 import type { Tensor } from './type.ts';
 
 /** What is known about the values of the graph that is being rebuilt. */
@@ -106,6 +106,21 @@ export function replaceValues(graph: Graph, at: (v: Value) => Value): Graph {
     outputs: graph.outputs.map((o) => ({ name: o.name, value: at(o.value) })),
     updates: graph.updates.map((u) => ({ state: u.state, value: at(u.value) })),
   };
+}
+
+/** An op, and the ops of its regions, on other values: `become` is asked once for each, and `attrs` for the attributes of each op. */
+export function withValues(op: Op, become: (v: Value) => Value, attrs: (o: Op) => Attrs = (o) => o.attrs): Op {
+  const made = new Map<Value, Value>();
+  const own = (v: Value): Value => {
+    const value = made.get(v) ?? become(v);
+    made.set(v, value);
+    return value;
+  };
+  const rebuilt = (o: Op): Op => ({
+    ...o, operands: o.operands.map(own), results: o.results.map(own), attrs: attrs(o),
+    regions: o.regions.map((r) => ({ ...r, inputs: r.inputs.map(own), ops: r.ops.map(rebuilt), outputs: r.outputs.map((x) => ({ ...x, value: own(x.value) })) })),
+  });
+  return rebuilt(op);
 }
 
 /** How often each value is read by ops, outputs and updates. */

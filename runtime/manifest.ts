@@ -41,6 +41,20 @@ export interface TargetData {
   readonly constants: Readonly<Record<string, { readonly value: number; readonly unit: string; readonly source: string }>>;
 }
 
+/** What a profile says of a step. */
+export interface StepRow {
+  readonly name: string;
+  /** The ONNX nodes that it came from. */
+  readonly source: readonly string[];
+  readonly chunks: number;
+  readonly flops: number;
+  readonly bytes: number;
+  /** Bytes of the slices of the largest part of a chunk that its loops come back to; on a GPU of workgroup memory, where what a workgroup shares lies. */
+  readonly vertex?: number;
+  /** Why that is more than a tile of the target has. */
+  readonly relaxed?: string;
+}
+
 export interface Manifest {
   readonly format: 'tilewright';
   readonly version: 1;
@@ -83,11 +97,8 @@ export interface Manifest {
   };
   /** The machine that kernels were cut for, where one was named: its `tiles` and `bytesPerTile` decide the chunks. */
   readonly target?: TargetData;
-  /**
-   * One row per step, in order of execution (loop bodies once), for profiles. `vertex`: bytes of the slices of the largest part of a chunk that its loops come back to; `relaxed`: why that is more than
-   * a tile of the target has.
-   */
-  readonly steps: readonly { readonly name: string; readonly source: readonly string[]; readonly chunks: number; readonly flops: number; readonly bytes: number; readonly vertex?: number; readonly relaxed?: string }[];
+  /** In order of execution (loop bodies once), for profiles. */
+  readonly steps: readonly StepRow[];
   /** Address of f64 pairs (start, end in ms) per step, in a profiling build; -1 otherwise. */
   readonly profile: number;
 }

@@ -4,7 +4,8 @@ import type { Step, TileProgram } from '../../ir/tile.ts';
 import { control } from '../../runtime/control.ts';
 import binaryen from 'binaryen';
 import { Asm, type Features } from './asm.ts';
-import { emitProgram, type StepRow } from './program/index.ts';
+import type { StepRow } from '../../runtime/manifest.ts';
+import { emitProgram } from './program/index.ts';
 
 /** An emitted module and what the manifest says about it. Addresses and sizes in bytes. */
 export interface WasmModule {

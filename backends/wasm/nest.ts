@@ -45,7 +45,7 @@ export function cutNest(dims: readonly NestDim[], target: number, multiple = who
  * Bytes that the tensors of a nest take in a chunk at most; `inner`: dims that run whole inside the nest, `elements`: bytes of an element of each tensor. What is walked twice counts once, where the walk covers it
  * without gaps.
  */
-export function nestBytes(dims: readonly NestDim[], cut: Cut, elements: readonly number[], inner: readonly NestDim[] = []): number {
+function nestBytes(dims: readonly NestDim[], cut: Cut, elements: readonly number[], inner: readonly NestDim[] = []): number {
   const inside = [...dims.slice(cut.at).map((d, i) => (i === 0 ? { ...d, size: Math.min(d.size, cut.block) } : d)), ...inner];
   return elements.reduce((sum, bytes, i) => {
     const walked = inside.filter((d) => d.steps[i] !== 0 && d.size > 1);

@@ -1,6 +1,7 @@
 /** Several ops that run at one index of axis 0 before they run at the next: what one gives the others read from cache. */
 import type { Op, Value } from '../../ir/graph.ts';
 import { num } from '../../ir/op.ts';
+import { withValues } from '../../ir/rewrite.ts';
 import { cutValues, lodgers } from '../../ir/slabs.ts';
 import { reshapeStrides } from '../../ir/strides.ts';
 import type { Placed } from '../../ir/tile.ts';
@@ -42,7 +43,11 @@ export function slabsKernel(asm: Asm, op: Op, operands: readonly Placed[], resul
     used += Math.ceil(bytesOf(type) / 64) * 64;
     return spot;
   };
-  const narrowed = (o: Op): Op => narrow(o, cut, typeOf);
+  /** The same op over one slab. */
+  const narrowed = (o: Op): Op => withValues(o, (v) => ({ type: typeOf(v), name: v.name }), (inner) => {
+    const [result] = inner.results;
+    return result && cut.has(result) && 'shape' in inner.attrs ? { ...inner.attrs, shape: typeOf(result).shape } : inner.attrs;
+  });
   const steps = region.ops.flatMap((o): { readonly code: KernelCode; readonly at: readonly Spot[] }[] => {
     const from = o.operands.map((v) => spots.get(v)!);
     if (o.name === 'reshape') {
@@ -88,25 +93,4 @@ function denseLike({ shape }: TensorType, strides: readonly number[]): number[] 
   const out = new Array<number>(shape.length);
   order.forEach((axis, i) => (out[axis] = packed[i]!));
   return out;
-}
-
-/** The same op over one slab. */
-function narrow(op: Op, cut: ReadonlySet<Value>, typeOf: (v: Value) => TensorType): Op {
-  const made = new Map<Value, Value>();
-  const own = (v: Value): Value => {
-    const known = made.get(v);
-    if (known) return known;
-    const value: Value = { type: typeOf(v), name: v.name };
-    made.set(v, value);
-    return value;
-  };
-  const rebuilt = (o: Op): Op => {
-    const [result] = o.results;
-    const resized = result && cut.has(result) && 'shape' in o.attrs;
-    return {
-      ...o, operands: o.operands.map(own), results: o.results.map(own), attrs: resized ? { ...o.attrs, shape: typeOf(result).shape } : o.attrs,
-      regions: o.regions.map((r) => ({ ...r, inputs: r.inputs.map(own), ops: r.ops.map(rebuilt), outputs: r.outputs.map((x) => ({ ...x, value: own(x.value) })) })),
-    };
-  };
-  return rebuilt(op);
 }

@@ -14,9 +14,9 @@ import { registerOf } from './types.ts';
 export const longestLine = ({ workgroupBytes }: Machine): number => 2 ** Math.floor(Math.log2(workgroupBytes / 8));
 
 /** Lines of a topK as powers of two: how many there are, their elements, and the elements that they are filled up to. */
-export interface Lines { readonly count: number; readonly length: number; readonly padded: number }
+interface Lines { readonly count: number; readonly length: number; readonly padded: number }
 
-export function linesOf(op: Op): Lines {
+function linesOf(op: Op): Lines {
   const { shape } = op.operands[0]!.type;
   const length = shape[num(op.attrs, 'axis')]!;
   return { count: sizeOf(shape) / Math.max(1, length), length, padded: 2 ** Math.ceil(Math.log2(Math.max(1, length))) };

@@ -4,7 +4,7 @@ import type { Op, Value } from '../../ir/graph.ts';
 import type { Buffer, Entry, MoveTarget, Step, TileProgram } from '../../ir/tile.ts';
 import { rowMajor, sizeOf } from '../../ir/type.ts';
 import { num } from '../../ir/op.ts';
-import type { Dispatch, GpuProgram, GpuStep, Segment } from '../../runtime/manifest.ts';
+import type { Dispatch, GpuProgram, GpuStep, Segment, StepRow } from '../../runtime/manifest.ts';
 import { costOf } from '../../ir/cost.ts';
 import { emitOp } from './emitters.ts';
 import { dispatchSize, Kernel, type KernelCode, type Located } from './kernel.ts';
@@ -16,9 +16,6 @@ import { slicesOf } from './slices.ts';
 import { scratchBytes } from './sort.ts';
 import { wordOf } from './types.ts';
 import { inputBounds } from './ranges.ts';
-
-/** One row of a profile. `vertex`: bytes of workgroup memory, where what a workgroup shares lies. */
-export interface StepRow { readonly name: string; readonly source: readonly string[]; readonly chunks: number; readonly flops: number; readonly bytes: number; readonly vertex?: number }
 
 /** What the backend makes of a program. */
 export interface WgslModule {

@@ -25,7 +25,8 @@ export function inputBounds(graphs: readonly Graph[]): InputBounds {
     for (const bits of assumptions) {
       try {
         const proof = new Proof(bits, new Set(floats));
-        for (const g of graphs) proof.graph(g, undefined);
+        // Entries may share a graph.
+        for (const g of new Set(graphs)) proof.graph(g, undefined);
         return { lo: -(2 ** (bits - 1)), hi: 2 ** (bits - 1) - 1, floats, rounds: proof.rounds };
       } catch (e) {
         if (!(e instanceof Unsupported)) throw e;

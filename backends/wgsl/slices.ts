@@ -1,8 +1,10 @@
 /** An op over slices of its tensors, where these are larger than what a shader binds. */
 import type { Index, Place } from '../../ir/axes.ts';
-import type { Attrs, Graph, Op, Value } from '../../ir/graph.ts';
+import type { Attrs, Op, Value } from '../../ir/graph.ts';
 import { num } from '../../ir/op.ts';
 import { opDef } from '../../ir/ops/index.ts';
+import { withValues } from '../../ir/rewrite.ts';
+import type { TensorType } from '../../ir/type.ts';
 import { bindingsNeeded, isPaged } from './bindings.ts';
 import type { Located } from './kernel.ts';
 import type { Site } from './machine.ts';
@@ -135,24 +137,19 @@ function sliceAxis(reads: readonly Index[], dim: string, alone: ReadonlySet<stri
 
 /** The part of an op from `start` on, of so many elements along the sliced axis of its first result. */
 function sliceOf({ op, operands, results }: PlacedOp, { slices }: Cut, start: number, size: number): PlacedOp {
-  const made = new Map<Value, Value>();
-  const value = (v: Value): Value => {
+  const typeOf = (v: Value): TensorType => {
     const slice = slices.get(v);
-    const known = made.get(v) ?? (slice ? { ...v, type: { dtype: v.type.dtype, shape: v.type.shape.map((d, axis) => (axis === slice.axis ? size * slice.per : d)) } } : v);
-    made.set(v, known);
-    return known;
+    return slice ? { dtype: v.type.dtype, shape: v.type.shape.map((d, axis) => (axis === slice.axis ? size * slice.per : d)) } : v.type;
   };
   const attrsOf = (o: Op): Attrs => {
-    if ('shape' in o.attrs) return { ...o.attrs, shape: value(o.results[0]!).type.shape };
+    if ('shape' in o.attrs) return { ...o.attrs, shape: typeOf(o.results[0]!).shape };
     if (o.name !== 'conv' || slices.get(o.results[0]!)?.axis !== 1 || num(o.attrs, 'groups') === 1) return o.attrs;
     return { ...o.attrs, groups: (num(o.attrs, 'groups') * size) / o.results[0]!.type.shape[1]! };
   };
-  const part = (o: Op): Op => ({ ...o, operands: o.operands.map(value), results: o.results.map(value), attrs: attrsOf(o) });
-  const region = op.name === 'fused' ? op.regions[0] : undefined;
-  const inside: readonly Graph[] = region ? [{ ...region, inputs: region.inputs.map(value), ops: region.ops.map(part), outputs: region.outputs.map((o) => ({ ...o, value: value(o.value) })) }] : op.regions;
   const place = (x: Located, v: Value): Located => {
     const slice = slices.get(v);
-    return slice ? { ...x, type: value(v).type, offset: x.offset + start * slice.per * x.strides[slice.axis]! } : x;
+    return slice ? { ...x, type: typeOf(v), offset: x.offset + start * slice.per * x.strides[slice.axis]! } : x;
   };
-  return { op: { ...part(op), regions: inside }, operands: operands.map((x, i) => place(x, op.operands[i]!)), results: results.map((x, i) => place(x, op.results[i]!)) };
+  const part = withValues(op, (v) => (slices.has(v) ? { ...v, type: typeOf(v) } : v), attrsOf);
+  return { op: part, operands: operands.map((x, i) => place(x, op.operands[i]!)), results: results.map((x, i) => place(x, op.results[i]!)) };
 }

@@ -3,6 +3,7 @@ import { invariant } from '../../../ir/diagnostic.ts';
 import { bandsOf, contractRoot, dataOperand, type Band } from '../../../ir/bands.ts';
 import type { Op, Value } from '../../../ir/graph.ts';
 import { num, nums } from '../../../ir/op.ts';
+import { withValues } from '../../../ir/rewrite.ts';
 import type { Placed } from '../../../ir/tile.ts';
 import { dtypes, type TensorType } from '../../../ir/type.ts';
 import type { Asm, E, Local, Ty } from '../asm.ts';
@@ -94,23 +95,8 @@ function rowsOf(type: TensorType, height: number): TensorType {
 /** The same op over one image's rows; `height` says how many of an operand or result of `op`. `pads` replace those of the convolution. */
 function narrowed(op: Op, height: (v: Value) => number, pads?: readonly number[]): Op {
   const root = contractRoot(op)!;
-  const region = op.name === 'fused' ? op.regions[0]! : undefined;
-  const made = new Map<Value, Value>();
-  const own = (v: Value, rows: number): Value => {
-    const known = made.get(v);
-    if (known) return known;
-    const value: Value = { type: rowsOf(v.type, rows), name: v.name };
-    made.set(v, value);
-    return value;
-  };
-  op.operands.forEach((v, i) => {
-    const value = own(v, height(v));
-    if (region) made.set(region.inputs[i]!, value);
-  });
+  const inputs = op.regions[0]?.inputs ?? [];
+  const heights = new Map(op.operands.flatMap((v, i) => [v, ...inputs.slice(i, i + 1)].map((x) => [x, height(v)] as const)));
   const rows = height(op.results[0]!);
-  const rebuilt = (o: Op): Op => ({ ...o, attrs: o === root && pads ? { ...o.attrs, pads } : o.attrs, operands: o.operands.map((v) => own(v, rows)), results: o.results.map((v) => own(v, rows)) });
-  if (!region) return rebuilt(op);
-  const ops = region.ops.map(rebuilt);
-  const outputs = region.outputs.map((o) => ({ ...o, value: own(o.value, rows) }));
-  return { ...op, operands: op.operands.map((v) => own(v, rows)), results: [own(op.results[0]!, rows)], regions: [{ ...region, inputs: region.inputs.map((v) => own(v, rows)), ops, outputs }] };
+  return withValues(op, (v) => ({ type: rowsOf(v.type, heights.get(v) ?? rows), name: v.name }), (o) => (o === root && pads ? { ...o.attrs, pads } : o.attrs));
 }

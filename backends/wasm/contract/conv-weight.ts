@@ -255,7 +255,8 @@ function sharedColumns(l: Line): number {
 }
 
 const align = (n: number): number => Math.ceil(n / 64) * 64;
-const largestDivisor = (n: number, most: number): number => Array.from({ length: Math.min(n, most) }, (_, i) => Math.min(n, most) - i).find((d) => n % d === 0) ?? 1;
+/** The largest divisor of n up to `most`; 1 where there is none. */
+export const largestDivisor = (n: number, most: number): number => Array.from({ length: Math.min(n, most) }, (_, i) => Math.min(n, most) - i).find((d) => n % d === 0) ?? 1;
 
 /** Adds a tile to the sums that are stored. */
 function adding(): Epilogue {

@@ -1,6 +1,7 @@
 /** How a product by Strassen's algorithm is cut into chunks: by its sizes alone, never by the number of threads. */
 import { panelColumns } from '../../../ir/ops/packing/panels.ts';
 import type { Division } from '../../../ir/tile.ts';
+import { evenly, leastRows, leastWork } from './cut.ts';
 
 /** Chunks and passes over the halves of a product's rows and columns. */
 export interface CutHalves {
@@ -12,11 +13,6 @@ export interface CutHalves {
   /** Panels of the largest pass. */
   readonly panelsPerPass: number;
 }
-
-/** Work below which a chunk costs more to hand out than it is worth, in multiply-adds. */
-const leastWork = 150_000;
-/** Rows that pay for summing the quarters of a panel. */
-const leastRows = 48;
 
 /** Panels that pay for reading rows and the sums of them. */
 const leastPanels = 3;
@@ -30,9 +26,9 @@ export const pairBytes = (k: number): number => 16 * panelColumns * k;
  */
 export function cutHalves(d: Division, o: { readonly rows: number; readonly columns: number; readonly k: number; readonly rowBytes: number }): CutHalves {
   const work = 4 * o.rows * o.columns * o.k;
-  const wanted = 2 ** Math.floor(Math.log2(Math.min(d.tiles, Math.max(1, work / leastWork))));
+  const wanted = evenly(Math.min(d.tiles, work / leastWork));
   const panels = o.columns / panelColumns;
-  const panelBlocks = Math.min(wanted, 2 ** Math.floor(Math.log2(Math.max(1, panels / leastPanels))));
+  const panelBlocks = Math.min(wanted, evenly(panels / leastPanels));
   const rowParts = Math.max(1, Math.min(Math.floor(wanted / panelBlocks), Math.floor(o.rows / leastRows)));
   const rowBlock = Math.ceil(o.rows / rowParts);
   const most = Math.max(1, Math.floor((d.bytesPerTile - o.rowBytes) / pairBytes(o.k)));

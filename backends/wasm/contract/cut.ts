@@ -18,15 +18,15 @@ export interface Cut {
 }
 
 /** Work below which a chunk costs more to hand out than it is worth, in multiply-adds: some microseconds. */
-const leastWork = 150_000;
+export const leastWork = 150_000;
 /** Rows that pay for reading a panel. */
-const leastRows = 48;
+export const leastRows = 48;
 /** Bytes of packed weights, and of operand rows, that a tile holds while they are read again. */
 const panelCache = (d: Division): number => d.bytesPerTile / 2;
 const rowCache = (d: Division): number => d.bytesPerTile / 4;
 
 /** The largest power of two up to n: as many chunks share out evenly among 2, 4 or 8 threads. */
-const evenly = (n: number): number => 2 ** Math.floor(Math.log2(Math.max(1, n)));
+export const evenly = (n: number): number => 2 ** Math.floor(Math.log2(Math.max(1, n)));
 
 /** Cuts `outer` blocks of rows x (groups x columns) with a reduction of `k`; `rowBytes`: bytes of the operand that one row adds, `rowMultiple`: what blocks of rows are a multiple of. */
 export function cutWork(d: Division, o: { readonly outer: number; readonly rows: number; readonly groups: number; readonly columns: number; readonly k: number; readonly rowBytes: number; readonly rowMultiple: number }): Cut {

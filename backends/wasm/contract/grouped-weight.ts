@@ -5,10 +5,10 @@
 import { invariant } from '../../../ir/diagnostic.ts';
 import type { Op } from '../../../ir/graph.ts';
 import { num } from '../../../ir/op.ts';
-import type { Division, Placed } from '../../../ir/tile.ts';
+import { fewestChunks, type Placed } from '../../../ir/tile.ts';
 import type { Asm, E, Local, Ty } from '../asm.ts';
 import { kernelKey, type KernelCode } from '../kernel.ts';
-import { isPixelProduct, linesOf, type Line } from './conv-weight.ts';
+import { isPixelProduct, largestDivisor, linesOf, type Line } from './conv-weight.ts';
 import { tileRuns, type TileRun } from './depthwise.ts';
 import type { Contraction } from './fused.ts';
 
@@ -19,8 +19,6 @@ const widestGroup = 16;
 /** Floats of a line of the cache, and bytes of lines that a band of rows may take of the first-level cache. */
 const lineFloats = 16;
 const bandBytes = 24 * 1024;
-/** Fewest chunks: 4 threads take 2 each. */
-const fewestChunks = (d: Division): number => Math.max(1, d.tiles / 2);
 
 /** Whether a `convWeight` is one for this kernel: f32, partial sums, groups of few channels that are not depthwise, output channels in vectors. */
 export function isGroupedWeight(op: Op): boolean {
@@ -201,4 +199,3 @@ function evenBlocks(size: number, most: number): Block[] {
 }
 
 const divisors = (n: number): number[] => Array.from({ length: n }, (_, i) => i + 1).filter((d) => n % d === 0);
-const largestDivisor = (n: number, most: number): number => divisors(n).findLast((d) => d <= most)!;

@@ -3,10 +3,10 @@ import type { TileProgram } from '../../../ir/tile.ts';
 import { abi, control } from '../../../runtime/control.ts';
 import type { Asm } from '../asm.ts';
 import { addEntry } from './entry.ts';
-import type { ProgramLayout, StepRow } from './node.ts';
+import type { StepRow } from '../../../runtime/manifest.ts';
+import type { ProgramLayout } from './node.ts';
 import { Preparation } from './prepare.ts';
 
-export type { StepRow } from './node.ts';
 
 export interface EmittedProgram {
   readonly rows: readonly StepRow[];

@@ -2,18 +2,6 @@
 import type { E, Fn, Local } from '../asm.ts';
 import type { KernelCode } from '../kernel.ts';
 
-/** What the manifest says of a step. */
-export interface StepRow {
-  readonly name: string;
-  readonly source: readonly string[];
-  readonly chunks: number;
-  readonly flops: number;
-  readonly bytes: number;
-  /** Bytes of its largest vertex, and why those are more than a tile has. */
-  readonly vertex?: number;
-  readonly relaxed?: string;
-}
-
 /** Where things lie that the program needs. */
 export interface ProgramLayout {
   /** Address of the data region that buffers count from. */

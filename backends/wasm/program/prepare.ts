@@ -8,7 +8,8 @@ import { emitCopy } from '../copy.ts';
 import { costOf } from '../../../ir/cost.ts';
 import { emitOp } from '../emitters.ts';
 import type { KernelCode } from '../kernel.ts';
-import type { Args, Node, ProgramLayout, StepRow } from './node.ts';
+import type { StepRow } from '../../../runtime/manifest.ts';
+import type { Args, Node, ProgramLayout } from './node.ts';
 
 /** Turns steps into nodes, emitting their kernels. */
 export class Preparation {
@@ -52,7 +53,8 @@ export class Preparation {
   #node(code: KernelCode, op: Op, args: Args): Node {
     this.scratch = Math.max(this.scratch, code.scratchBytes);
     const row = this.#rows.length;
-    this.#rows.push({ name: nameOf(op), source: op.source, chunks: code.chunks, ...costOf(op), ...vertexOf(code, costOf(op).bytes, this.#asm.division.bytesPerTile) });
+    const cost = costOf(op);
+    this.#rows.push({ name: nameOf(op), source: op.source, chunks: code.chunks, ...cost, ...vertexOf(code, cost.bytes, this.#asm.division.bytesPerTile) });
     return { kind: 'kernel', code, args, row };
   }
 

@@ -27,7 +27,7 @@ export interface BlockedSweep {
   end(state: Local): E[];
 }
 
-/** The parts of a kernel of one sweep (`canBlock`); every part is emitted with its own locals. */
+/** The parts of a kernel of one sweep (`blockRows`); every part is emitted with its own locals. */
 export function blockedSweep<V>(f: Fn, plan: RowPlan, shape: Shape, ptrs: readonly Local[], scratch: Local, w: Width<V>, unroll: number): BlockedSweep {
   const emitter = (): RowEmitter<V> => new RowEmitter(f, plan, shape, ptrs, scratch, w, unroll, false);
   return {

@@ -36,7 +36,7 @@ export function tilingFor({ batch, m, n, k }: Pick<ProductView, 'batch' | 'm' | 
 const panelRow = (tile: number): number => tile / 4 + 1;
 
 /** Workgroup memory that a tiling takes: the slices of both operands that a workgroup shares. */
-export const panelBytes = (t: Tiling, vector: number): number => vector * t.steps * (panelRow(t.lanesM * t.sumsM) + panelRow(t.lanesN * t.sumsN));
+const panelBytes = (t: Tiling, vector: number): number => vector * t.steps * (panelRow(t.lanesM * t.sumsM) + panelRow(t.lanesN * t.sumsN));
 
 /** Writes the kernel. The epilogue and the store of an element are a function of their own, `put`. */
 export function emitTiles(kernel: Kernel, body: Body, root: Op, view: ProductView, t: Tiling): KernelCode {
@@ -100,7 +100,7 @@ export function putFunction(kernel: Kernel, body: Body, root: Op, view: ProductV
   w.declarations.push(`fn put(batch: i32, m: i32, n: i32, value: f32) {\n${text}\n}`);
 }
 
-export type Vector = 'vec4<f32>' | 'vec4<f16>';
+type Vector = 'vec4<f32>' | 'vec4<f16>';
 
 /** What panels hold: f16 where both operands do, which halves the memory that they take. Sums are f32. */
 export const vectorOf = (kernel: Kernel, root: Op): Vector => (kernel.site.machine.f16 && root.operands.every((v) => v.type.dtype === 'f16') ? 'vec4<f16>' : 'vec4<f32>');
