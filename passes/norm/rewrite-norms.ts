@@ -6,7 +6,7 @@ import { closeRegions, openRegions, placedOps } from '../../ir/regions.ts';
 import { sizeOf, type DType, type Tensor } from '../../ir/type.ts';
 import type { Target } from '../../ir/tile.ts';
 import { eliminateDeadCode } from '../eliminate-dead-code.ts';
-import { applyTo, findActivation, type Activation } from './activation.ts';
+import { applyPlain, applyTo, findActivation, type Activation } from './activation.ts';
 import type { Domains } from './by-domain.ts';
 import { findNorms, parameterValues, placeOf, type BatchNorm, type Statistic } from './find-norms.ts';
 import { sampleNorms } from './find-sample-norms.ts';
@@ -156,9 +156,10 @@ class Rewriting {
     this.#proxies = new ProxyPlaces(graph, this.#b);
     const parameters = parameterValues(graph);
     const barred = barredOps(graph, norms);
+    const defs = new Map(placedOps(graph).flatMap(({ op }) => op.results.map((r) => [r, op] as const)));
     for (const norm of norms) {
       const around = norm.within.at(-1)?.regions.find((region) => region.ops.includes(norm.last)) ?? graph;
-      const activation = findActivation(around, norm.y, parameters, barred);
+      const activation = findActivation(around, norm.y, parameters, barred, (v) => defs.get(v));
       if (!activation) continue;
       this.#activations.set(norm, activation);
       activation.ops.forEach((op) => this.#within.add(op));
@@ -221,8 +222,8 @@ class Rewriting {
     const b = this.#b;
     const { value: u, gamma, beta, row } = this.#normal.get(norm)!;
     const { shape } = activation.result.type;
-    const channels = (v: Value): Value => (sizeOf(v.type.shape) === 1 ? v : row(v));
-    const active = applyTo(b, activation, norm.y, u, (v) => channels(at(v)));
+    const beside = (v: Value): Value => (sizeOf(v.type.shape) === 1 ? v : sizeOf(v.type.shape) === sizeOf(shape) ? b.reshape(v, u.type.shape) : row(v));
+    const active = applyTo(b, activation, norm.y, u, (v) => beside(at(v)));
     b.source = norm.last.source;
     if (!this.#spec.proxy) return b.reshape(active, shape);
     const { samples = 200, epsilon = 0.03 } = this.#spec.proxy;
@@ -231,7 +232,7 @@ class Rewriting {
     const place = this.#proxies.of(norm, activation) ?? { b, at };
     place.b.source = norm.last.source;
     const affine = place.b === b ? { gamma, beta } : affineOf(place.b, norm, place.at);
-    const { mean, scale } = proxyMoments(place.b, { ...affine, proxyGamma, proxyBeta, samples, epsilon }, shape.length, (proxy) => applyTo(place.b, activation, norm.y, proxy, place.at));
+    const { mean, scale } = proxyMoments(place.b, { ...affine, proxyGamma, proxyBeta, samples, epsilon }, shape.length, (proxy) => applyPlain(place.b, activation, norm.y, proxy, place.at));
     b.source = norm.last.source;
     return b.reshape(b.cast(b.mul(b.sub(b.cast(active, mean.type.dtype), row(mean)), row(scale)), active.type.dtype), shape);
   }
