@@ -231,6 +231,16 @@ test('a subgraph inside a subgraph captures through both', () => {
   expect(runGraph(lowerWith(model), { x: f32([2], [3, 4]), cond: bool(true) })).toEqual({ y: [-12, -20] });
 });
 
+test('a branch that random numbers choose is chosen while compiling, but not where each run draws others', () => {
+  const model: TestModel = {
+    ...ifModel, inputs: [value('x', 'f32', [2])], initializers: [floats('half', [], [0.5])],
+    nodes: [ifModel.nodes[0]!, node('RandomUniform', [], ['draw'], { shape: [1] }), node('Less', ['draw', 'half'], ['cond']), ifModel.nodes[1]!],
+  };
+  const ops = (seeded: boolean): string[] => importModel(encodeModel(model), { seeded }).graph.ops.map((op) => op.name);
+  expect(ops(false)).not.toContain('if');
+  expect(ops(true)).toContain('if');
+});
+
 test('a subgraph whose condition is bound is inlined', () => {
   const graph = lowerWith(ifModel, { values: { cond: bool(false) } });
   expect(graph.ops.some((op) => op.name === 'if')).toBe(false);

@@ -8,6 +8,7 @@ import { rewrittenOnnx } from '../cli/driver/export.ts';
 import { openPeer } from '../cli/peers.ts';
 import { importModel } from '../frontend/index.ts';
 import { decodeModel } from '../frontend/onnx/decode.ts';
+import { filled } from '../ir/builder.ts';
 import { evaluate } from '../ir/evaluate.ts';
 import type { Graph } from '../ir/graph.ts';
 import { closeRegions, openRegions, placedOps } from '../ir/regions.ts';
@@ -309,6 +310,33 @@ describe('training', () => {
   it('refuses running statistics that no step could keep', () => {
     const { graph, statistics } = importModel(looping(true), { dims: { n } });
     expect(() => trainingStep(graph, statistics, options, testTarget)).toThrow(/BatchNormalization\(bn\) follows the batch in the body of Loop\(steps\), where a step cannot keep its running statistics "n.mean" and "n.var".*--norm frozen/);
+  });
+  it('takes the branch that each step draws', () => {
+    const bytes = encodeModel({
+      nodes: [
+        node('RandomUniform', [], ['draw'], { shape: [1] }), node('Less', ['draw', 'half'], ['cond']),
+        node('If', ['cond'], ['r'], { then_branch: branch([norm('x', 'u', true), node('Relu', ['u'], ['p'])]), else_branch: branch([node('Neg', ['x'], ['q'])]) }), node('ReduceMean', ['r', 'last'], ['m'], { keepdims: 0 }), node('Gemm', ['m', 'w'], ['logits'], { transB: 1 }),
+      ],
+      initializers: [...weights, floats('half', [], [0.5]), int64s('last', [1], [2]), floats('w', [2, c], spread(2 * c))], inputs: given, outputs: [value('logits', 'f32', ['n', 2])],
+    });
+    const model = rewriteNorms(importModel(bytes, { dims: { n }, seeded: true }), parseNorm('group:2'), testTarget);
+    const { graph } = trainingStep(model.graph, model.statistics, { loss: { kind: 'crossEntropy' }, optimizer: { kind: 'sgd' } }, testTarget, { verify: true });
+    const state = new Map(graph.state.map((s) => [s.value, s.init === 'zero' ? filled(s.value.type.dtype, s.value.type.shape, 0) : s.init]));
+    const w = spread(2 * c);
+    const logits = (r: readonly number[]): number[] => Array.from({ length: n * 2 }, (_, i) => {
+      const means = Array.from({ length: c }, (__, k) => r.slice((Math.floor(i / 2) * c + k) * h, (Math.floor(i / 2) * c + k + 1) * h).reduce((p, q) => p + q) / h);
+      return means.reduce((sum, v, k) => sum + v * w[(i % 2) * c + k]!, 0);
+    });
+    const [then, otherwise] = [logits(normalized(x, 2)), logits(x.map((v) => -v))];
+    const taken = Array.from({ length: 12 }, () => {
+      const result = evaluate(graph, { x: f32([n, c, h], x), y: { dtype: 'i64', shape: [n], data: BigInt64Array.of(0n, 1n, 0n) }, lr: f32([], [0]) }, { state });
+      for (const [v, t] of result.state) state.set(v, t);
+      const got = numbers(result.outputs.get('logits')!);
+      const first = Math.abs(got[0]! - then[0]!) < 1e-4;
+      close(got, first ? then : otherwise);
+      return first;
+    });
+    expect(new Set(taken).size).toBe(2);
   });
   it('does not take the running statistics of a region for parameters', () => {
     for (const bytes of [branching(false), nested(false)]) expect(importModel(bytes, { dims: { n } }).statistics.map((s) => [s.state.name, s.next])).toEqual([['n.mean', undefined], ['n.var', undefined]]);

@@ -1,7 +1,8 @@
 /** Values known at compile time: evaluates the ops that define them, lazily and once, from constants, initializers and bound inputs. */
 import { UserError } from '../../ir/diagnostic.ts';
 import { evaluateOp } from '../../ir/evaluate.ts';
-import type { Value } from '../../ir/graph.ts';
+import type { Op, Value } from '../../ir/graph.ts';
+import { opDef } from '../../ir/ops/index.ts';
 import { showType, sizeOf, type Tensor } from '../../ir/type.ts';
 import { NeedsValue } from './lowering.ts';
 import { definitionIn, type Frame, type Session } from './scope.ts';
@@ -21,7 +22,8 @@ export interface Constants {
 export function newConstants(session: Session): Constants {
   const known = new Map<Value, Tensor>();
   const isState = (v: Value): boolean => session.stateInit.has(v);
-  const isConstant = judge(isState, (operands) => operands.every((known) => known));
+  // Whoever seeds a graph draws other numbers in each run.
+  const isConstant = judge(isState, (operands, op) => operands.every((known) => known) && !(session.seeded && opDef(op.name).family === 'random'));
   const dependsOnWeights = judge(isState, (operands) => operands.some((weight) => weight));
 
   const leaf = (frame: Frame, v: Value): Tensor => {
@@ -66,7 +68,7 @@ export function newConstants(session: Session): Constants {
 }
 
 /** Judges values by those of the model's graph that no op defines (`leaf`), and results by the verdicts on their operands. */
-function judge(leaf: (v: Value) => boolean, combine: (operands: readonly boolean[]) => boolean): (frame: Frame, v: Value) => boolean {
+function judge(leaf: (v: Value) => boolean, combine: (operands: readonly boolean[], op: Op) => boolean): (frame: Frame, v: Value) => boolean {
   const verdicts = new Map<Value, boolean>();
   const judged = (frame: Frame, v: Value): boolean => {
     // Depth first without recursion: chains of shape arithmetic get long.
@@ -85,7 +87,7 @@ function judge(leaf: (v: Value) => boolean, combine: (operands: readonly boolean
       }
       const pending = op.operands.filter((x) => !verdicts.has(x));
       if (pending.length > 0) stack.push(...pending);
-      else for (const r of op.results) verdicts.set(r, combine(op.operands.map((x) => verdicts.get(x)!)));
+      else for (const r of op.results) verdicts.set(r, combine(op.operands.map((x) => verdicts.get(x)!), op));
     }
     return verdicts.get(v)!;
   };

@@ -145,7 +145,7 @@ function explained<T>(file: string, run: () => T): T {
   } catch (e) {
     if (!(e instanceof NeedsValue)) throw e;
     const where = e.at ?? file;
-    if (e.inputs.length === 0) throw new Unsupported('values that depend on a loop', `${where}: ${e.what} must be known at compile time, but depends on the iteration of a loop`);
+    if (e.inputs.length === 0) throw new Unsupported('values that depend on a loop', `${where}: ${e.what} must be known at compile time, but depends on the iteration of a loop or on random numbers`);
     const names = e.inputs.map((n) => `"${n}"`).join(', ');
     throw new UnboundInputs(
       `${where}: ${e.what} must be known at compile time, but depends on input${e.inputs.length === 1 ? '' : 's'} ${names}; bind ${e.inputs.length === 1 ? 'its value' : 'their values'} (${e.inputs.map((n) => `--value ${n}=FILE.npy`).join(' ')}, or the option values)`,
