@@ -40,8 +40,8 @@ export interface Bound {
 const plenty = 2 ** 40;
 /** What is below this many times the least that is thinkable is not looked at further. */
 const near = 1.45;
-/** How often regions around the fullest step are put in parts. */
-const rounds = 8;
+/** How many regions around the fullest steps are put in parts. */
+const rounds = 12;
 
 interface Found { readonly graph: Graph; readonly planned: Planned; readonly recompute: string; readonly bound: number; readonly parts: Least['parts'] }
 
@@ -87,10 +87,12 @@ export function leastMemory(graph: Graph, target: TileTarget): Least {
       }
     }
   }
-  if (!isNear(best!)) {
-    const { recompute, bound } = best!;
-    const narrow = narrowed(best!, (g) => planAt(g, bound), isNear, rounds);
-    if (narrow.graph !== best!.graph) best = smaller(best, tightest(narrow.graph, recompute, 'regions'));
+  const start = best!;
+  for (const bandsFirst of [false, true]) {
+    if (isNear(best!)) break;
+    const { recompute, bound } = start;
+    const narrow = narrowed(start, { planAt: (g) => planAt(g, bound), enough: isNear, rounds, bandsFirst });
+    if (narrow.graph !== start.graph) best = smaller(best, tightest(narrow.graph, recompute, 'regions'));
   }
   const { bound, graph: found, recompute, parts } = best!;
   const bytes = usable(best!.planned);

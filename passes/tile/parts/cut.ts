@@ -123,12 +123,17 @@ function isTyped(op: Op, cut: OpCut): boolean {
 
 /** The op of one part, over shares of its operands. Throws a TypeProblem where an op knows of the size that is cut in a way that is not told here. */
 export function partOp(op: Op, cut: OpCut, operands: readonly Value[]): Op {
-  if (op.name !== 'fused') return retyped(op, operands, partAttrs(op, cut, op.results[0]!.type.shape));
+  return withRoot(op, operands, (root) => partAttrs(root, cut, root.results[0]!.type.shape));
+}
+
+/** An op, fused or plain, over other operands; the op that is more than elementwise has the attributes that `attrs` gives. Throws a TypeProblem where they do not go together. */
+export function withRoot(op: Op, operands: readonly Value[], attrs: (root: Op) => Attrs): Op {
+  if (op.name !== 'fused') return retyped(op, operands, attrs(op));
   const region = op.regions[0]!;
   const map = new Map<Value, Value>(region.inputs.map((v, k) => [v, { type: operands[k]!.type, name: v.name }]));
   const root = walkOf(op).root;
   const ops = region.ops.map((o): Op => {
-    const made = retyped(o, o.operands.map((v) => map.get(v)!), o === root ? partAttrs(o, cut, o.results[0]!.type.shape) : o.attrs);
+    const made = retyped(o, o.operands.map((v) => map.get(v)!), o === root ? attrs(o) : o.attrs);
     o.results.forEach((r, i) => map.set(r, made.results[i]!));
     return made;
   });

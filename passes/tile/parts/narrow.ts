@@ -1,8 +1,9 @@
 /** Looks for regions to compute in parts until a plan takes less memory. */
 import type { Graph, Op, Value } from '../../../ir/graph.ts';
 import type { TilePlan, TileStep } from '../../../ir/tiles.ts';
-import { sizeOf } from '../../../ir/type.ts';
+import { bytesOf as bytesOfType, sizeOf } from '../../../ir/type.ts';
 import type { Planned } from '../plan.ts';
+import { chainAt, inBands } from './bands.ts';
 import { inParts, type PartOptions } from './in-parts.ts';
 import { regionOf, type Seed } from './region.ts';
 
@@ -14,26 +15,42 @@ const mostValues = 4;
 /** Numbers of parts that are tried; the whole axis too where that is a short one. */
 const numbers = [2, 4, 8, 16];
 const mostParts = 16;
+/** Values whose chains are tried in bands, and ops of a chain before and after the one that makes it. */
+const mostBanded = 2;
+const mostLinks = 4;
 /** A region has to save this share of the bytes to be taken, */
 const leastSaving = 0.005;
 /** or, at no more than this share above, leave fewer steps as full as the fullest: blocks of a network repeat, and each is one step nearer. */
-const mostLoss = 0.0025;
+const mostLoss = 0.01;
 
-/**
- * Computes regions around the fullest step part by part, as long as that makes the plan smaller and it is not `enough`. `planAt` plans a graph.
- */
-export function narrowed(start: Narrow, planAt: (graph: Graph) => Planned, enough: (found: Narrow) => boolean, rounds: number): Narrow {
+export interface NarrowOptions {
+  /** Plans a graph. */
+  planAt(graph: Graph): Planned;
+  /** Whether a plan is small enough. */
+  enough(found: Narrow): boolean;
+  /** Regions that are put in parts, one after the other, at most. */
+  readonly rounds: number;
+  /** Chains in bands are taken where they help at all, and regions in parts only where they do not: regions win more at once, bands leave less whole that stands in the way later. */
+  readonly bandsFirst?: boolean;
+}
+
+/** Computes regions around the fullest step part by part, as long as that makes the plan smaller. */
+export function narrowed(start: Narrow, { planAt, enough, rounds, bandsFirst = false }: NarrowOptions): Narrow {
   let [smallest, best] = [start, start];
   for (let round = 0; round < rounds && !enough(best); round++) {
-    let found: Narrow | undefined;
     const seen = new Set<string>();
-    for (const graph of options(best)) {
-      const key = `${graph.ops.length} ${graph.ops.map((o) => o.results.map((r) => r.type.shape.join())).join(' ')}`;
-      if (seen.has(key)) continue;
-      seen.add(key);
-      const next = { graph, planned: planAt(graph) };
-      if (isNarrower(next, best) && (!found || bytesOf(next) < bytesOf(found))) found = next;
-    }
+    const leastOf = (graphs: Iterable<Graph>, least?: Narrow): Narrow | undefined => {
+      let found = least;
+      for (const graph of graphs) {
+        const key = `${graph.ops.length} ${graph.ops.map((o) => o.results.map((r) => r.type.shape.join())).join(' ')}`;
+        if (seen.has(key)) continue;
+        seen.add(key);
+        const next = { graph, planned: planAt(graph) };
+        if (isNarrower(next, best) && (!found || bytesOf(next) < bytesOf(found))) found = next;
+      }
+      return found;
+    };
+    const found: Narrow | undefined = bandsFirst ? leastOf(inBandsAt(best)) ?? leastOf(inPartsAt(best)) : leastOf(inBandsAt(best), leastOf(inPartsAt(best)));
     if (!found) break;
     best = found;
     if (bytesOf(best) < bytesOf(smallest)) smallest = best;
@@ -59,7 +76,8 @@ export function samplesInParts(graph: Graph, options: PartOptions & { readonly p
   return region.cuts.size < 2 ? undefined : inParts(graph, region, options);
 }
 
-function* options({ graph, planned: { plan } }: Narrow): Generator<Graph> {
+/** Regions around the fullest step in parts. */
+function* inPartsAt({ graph, planned: { plan } }: Narrow): Generator<Graph> {
   const place = new Map(graph.ops.flatMap((op, i) => op.results.map((r): [Value, number] => [r, i])));
   const readers = new Map<Value, number[]>();
   graph.ops.forEach((op, i) => op.operands.forEach((v) => readers.set(v, [...(readers.get(v) ?? []), i])));
@@ -72,6 +90,29 @@ function* options({ graph, planned: { plan } }: Narrow): Generator<Graph> {
         for (const [first, last] of [[0, graph.ops.length - 1], [from, near], [0, near], [from, graph.ops.length - 1]] as const) {
           const region = regionOf(graph, seed, first, last);
           if (region.cuts.size > 1) yield inParts(graph, region);
+        }
+      }
+    }
+  }
+}
+
+/** Chains around the fullest step in bands. */
+function* inBandsAt({ graph, planned: { plan } }: Narrow): Generator<Graph> {
+  for (const value of valuesAt(graph, plan).slice(0, mostBanded)) yield* banded(graph, value);
+}
+
+/** Chains through the op that makes a value, in bands: from its beginning or the op, to where less is left than before. */
+function* banded(graph: Graph, value: Value): Generator<Graph> {
+  for (let axis = 1; axis < value.type.shape.length; axis++) {
+    const chain = chainAt(graph, value, axis);
+    const at = chain.findIndex((op) => op.results[0] === value);
+    const sizes = chain.map((op) => bytesOfType(op.results[0]!.type));
+    for (const from of new Set([Math.max(0, at - mostLinks), Math.max(0, at - 1), at])) {
+      for (let to = Math.max(at, from + 1); to < Math.min(chain.length, at + mostLinks); to++) {
+        if (sizes[to]! >= Math.max(...sizes.slice(from, to))) continue;
+        for (const bands of numbers) {
+          const made = inBands(graph, chain.slice(from, to + 1), axis, bands);
+          if (made) yield made;
         }
       }
     }
