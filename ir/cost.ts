@@ -11,7 +11,7 @@ export function costOf(op: Op): { readonly flops: number; readonly bytes: number
 
 function flopsOf(op: Op): number {
   if (op.name === 'constant') return 0;
-  if (op.name === 'fused' || op.name === 'bands' || op.name === 'slabs') return op.regions[0]!.ops.reduce((n, o) => n + flopsOf(o), 0);
+  if (op.name === 'fused' || op.name === 'bands' || op.name === 'slabs' || op.name === 'momentBlocks') return op.regions[0]!.ops.reduce((n, o) => n + flopsOf(o), 0);
   const { family } = opDef(op.name);
   if (family === 'map') return sizeOf(op.results[0]!.type.shape);
   if (family !== 'contract' && family !== 'conv' && family !== 'reduce' && family !== 'window') return 0;

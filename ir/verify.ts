@@ -5,6 +5,7 @@ import { fusedProblem } from './fused.ts';
 import type { Attr, Graph, Op, Value } from './graph.ts';
 import { TypeProblem, type AttrSpec } from './op.ts';
 import { ops as opTable } from './ops/index.ts';
+import { momentBlocksProblem } from './moment-blocks.ts';
 import { slabsProblem } from './slabs.ts';
 import { printGraph } from './text.ts';
 import { dtypes, sameType, showType, sizeOf, type Tensor, type TensorType } from './type.ts';
@@ -116,7 +117,7 @@ function opProblem(op: Op): string | undefined {
 }
 
 /** The rules of ops whose regions kernels compute as one. */
-const regionProblems: Readonly<Record<string, ((op: Op) => string | undefined) | undefined>> = { fused: fusedProblem, bands: bandsProblem, slabs: slabsProblem };
+const regionProblems: Readonly<Record<string, ((op: Op) => string | undefined) | undefined>> = { fused: fusedProblem, bands: bandsProblem, slabs: slabsProblem, momentBlocks: momentBlocksProblem };
 
 function fits(value: Attr, spec: AttrSpec): boolean {
   switch (spec.kind) {

@@ -63,6 +63,7 @@ export type Demand = 'any' | 'channelsLast' | 'rows' | 'rowMajor';
 /** The op whose walk decides the layout: the root of a fused contraction, else the op itself. */
 export function rootOf(op: Op): Op {
   if (op.name === 'bands') return rootOf(op.regions[0]!.ops.at(-1)!);
+  if (op.name === 'momentBlocks') return rootOf(op.regions[0]!.ops[0]!);
   if (op.name !== 'fused' || op.attrs['kind'] !== 'contract') return op;
   return op.regions[0]!.ops.find((o) => contractions.has(o.name)) ?? op;
 }
@@ -71,7 +72,7 @@ const contractions = new Set(['contract', 'contractPacked', 'conv', 'convPacked'
 
 /** What an op's operand must look like. Fused contractions: the root's data operand, found through the region's inputs. */
 export function demandOf(op: Op, operand: number): Demand {
-  if (op.name === 'bands') {
+  if (op.name === 'bands' || op.name === 'momentBlocks') {
     const region = op.regions[0]!;
     const demands = region.ops.flatMap((o) => o.operands.flatMap((v, i) => (v === region.inputs[operand] ? [demandOf(o, i)] : [])));
     return demands.find((d) => d !== 'any') ?? 'any';

@@ -10,9 +10,11 @@ import { foldConstants } from './fold-constants.ts';
 import { gradientsAsConvolutions } from './gradients-as-convolutions.ts';
 import { fuse } from './fuse.ts';
 import { fuseBands } from './fuse-bands.ts';
+import { fuseMoments } from './fuse-moments.ts';
 import { fuseSlabs } from './fuse-slabs.ts';
 import { joinAffine } from './join-affine.ts';
 import { hoistInvariants, hoistWeights } from './hoist-invariants.ts';
+import { momentsInBlocks } from './moments-in-blocks.ts';
 import { rebuildCheapValues } from './rebuild-cheap-values.ts';
 import { rebuildForSums } from './rebuild-for-sums.ts';
 import { recomputeForward } from './recompute-forward.ts';
@@ -52,12 +54,14 @@ export const passes: readonly Pass[] = [
   kernels('select-algorithms', selectAlgorithms),
   pass('hoist-weights', hoistWeights),
   pass('fold-constants', foldConstants),
+  kernels('moments-in-blocks', momentsInBlocks),
   pass('rebuild-cheap-values', rebuildCheapValues),
   pass('rebuild-for-sums', rebuildForSums),
   // Values that nobody reads any more would become results of fused ops.
   pass('eliminate-dead-code', eliminateDeadCode),
   kernels('fuse', fuse),
   kernels('fuse-bands', fuseBands),
+  kernels('fuse-moments', fuseMoments),
   kernels('fuse-slabs', fuseSlabs),
   pass('eliminate-dead-code', eliminateDeadCode),
 ];

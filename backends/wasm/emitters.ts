@@ -11,7 +11,8 @@ import type { Asm, E } from './asm.ts';
 import { bandsKernel } from './contract/bands.ts';
 import { contractionOf } from './contract/fused.ts';
 import { genericContraction } from './contract/generic.ts';
-import { contraction } from './contract/index.ts';
+import { contraction, packedConv } from './contract/index.ts';
+import { blockMoments } from './contract/moments.ts';
 import { isLaneType, isVectorChain } from './elementwise/index.ts';
 import { emitIndex } from './gather.ts';
 import { kernelKey, type Emitter, type KernelCode, type Setting } from './kernel.ts';
@@ -54,12 +55,18 @@ const emitFused: Emitter = (asm, op, operands, results, setting) => {
   }
 };
 
-/** Epilogues that lanes cannot hold (f16, f64, i64) run as scalars after each sum, or, behind a packed weight, as kernels of their own. */
-const emitFusedContraction: Emitter = (asm, op, operands, results) => {
-  const region = op.regions[0]!;
+/** Whether lanes can hold the epilogue of a contraction, plain or fused. */
+function runsOnLanes(op: Op): boolean {
+  const [region] = op.regions;
+  if (!region) return true;
   const epilogue = region.ops.filter((o) => !isContractRoot(o));
   const read = epilogue.flatMap((o) => o.operands);
-  if (isVectorChain(epilogue) && [...read, ...region.outputs.map((o) => o.value)].every((v) => isLaneType(v.type.dtype))) return contraction(asm, op, operands, results);
+  return isVectorChain(epilogue) && [...read, ...region.outputs.map((o) => o.value)].every((v) => isLaneType(v.type.dtype));
+}
+
+/** Epilogues that lanes cannot hold (f16, f64, i64) run as scalars after each sum, or, behind a packed weight, as kernels of their own. */
+const emitFusedContraction: Emitter = (asm, op, operands, results) => {
+  if (runsOnLanes(op)) return contraction(asm, op, operands, results);
   const k = contractionOf(op);
   return k.root.name.endsWith('Packed') ? emitSequence(asm, op, operands, results) : genericContraction(asm, k, operands, results[0]!);
 };
@@ -100,6 +107,15 @@ function emitSequence(asm: Asm, op: Op, operands: readonly Placed[], results: re
   }));
 }
 
+/** A convolution that takes the moments of its result along, where its kernel can. */
+const emitMomentBlocks: Emitter = (asm, op, operands, results) => {
+  const region = op.regions[0]!;
+  const [conv] = region.ops as [Op];
+  invariant(conv.operands.every((v, i) => v === region.inputs[i]), 'the operands are those of the convolution');
+  const moments = blockMoments(op, results);
+  return moments && runsOnLanes(conv) ? packedConv(asm, contractionOf(conv), operands, results[0]!, moments) : emitSequence(asm, op, operands, results);
+};
+
 const notAStep: Emitter = (_, op) => {
   throw new InternalError(`${op.name} is no kernel`);
 };
@@ -120,6 +136,7 @@ const byFamily = {
   random: emitRandom,
   region: (asm, op, operands, results, setting) => {
     if (op.name === 'bands') return bandsKernel(asm, op, operands, results[0]!, emitOp);
+    if (op.name === 'momentBlocks') return emitMomentBlocks(asm, op, operands, results);
     if (op.name === 'slabs') return slabsKernel(asm, op, operands, results, emitOp);
     return (op.name === 'fused' ? emitFused : notAStep)(asm, op, operands, results, setting);
   },

@@ -107,6 +107,7 @@ const inParts = (name: string, doc: string): OpDef => ({
 
 const bands = inParts('bands', 'the result of the region, a 1x1 convolution and the depthwise one that reads it, computed in bands of rows by one kernel');
 const slabs = inParts('slabs', 'the results of the region, all of whose ops run at one index of axis 0 before they run at the next, by one kernel');
+const momentBlocks = inParts('momentBlocks', 'the result of the region’s convolution, and the moments of each channel over blocks of its pixels, by one kernel');
 
 const scalar = (dtype: TensorType['dtype']): TensorType => ({ dtype, shape: [] });
 const inputTypes = (g: Graph): TensorType[] => g.inputs.map((v) => v.type);
@@ -126,4 +127,4 @@ function requireTypes(what: string, found: readonly TensorType[], expected: read
   check(same, () => `${what} are (${found.map(showType).join(', ')}), expected (${expected.map(showType).join(', ')})`);
 }
 
-export const controlOps: readonly OpDef[] = [ifOp, loop, fused, bands, slabs];
+export const controlOps: readonly OpDef[] = [ifOp, loop, fused, bands, slabs, momentBlocks];

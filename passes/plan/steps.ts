@@ -3,7 +3,7 @@ import { isElementwise } from '../../ir/fused.ts';
 import type { Graph, Op, Value } from '../../ir/graph.ts';
 import type { Step } from '../../ir/tile.ts';
 import type { Tensor } from '../../ir/type.ts';
-import { demandOf, meets, orderFor, orderOf, rowMajorOrder, sameOrder } from '../layout.ts';
+import { channelsLastOrder, demandOf, meets, orderFor, orderOf, rowMajorOrder, sameOrder, type Order } from '../layout.ts';
 import { planConcat } from './concat.ts';
 import { planIf, planLoop } from './control-flow.ts';
 import { copied } from './copies.ts';
@@ -65,7 +65,8 @@ function planKernel(p: Planning, op: Op, steps: Step[], copies: Copies, top: boo
   let kept = op.results.length;
   while (kept > 1 && !p.isUsed(op.results[kept - 1]!)) kept--;
   const results = op.results.slice(0, kept);
-  for (const r of results) placeResult(p, r, order && r.type.shape.length === order.length ? order : rowMajorOrder(r.type.shape.length), op, follow, top);
+  const orderOfResult = ({ type: { shape } }: Value): Order => (op.name === 'momentBlocks' ? channelsLastOrder(shape.length) : order && shape.length === order.length ? order : rowMajorOrder(shape.length));
+  for (const r of results) placeResult(p, r, orderOfResult(r), op, follow, top);
   p.emit({ ...op, operands: follow, results }, steps);
   p.done.add(op);
 }

@@ -7,6 +7,7 @@ import type { Cut } from './cut.ts';
 import type { Epilogue } from './epilogue.ts';
 import { outerOffset, type TileSpace } from './space.ts';
 import { maxRows } from './micro.ts';
+import { momentsKey, takeMoments, type BlockMoments } from './moments.ts';
 import { tileLoops } from './tiles.ts';
 
 /** What fills the table of row pointers of a block. */
@@ -45,6 +46,8 @@ export interface Blocked {
   /** Whether `fill` packs the panels into its area. */
   readonly packsPanels?: boolean;
   fill(f: Fn, pointers: readonly Local[], fill: Fill): E[];
+  /** Moments of blocks of rows, of which `cut` takes whole ones. */
+  readonly moments?: BlockMoments | undefined;
   /** Address of the packed matrix of group 0; called after `fill`. */
   panels(f: Fn, pointers: readonly Local[], fill: Pick<Fill, 'from' | 'area'>): E;
 }
@@ -53,10 +56,10 @@ export interface Blocked {
 export function blockedKernel(asm: Asm, k: Blocked): KernelCode {
   const { cut, space } = k;
   const tableBytes = Math.ceil((cut.rowBlock * k.taps * 4) / 64) * 64;
-  const fn = asm.fn(`blocked ${k.key}`, Array.from({ length: k.operands + 3 }, (): Ty => 'i32'), undefined, (f, [chunk, scratch, ...pointers]) => {
+  const fn = asm.fn(`blocked ${k.key}${momentsKey(k.moments)}`, Array.from({ length: k.operands + (k.moments ? 5 : 3) }, (): Ty => 'i32'), undefined, (f, [chunk, scratch, ...pointers]) => {
     const { m } = asm;
     const local = (): Local => f.local('i32');
-    const [panelBlock, groupBlock, rowBlock, outer, first, from, to, group, groupEnd, table, area, b, c, start] = Array.from({ length: 14 }, local) as [Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local];
+    const [panelBlock, groupBlock, rowBlock, outer, first, from, to, group, groupEnd, table, area, b, c, start, index] = Array.from({ length: 15 }, local) as [Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local];
     const digit = (to: Local, size: number): E[] => (size === 1
       ? [f.set(to, asm.i32(0))]
       : [f.set(to, m.i32.rem_u(f.get(chunk!), asm.i32(size))), f.set(chunk!, m.i32.div_u(f.get(chunk!), asm.i32(size)))]);
@@ -71,6 +74,19 @@ export function blockedKernel(asm: Asm, k: Blocked): KernelCode {
 
     const firstPanel = (block: E): E => m.i32.div_u(asm.times(block, wholePanels), asm.i32(cut.panelBlocks));
     const hasLast = (): E => m.i32.eq(f.get(panelBlock), asm.i32(cut.panelBlocks - 1));
+
+    /** The moments of what was stored. Where a block has all columns of its groups, they follow each other. */
+    const overBlocks = (moments: BlockMoments, rows: number): E[] => {
+      const wholeGroups = cut.panelBlocks === 1;
+      const count = wholeGroups ? asm.times(asm.sub(f.get(groupEnd), asm.times(f.get(groupBlock), cut.groupBlock)), k.columns) : asm.sub(m.select(hasLast(), asm.i32(k.columns), asm.times(f.get(to), panelColumns)), asm.times(f.get(from), panelColumns));
+      const channel = (): E => asm.add(asm.times(f.get(group), k.columns), asm.times(f.get(from), panelColumns));
+      const take = f.repeat(index, 0, rows / moments.pixels, 1, [takeMoments(f, moments, pointers.slice(k.operands + 1), {
+        from: asm.add(f.get(c), asm.add(asm.times(f.get(index), moments.pixels * view.rowStride), asm.times(channel(), columnBytes))),
+        channel, channels: count, block: () => asm.add(m.i32.div_u(f.get(first), asm.i32(moments.pixels)), f.get(index)),
+      })]);
+      const firstGroup = (): E => asm.times(f.get(groupBlock), cut.groupBlock);
+      return wholeGroups ? [f.set(group, firstGroup()), take] : [f.loop(group, firstGroup(), () => f.get(groupEnd), 1, [take])];
+    };
 
     /** Everything for row blocks of one size; `rows` is static so that the tiles are. */
     const block = (rows: number): E[] => [
@@ -92,6 +108,7 @@ export function blockedKernel(asm: Asm, k: Blocked): KernelCode {
           columnBytes, epilogue: k.epilogue,
         }),
       ]),
+      ...(k.moments ? overBlocks(k.moments, rows) : []),
     ];
     const lastRows = space.rows - (cut.rowBlocks - 1) * cut.rowBlock;
     const at = (tensor: number, pointer: Local): E => {

@@ -11,11 +11,12 @@ import { windowBytes, windowOf, windowRows } from './conv-window.ts';
 import { cutWork } from './cut.ts';
 import { epilogueOf, startingFromBias } from './epilogue.ts';
 import type { Contraction } from './fused.ts';
+import type { BlockMoments } from './moments.ts';
 import { pixelRows, readsOutside, type Axis } from './rows.ts';
 import { broadcastTo, tileSpace, type TileSpace } from './space.ts';
 
 /** Emits a `convPacked` of algorithm `direct`, plain or as the root of a fused op. */
-export function directConv(asm: Asm, k: Contraction, operands: readonly Placed[], result: Placed): KernelCode {
+export function directConv(asm: Asm, k: Contraction, operands: readonly Placed[], result: Placed, moments?: BlockMoments): KernelCode {
   const geometry = geometryOf(k.root.attrs);
   const input = operands[k.roots[0]!]!;
   const packed = k.roots[1]!;
@@ -25,7 +26,7 @@ export function directConv(asm: Asm, k: Contraction, operands: readonly Placed[]
   const source = k.roots[0]!;
   const shared = {
     key: kernelKey(k.op, operands, [result]),
-    operands: operands.length, space, epilogue, groups: geometry.groups, columns: geometry.fanOut,
+    operands: operands.length, moments, space, epilogue, groups: geometry.groups, columns: geometry.fanOut,
     panels: (f: Fn, pointers: readonly Local[]): E => f.get(pointers[packed]!),
   };
   const work = { outer: space.outer, rows: space.rows, groups: geometry.groups, columns: geometry.fanOut, k: geometry.taps * geometry.fanIn };
@@ -33,12 +34,13 @@ export function directConv(asm: Asm, k: Contraction, operands: readonly Placed[]
   const [, ay, ax] = axes;
 
   if (copiesRows(geometry, nums(k.root.attrs, 'dilations'))) {
+    // Blocks of moments are whole rows, or equal parts of one.
     // Neighbours along the innermost spatial axis are evenly spaced in every result, so rows always come whole.
     invariant(space.rows % ax.result === 0, 'rows of pixels are cut');
     const window = windowOf(axes, geometry.fanIn);
     const channelBytes = 4 * input.strides[1]!;
     const rowBytes = 4 * geometry.fanIn * ax.stride * ay.stride;
-    const cut = cutWork(asm.division, { ...work, rowBytes, rowMultiple: ax.result });
+    const cut = cutWork(asm.division, { ...work, rowBytes, rowMultiple: Math.max(ax.result, moments?.pixels ?? 1) });
     return blockedKernel(asm, {
       ...shared, taps: ay.kernel, run: 4 * geometry.fanIn * ax.kernel, cut, rowBytes, fillBytes: windowBytes(window, ay, cut.rowBlock / ax.result, space.rows / ax.result / ay.result),
       fill: (f, pointers, { table, first, count, area }) => windowRows(f, { table, area, first, count, input: () => f.get(pointers[source]!), batchBytes, channels: geometry.fanIn, channelBytes, axes, window }),
@@ -48,7 +50,7 @@ export function directConv(asm: Asm, k: Contraction, operands: readonly Placed[]
   const outside = readsOutside(axes);
   const zeroBytes = outside ? run * geometry.groups : 0;
   const rowBytes = run * geometry.groups * Math.min(geometry.taps, axes.reduce((n, a) => n * a.stride, 1));
-  const cut = cutWork(asm.division, { ...work, rowBytes, rowMultiple: 1 });
+  const cut = cutWork(asm.division, { ...work, rowBytes, rowMultiple: moments?.pixels ?? 1 });
   return blockedKernel(asm, {
     ...shared, taps: geometry.taps, run, cut, rowBytes, fillBytes: zeroBytes,
     fill: (f, pointers, { table, first, count, area }) => [

@@ -7,6 +7,7 @@ import { kernelKey, type KernelCode } from '../kernel.ts';
 import { convAxes } from './conv-direct.ts';
 import { applyEpilogue, epilogueOf, epilogueParams, nextRow, plainStore, startingFromBias, startValue, storeResult, type Epilogue } from './epilogue.ts';
 import type { Contraction } from './fused.ts';
+import { momentsKey, takeMoments, type BlockMoments } from './moments.ts';
 import type { Axis } from './rows.ts';
 import { broadcastTo, type TileSpace } from './space.ts';
 
@@ -21,7 +22,7 @@ export interface PixelTile { readonly pixels: number; readonly from: number; rea
 export interface TileRun extends PixelTile { readonly first: number; readonly count: number }
 
 /** Emits a `convPacked` of algorithm `depthwise`, plain or as the root of a fused op. */
-export function depthwiseConv(asm: Asm, k: Contraction, operands: readonly Placed[], result: Placed): KernelCode {
+export function depthwiseConv(asm: Asm, k: Contraction, operands: readonly Placed[], result: Placed, moments?: BlockMoments): KernelCode {
   const { groups: channels, taps } = geometryOf(k.root.attrs);
   const input = operands[k.roots[0]!]!;
   const [, ay, ax] = convAxes(k, input, result);
@@ -35,10 +36,11 @@ export function depthwiseConv(asm: Asm, k: Contraction, operands: readonly Place
   const epilogue = startingFromBias(epilogueOf(k.op, k.root, k.extra, space));
   const rows = batch * ay.result;
   const chunks = Math.max(1, Math.min(mostChunks(asm.division), rows, Math.floor((rows * ax.result * channels * taps) / leastWork)));
-  const block = Math.ceil(rows / chunks);
+  const rowsOfBlock = moments ? moments.pixels / ax.result : 1;
+  const block = Math.ceil(Math.ceil(rows / chunks) / rowsOfBlock) * rowsOfBlock;
   const runs = tileRuns(ax, pixelsOf(ax));
 
-  const fn = asm.fn(`depthwise ${kernelKey(k.op, operands, [result])}`, new Array<Ty>(operands.length + 3).fill('i32'), undefined, (f, [chunk, , ...pointers]) => {
+  const fn = asm.fn(`depthwise ${kernelKey(k.op, operands, [result])}${momentsKey(moments)}`, new Array<Ty>(operands.length + (moments ? 5 : 3)).fill('i32'), undefined, (f, [chunk, , ...pointers]) => {
     const { m } = asm;
     const local = (): Local => f.local('i32');
     const [row, end, n, y, top, skipped, kept, tile, pixel] = Array.from({ length: 9 }, local) as [Local, Local, Local, Local, Local, Local, Local, Local, Local];
@@ -58,6 +60,15 @@ export function depthwiseConv(asm: Asm, k: Contraction, operands: readonly Place
       at(0, pointers[operands.length]!),
       ...epilogue.operands.flatMap((o, i) => [at(1 + i, pointers[o.operand]!), ...(o.varies ? [asm.i32(tensors[1 + i]!.w)] : [])]),
     ]);
+    /** The moments of a block, when its last row is stored. */
+    const overBlock = (k: BlockMoments): E[] => {
+      const blockOf = (): E => m.i32.div_u(f.get(row), asm.i32(rowsOfBlock));
+      const take = (): E[] => [
+        f.set(y, asm.plus(f.get(y), 1 - rowsOfBlock)), f.set(pixel, asm.i32(0)),
+        takeMoments(f, k, pointers.slice(operands.length + 1), { from: at(0, pointers[operands.length]!), channel: () => asm.i32(0), channels: asm.i32(channels), block: blockOf }),
+      ];
+      return rowsOfBlock === 1 ? take() : [f.if(m.i32.eq(m.i32.rem_u(f.get(row), asm.i32(rowsOfBlock)), asm.i32(rowsOfBlock - 1)), take())];
+    };
     const largest = (a: () => E, b: () => E): E => m.select(m.i32.gt_s(a(), b()), a(), b());
     return [
       f.set(end, asm.times(asm.plus(f.get(chunk!), 1), block)),
@@ -75,6 +86,7 @@ export function depthwiseConv(asm: Asm, k: Contraction, operands: readonly Place
         ...runs.map((run) => (run.count === 1
           ? m.block(null, [f.set(pixel, asm.i32(run.first)), call(run)])
           : m.block(null, [f.set(pixel, asm.i32(run.first)), f.repeat(tile, 0, run.count, 1, [call(run), f.inc(pixel, run.pixels)])]))),
+        ...(moments ? overBlock(moments) : []),
       ]),
     ];
   });

@@ -12,6 +12,7 @@ import { packedGemm } from './gemm.ts';
 import { genericContraction } from './generic.ts';
 import { groupedWeight, isGroupedWeight } from './grouped-weight.ts';
 import { matmul } from './matmul.ts';
+import type { BlockMoments } from './moments.ts';
 import { packConvKernel, packMatmulKernel } from './pack.ts';
 import { strassenSumsKernel } from './strassen-sums.ts';
 import { winogradConv } from './winograd.ts';
@@ -37,11 +38,12 @@ export const contraction: Emitter = (asm, op, operands, results) => {
   }
 };
 
-const packedConv = (asm: Asm, k: Contraction, operands: readonly Placed[], result: Placed): KernelCode => {
+/** Emits a `convPacked`, plain or as the root of a fused op, which may take the moments of its result along. */
+export function packedConv(asm: Asm, k: Contraction, operands: readonly Placed[], result: Placed, moments?: BlockMoments): KernelCode {
   switch (geometryOf(k.root.attrs).algorithm) {
-    case 'direct': return directConv(asm, k, operands, result);
+    case 'direct': return directConv(asm, k, operands, result, moments);
     case 'winograd2':
-    case 'winograd4': return winogradConv(asm, k, operands, result);
-    case 'depthwise': return depthwiseConv(asm, k, operands, result);
+    case 'winograd4': return winogradConv(asm, k, operands, result, moments);
+    case 'depthwise': return depthwiseConv(asm, k, operands, result, moments);
   }
-};
+}

@@ -9,6 +9,7 @@ import { kernelKey, type KernelCode } from '../kernel.ts';
 import { convAxes } from './conv-direct.ts';
 import { epilogueOf, plainStore } from './epilogue.ts';
 import type { Contraction } from './fused.ts';
+import { momentsKey, takeMoments, type BlockMoments } from './moments.ts';
 import { evenRows } from './rows.ts';
 import { broadcastTo, type TileSpace } from './space.ts';
 import { tileLoops } from './tiles.ts';
@@ -40,16 +41,16 @@ const mostLonger = 1.03;
 
 /**
  * Cuts tiles and channels into chunks: every block of tiles reads all weights, every part of the channels transforms the input again. Of all cuts the fastest, or one that fits a tile of the target where that
- * is about as fast.
+ * is about as fast. Blocks are of a multiple of `multiple` tiles.
  */
-export function cutWinograd(d: Division, tiles: number, channels: number, out: number, positions: number): WinogradCut {
+export function cutWinograd(d: Division, tiles: number, channels: number, out: number, positions: number, multiple = 1): WinogradCut {
   const panels = Math.max(1, Math.floor(out / panelColumns));
   const weightBytes = 4 * positions * channels * out;
   type Tried = { readonly cut: Omit<WinogradCut, 'within'>; readonly cost: number };
   let best: Tried | undefined;
   let within: Tried | undefined;
   for (const blocks of [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]) {
-    const tileBlock = Math.ceil(tiles / blocks);
+    const tileBlock = Math.ceil(Math.ceil(tiles / blocks) / multiple) * multiple;
     const tileBlocks = Math.ceil(tiles / tileBlock);
     const panelBlock = Math.ceil(panels / Math.min(panels, Math.ceil(fewestChunks(d) / tileBlocks)));
     const panelBlocks = Math.ceil(panels / panelBlock);
@@ -59,16 +60,16 @@ export function cutWinograd(d: Division, tiles: number, channels: number, out: n
     // Tiles of few rows leave the multiply-adds waiting for panels.
     const products = (tiles * positions * channels * out) / 27;
     const cost = reading * perByte + tiles * channels * positions * perPosition * cut.panelBlocks + products * (tileBlock >= 12 || tileBlocks === 1 ? 1 : 1.15);
-    if ((scratch <= mostScratch(d) || tileBlock === 1) && (!best || cost < best.cost)) best = { cut, cost };
+    if ((scratch <= mostScratch(d) || tileBlock === multiple) && (!best || cost < best.cost)) best = { cut, cost };
     if (cut.bytes <= d.bytesPerTile && (!within || cost < within.cost)) within = { cut, cost };
-    if (tileBlock === 1) break;
+    if (tileBlock === multiple) break;
   }
   const longer = within ? within.cost / best!.cost : Infinity;
   return longer <= mostLonger ? { ...within!.cut, within: 1 } : { ...best!.cut, within: longer };
 }
 
 /** Emits a `convPacked` of algorithm `winograd2` or `winograd4`, plain or as the root of a fused op. */
-export function winogradConv(asm: Asm, k: Contraction, operands: readonly Placed[], result: Placed): KernelCode {
+export function winogradConv(asm: Asm, k: Contraction, operands: readonly Placed[], result: Placed, moments?: BlockMoments): KernelCode {
   const geometry = geometryOf(k.root.attrs);
   const tile = winogradTile(geometry.algorithm) as 2 | 4;
   const side = tile + 2;
@@ -80,7 +81,9 @@ export function winogradConv(asm: Asm, k: Contraction, operands: readonly Placed
   const [tilesHigh, tilesWide] = [Math.ceil(ay.result / tile), Math.ceil(ax.result / tile)];
   const batch = input.type.shape[0]!;
   const tiles = batch * tilesHigh * tilesWide;
-  const cut = cutWinograd(asm.division, tiles, channels, out, positions);
+  // Blocks of moments are whole rows of tiles, or all of a sample.
+  const tilesOfBlock = moments ? (moments.blocks === 1 ? tilesHigh : moments.pixels / (tile * ax.result)) * tilesWide : 1;
+  const cut = cutWinograd(asm.division, tiles, channels, out, positions, tilesOfBlock);
   const columns = Math.min(out, cut.panelBlock * panelColumns + (out % panelColumns));
 
   // Every tensor by its strides along batch, rows, pixels and channels. An operand varies where one of the first three is not 0.
@@ -105,7 +108,7 @@ export function winogradConv(asm: Asm, k: Contraction, operands: readonly Placed
   const panelBytes = 4 * channels * panelColumns;
   const wholePanels = Math.floor(out / panelColumns);
 
-  const fn = asm.fn(`winograd ${kernelKey(k.op, operands, [result])}`, new Array<Ty>(operands.length + 3).fill('i32'), undefined, (f, [chunk, scratch, ...pointers]) => {
+  const fn = asm.fn(`winograd ${kernelKey(k.op, operands, [result])}${momentsKey(moments)}`, new Array<Ty>(operands.length + (moments ? 5 : 3)).fill('i32'), undefined, (f, [chunk, scratch, ...pointers]) => {
     const { m } = asm;
     const local = (): Local => f.local('i32');
     const [tileBlock, panelBlock, first, i, n, ty, tx, y, x, position, from, to, table, q] = Array.from({ length: 14 }, local) as [Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local, Local];
@@ -147,6 +150,15 @@ export function winogradConv(asm: Asm, k: Contraction, operands: readonly Placed
         ...epilogue.operands.flatMap((o, e) => [place(1 + e, pointers[o.operand]!), ...(o.varies ? [asm.i32(tensors[1 + e]!.h), asm.i32(tensors[1 + e]!.w)] : [])]),
       ]),
     ];
+    const overBlock = (k: BlockMoments): E[] => [
+      ...locate(),
+      takeMoments(f, k, pointers.slice(operands.length + 1), {
+        from: place(0, pointers[operands.length]!),
+        channel: () => asm.times(f.get(panelBlock), cut.panelBlock * panelColumns),
+        channels: asm.times(f.get(q), 4),
+        block: () => asm.add(asm.times(f.get(n), k.blocks), m.i32.div_u(asm.times(f.get(ty), tilesWide), asm.i32(tilesOfBlock))),
+      }),
+    ];
     const block = (rows: number): E[] => [
       ...evenRows(f, table, () => at(inputAt), position, rows, 4 * channels),
       f.repeat(i, 0, rows, 1, transformTile()),
@@ -161,6 +173,7 @@ export function winogradConv(asm: Asm, k: Contraction, operands: readonly Placed
         rowStride: 4 * columns, extra: [], columnBytes: 4, epilogue: plainStore(),
       })),
       f.repeat(i, 0, rows, 1, finishTile()),
+      ...(moments ? [f.repeat(i, 0, rows, tilesOfBlock, overBlock(moments))] : []),
     ];
     const lastTiles = tiles - (cut.tileBlocks - 1) * cut.tileBlock;
     return [

@@ -154,6 +154,6 @@ const overlaps = (a: readonly [number, number], b: readonly [number, number]): b
 
 /** A fused op goes by its root. */
 function nameOf(op: Op): string {
-  if (op.name !== 'fused' && op.name !== 'bands' && op.name !== 'slabs') return op.name;
+  if (op.name !== 'fused' && op.name !== 'bands' && op.name !== 'slabs' && op.name !== 'momentBlocks') return op.name;
   return `${op.name === 'fused' ? (op.attrs['kind'] as string) : op.name}(${(op.regions[0]?.ops ?? []).filter((o) => o.name !== 'constant').map(nameOf).join(' ')})`;
 }
