@@ -2,17 +2,22 @@
 import { describe, expect, it } from 'vitest';
 import { readTarget } from '../cli/driver/target-file.ts';
 import { evaluate } from '../ir/evaluate.ts';
-import type { Graph, Value } from '../ir/graph.ts';
+import type { Graph, Op, Value } from '../ir/graph.ts';
 import { parseGraph } from '../ir/parse.ts';
 import type { Spread } from '../ir/tiles.ts';
+import { signature } from '../passes/tile/divide.ts';
+import { inheritedDivision, resultOf } from '../passes/tile/divisions.ts';
 import { beamSearch } from '../passes/tile/layouts/beam.ts';
 import { chooseLayouts } from '../passes/tile/layouts/choose-layouts.ts';
 import { Program } from '../passes/tile/layouts/program.ts';
+import { divisionTo, Wishes } from '../passes/tile/layouts/wishes.ts';
 import { lower, type Lowered } from '../passes/tile/lower.ts';
 import { placeBuffers } from '../passes/tile/memory.ts';
+import { keyOf } from '../passes/tile/op-key.ts';
 import { planTiles } from '../passes/tile/plan.ts';
 import { cyclesOf, flatSteps, totalCycles } from '../passes/tile/report.ts';
 import { withConstants, type TileTarget } from '../passes/tile/target.ts';
+import { walkOf } from '../passes/tile/walk.ts';
 import { difference } from './ir/tensors.ts';
 import { planned, runPlan, tensorOf } from './tiles-harness.ts';
 
@@ -79,6 +84,20 @@ describe('layouts that are chosen jointly', () => {
     const joint = chooseLayouts(program, false).cycles;
     expect(joint).toBeLessThan(0.95 * alone);
     expect(joint).toBeCloseTo(exhaustive(program), 6);
+  });
+
+  it('may leave a value just where one of its readers reads it, elementwise ops in between', () => {
+    const program = programOf(parseGraph(graphs['a chain of products and maps']), 12, 1);
+    const [made, between, reader] = program.graph.ops as [Op, Op, Op];
+    const wishes = new Wishes(program).of(made.results[0]!);
+    expect(wishes.length).toBeGreaterThan(0);
+    const read = program.chooser.waysOf(reader).map((w) => signature(w.needs[0]!));
+    for (const wish of wishes) {
+      const division = divisionTo(walkOf(made), wish)!;
+      expect(resultOf(walkOf(made), division, made.results[0]!.type.shape).axes).toEqual(wish.axes);
+      const onward = inheritedDivision(walkOf(between), keyOf(between), 0, wish)!;
+      expect(read).toContain(signature(resultOf(walkOf(between), onward, between.results[0]!.type.shape)));
+    }
   });
 
   it('are the same every time', () => {

@@ -57,9 +57,10 @@ export class Chooser {
 
   /**
    * Ways of running an op whose temporaries fit under the bound; where there is none, the smallest. `homes`: where the operands lie. `free`: operands that can still be moved to where this op reads them, if their parts are
-   * shares of the tiles. `repeats`: the op may be split in time, where nothing else fits. `bound`: bytes of temporaries for this op, where they are fewer than for others.
+   * shares of the tiles. `repeats`: the op may be split in time, where nothing else fits. `bound`: bytes of temporaries for this op, where they are fewer than for others. `wished`: further
+   * divisions that are considered.
    */
-  options(op: Op, homes: readonly Spread[], free: readonly boolean[], repeats: boolean, bound = this.#bound): readonly Choice[] {
+  options(op: Op, homes: readonly Spread[], free: readonly boolean[], repeats: boolean, bound = this.#bound, wished: readonly Division[] = []): readonly Choice[] {
     const walk = walkOf(op);
     const key = keyOf(op);
     const searched = this.#search(walk, key, bound, false);
@@ -72,7 +73,7 @@ export class Chooser {
       if (d) candidates.push(d);
     }
     const own = searched.splits.map((s) => divisionOf(walk, s));
-    const all = [...candidates, ...own].map((d) => this.#judge(model, d, homes, free));
+    const all = [...candidates, ...own, ...wished].map((d) => this.#judge(model, d, homes, free));
     const fitting = all.filter((o) => o.temporary <= bound);
     if (fitting.length > 0) return fitting;
     if (repeats) {

@@ -1,12 +1,14 @@
 /** A graph as layouts are chosen for it: where values lie at the start, the ways of running each op, and where each way leaves values. */
 import type { Graph, Op, Value } from '../../../ir/graph.ts';
-import type { Spread } from '../../../ir/tiles.ts';
+import type { Division, Spread } from '../../../ir/tiles.ts';
 import { dtypes } from '../../../ir/type.ts';
 import { Chooser, resultSpreadOf, settled, type Choice } from '../choose.ts';
 import { isLocal, largestSlice } from '../divide.ts';
 import { evenly, viewed } from '../divisions.ts';
 import { Outlook } from '../outlook.ts';
 import { toGrain, type TileTarget } from '../target.ts';
+import { walkOf } from '../walk.ts';
+import { divisionTo, Wishes } from './wishes.ts';
 
 export interface LayoutOptions {
   /** Bytes of temporaries that one op may take on a tile. */
@@ -35,6 +37,9 @@ export class Program {
   readonly #updates = new Map<Value, Value[]>();
   /** Constants and inputs, which can be moved to where their first reader wants them. */
   readonly #movable = new Set<Value>();
+  readonly #wishes: Wishes;
+  /** Divisions that leave a value where its readers would like it. */
+  readonly #wished = new Map<Value, readonly Division[]>();
 
   constructor(graph: Graph, target: TileTarget, options: LayoutOptions) {
     this.graph = graph;
@@ -42,6 +47,7 @@ export class Program {
     this.options = options;
     this.chooser = new Chooser(target, options.bound);
     this.outlook = new Outlook(graph, target, this.chooser);
+    this.#wishes = new Wishes(this);
     graph.ops.forEach((op, i) => {
       for (const v of new Set(op.operands)) this.readers.set(v, [...(this.readers.get(v) ?? []), i]);
       if (op.name === 'constant') op.results.forEach((r) => this.#movable.add(r));
@@ -79,7 +85,16 @@ export class Program {
     const op = this.graph.ops[i]!;
     // New state lies where the old one does, whole.
     const repeats = this.options.serial && op.results.length === 1 && !this.#updates.has(op.results[0]!);
-    return this.chooser.options(op, this.operandsOf(i, homes), this.#freeOf(op, i), repeats, this.boundOf(i));
+    return this.chooser.options(op, this.operandsOf(i, homes), this.#freeOf(op, i), repeats, this.boundOf(i), this.#wishedOf(op));
+  }
+
+  /** Divisions under which an op leaves its result where readers would like it. */
+  #wishedOf(op: Op): readonly Division[] {
+    const [result] = op.results;
+    if (!result) return [];
+    let known = this.#wished.get(result);
+    if (!known) this.#wished.set(result, (known = this.#wishes.of(result).flatMap((s) => divisionTo(walkOf(op), s) ?? [])));
+    return known;
   }
 
   /** Bytes that the temporaries of op `i` may take. */
