@@ -51,16 +51,19 @@ export function planAccumulated(accumulate: Graph, update: Graph, target: TileTa
 /** How often ops at the fullest steps get fewer bytes for their temporaries. */
 const mostRounds = 4;
 
+/** Share of the limit up to which a plan may be over it for other layouts to be looked for: they save bytes by chance. */
+const nearLimit = 0.05;
+
 /**
- * Plans a prepared graph. Where that does not fit, the ops that run while a tile is overfull are cut into smaller slices, or in time, until it does or nothing is won, and layouts that are chosen one by one are tried, too. A
- * plan that does not fit comes back all the same, with `fits` false.
+ * Plans a prepared graph. Where that does not fit, the ops that run while a tile is overfull are cut into smaller slices, or in time, until it does or nothing is won. A plan that does not fit comes back all the same, with
+ * `fits` false.
  */
 export function planTiles(graph: Graph, target: TileTarget, options: PlanOptions): Planned {
+  const alone = planInRounds(graph, target, options, true);
+  const { total, limit } = alone.plan.memory;
+  if (total > limit * (1 + nearLimit)) return alone;
   const joint = planInRounds(graph, target, options, false);
-  if (joint.fits && !joint.tightened) return joint;
-  const { onProgress: _, ...quiet } = options;
-  const alone = planInRounds(graph, target, quiet, true);
-  return isBetter(alone, joint) ? alone : joint;
+  return isBetter(joint, alone) ? joint : alone;
 }
 
 /** Whether a plan fits where another does not, or is faster where both do, or smaller where neither does. */
