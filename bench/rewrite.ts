@@ -31,7 +31,7 @@ for (const [name, usual] of [['resnet-50', 'group:4+proxy'], ['efficientnet-b0',
   const [rewritten, twin] = [model!, other!].map((m) => rewriteNorms(m, parseNorm(norm), wasmTarget));
   const norms = zoo.nodes.filter((n) => n.op === 'BatchNormalization').length;
   const began = performance.now();
-  const verdict = proveBatchIndependence(rewritten!.graph, wasmTarget, twin!.graph);
+  const verdict = proveBatchIndependence(rewritten!.graph, wasmTarget, twin!.graph, [model!, other!]);
   const proof = performance.now() - began;
   const done = new Set(rewritten!.rewritten.map((r) => r.node)).size;
   rows.push([name, norm, String(norms), String(done), String(rewritten!.rewritten.filter((r) => r.proxy.length > 0).length), `${median(times).toFixed(0)} ms`, `${proof.toFixed(0)} ms`, verdict.proved ? 'proved' : verdict.reason]);

@@ -48,7 +48,8 @@ async function run(path: string, options: Options): Promise<void> {
   const spec = normOf(options);
   const { models, fixed, warnings } = specialisations(path, options);
   const [model, other] = spec ? models.map((m) => rewriteNorms(m, spec, wasmTarget)) : models;
-  const verdict = proveBatchIndependence(model!.graph, wasmTarget, other?.graph);
+  const [first, second] = models;
+  const verdict = proveBatchIndependence(model!.graph, wasmTarget, other?.graph, second && [first!, second]);
   const report = options.data && (await onData(path, { ...options, data: options.data }));
   const findings = [...(verdict.proved ? [] : [dependence(verdict, model!)]), ...lintNorms(model!), ...(report?.findings ?? [])];
   process.exitCode = verdict.proved ? 0 : 1;
@@ -73,7 +74,7 @@ function onData(path: string, options: Options & { readonly data: readonly strin
 }
 
 /** The model at two batch sizes, or at its own where that is fixed. */
-function specialisations(path: string, options: Options): { readonly models: readonly NormalizedModel[]; readonly fixed: number | undefined; readonly warnings: readonly string[] } {
+function specialisations(path: string, options: Options): { readonly models: readonly ImportedModel[]; readonly fixed: number | undefined; readonly warnings: readonly string[] } {
   const values = options.value && readTensors(options.value);
   const at = (sizes: Readonly<Record<string, number>>): ImportedModel =>
     importModel(path, { dims: { ...sizes, ...options.dim }, ...(values && { values }), ...(options.inference && { inference: true }) });

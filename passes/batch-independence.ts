@@ -5,6 +5,7 @@ import { num } from '../ir/op.ts';
 import { isControl } from '../ir/regions.ts';
 import type { Target } from '../ir/tile.ts';
 import { sameShape } from '../ir/type.ts';
+import { countInData, countInShapes, type ImportedGraph } from './batch-independence/count-dependence.ts';
 import { eliminateDeadCode } from './eliminate-dead-code.ts';
 import { foldConstants } from './fold-constants.ts';
 import { rebound, rebindBatch } from './train/rebind-batch.ts';
@@ -15,18 +16,21 @@ import { followSamples, type Samples } from './train/samples.ts';
 export type BatchIndependence =
   | { readonly proved: true }
   /** The first op that makes a sample depend on another, or on how many there are. */
-  | { readonly proved: false; readonly op: Op; readonly reason: string };
+  | { readonly proved: false; readonly op: Pick<Op, 'name' | 'source'>; readonly reason: string };
 
 /** Batch sizes to specialise a model for: primes that are rarely a size of anything else. */
 export const proofBatches: readonly [number, number] = [7, 11];
 
 /**
  * Follows the samples from the first axis of every input but scalars to the outputs: `proved` where no op reduces, scans, reverses, selects, numbers or pairs them. `other` is the same model specialised
- * for another batch size: what differs but for sample axes (a division by the number of samples) is dependence too. Without it the batch size is the model's own. A model for one sample is
- * given more first; one whose samples cannot be told from other axes is a UserError.
+ * for another batch size: what differs but for sample axes (a division by the number of samples) is dependence too, and so is a number that follows from it, whether or not it differs at these
+ * two sizes. Where shapes come from arithmetic on shapes (an import), `imported` is the model at both sizes before it was rewritten: what the importer computed is judged the same. Without `other` the
+ * batch size is the model's own. A model for one sample is given more first; one whose samples cannot be told from other axes is a UserError.
  */
-export function proveBatchIndependence(graph: Graph, target: Target, other?: Graph): BatchIndependence {
-  const [a, b] = [graph, other].map((g) => g && foldConstants(eliminateDeadCode(g, target), target));
+export function proveBatchIndependence(graph: Graph, target: Target, other?: Graph, imported?: readonly [ImportedGraph, ImportedGraph]): BatchIndependence {
+  const live = [graph, other].map((g) => g && eliminateDeadCode(g, target));
+  // Weights stay as they are: one that is repeated for every sample (a class token) would be as many weights as there are samples.
+  const [a, b] = live.map((g) => g && foldConstants(g, target, { weights: false }));
   let samples: Samples;
   let many: Graph;
   try {
@@ -40,7 +44,11 @@ export function proveBatchIndependence(graph: Graph, target: Target, other?: Gra
   const [join] = samples.joins;
   if (join) return { proved: false, op: join, reason: joined(join) };
   if (b && !followsBatch(b)) throw new UserError('the two specialisations that are compared have the same batch size');
-  return (b && firstDifference(many, samples, b)) ?? lostSamples(many, samples) ?? { proved: true };
+  const difference = b && firstDifference(many, samples, b);
+  if (difference) return difference;
+  const sizes = [samples.batch, (b && batchOf(b)) ?? samples.batch] as const;
+  const counted = b && (countInData(live[0]!, live[1]!, sizes) ?? (imported && countInShapes(...imported, sizes)));
+  return counted ? { proved: false, ...counted } : (lostSamples(many, samples) ?? { proved: true });
 
   function followsBatch(g: Graph): boolean {
     return batchOf(g) !== batchOf(many);

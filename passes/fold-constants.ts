@@ -17,13 +17,15 @@ const constantElements = 16;
 /**
  * Evaluates ops whose operands are all constants, or state that is never updated. A result that comes from a weight is state named after it (`conv1.weight~1`);
  * packed weights fold too, and so does whatever a convolution or contraction reads as its weight; but a quantised weight that its floats would outgrow stays as the model stores it, and each
- * run widens and packs it. What else would turn little data into much (a broadcast, a mask made from an iota) stays an op, and so does control flow.
+ * run widens and packs it. What else would turn little data into much (a broadcast, a mask made from an iota) stays an op, and so does control flow. Without `weights`, what comes from state stays.
  */
-export function foldConstants(graph: Graph, target: Target): Graph {
-  const weights = valuesOfWeights(graph);
+export function foldConstants(graph: Graph, target: Target, options: { readonly weights?: boolean } = {}): Graph {
+  const kept = options.weights === false ? new Set(graph.state.map((s) => s.value)) : undefined;
+  const weights = kept ? new Set<Value>() : valuesOfWeights(graph);
   const weightNames = new Map<Value, string>(graph.state.map((s) => [s.value, s.name]));
   const folded = rewriteOps(graph, (op, b, facts) => {
     if (op.results.some((r) => weights.has(r)) && outgrowsBudget(op, target)) return undefined;
+    if (kept && op.operands.some((v) => kept.has(v))) return undefined;
     const operands = constantOperands(op, facts);
     if (!operands || !(worthFolding(op, operands) || op.results.some((r) => weights.has(r)))) return undefined;
     const tensors = evaluate(op, operands);

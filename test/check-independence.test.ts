@@ -1,6 +1,6 @@
 /** The proof of batch independence: what it must prove, and what it must refuse by name. */
 import { describe, expect, it } from 'vitest';
-import { importModel } from '../frontend/index.ts';
+import { importModel, type ImportedModel } from '../frontend/index.ts';
 import { proveBatchIndependence, proofBatches } from '../passes/batch-independence.ts';
 import { encodeModel, floats, int64s, node, value, type TestModel, type TestNode } from './onnx-encode.ts';
 import { testTarget } from './ir/target.ts';
@@ -13,8 +13,9 @@ const model = (shape: readonly number[], nodes: readonly TestNode[], initializer
 
 /** `proved`, or the node that mixes and why. */
 function verdict(bytes: Uint8Array): string {
-  const [a, b] = proofBatches.map((n) => importModel(bytes, { dims: { n } }).graph);
-  const found = proveBatchIndependence(a!, testTarget, b);
+  const at = (n: number): ImportedModel => importModel(bytes, { dims: { n } });
+  const [a, b] = [at(proofBatches[0]), at(proofBatches[1])];
+  const found = proveBatchIndependence(a.graph, testTarget, b.graph, [a, b]);
   return found.proved ? 'proved' : `${found.op.source.join()}: ${found.reason}`;
 }
 
@@ -46,6 +47,30 @@ describe('proves', () => {
   it('a division by another size than the number of samples', () =>
     expect(verdict(model([5, 3], [node('Shape', ['x'], ['s'], { start: 1, end: 2 }), node('Cast', ['s'], ['f'], { to: 1 }), node('Div', ['x', 'f'], ['y'])]))).toBe('proved'));
 
+  it('a token for every sample, expanded to the batch and joined with it', () =>
+    expect(verdict(model([4, 3], [
+      node('Shape', ['x'], ['n'], { start: 0, end: 1 }), node('Concat', ['n', 'back'], ['shape'], { axis: 0 }), node('Expand', ['token', 'shape'], ['tokens']), node('Concat', ['tokens', 'x'], ['y'], { axis: 1 }),
+    ], [ints('back', [1, 3]), floats('token', [1, 1, 3], [1, 2, 3])]))).toBe('proved'));
+
+  it('a recurrence whose initial state is made for the batch', () =>
+    expect(verdict(model([4, 3], [
+      node('Transpose', ['x'], ['t'], { perm: [1, 0, 2] }), node('Shape', ['x'], ['n'], { start: 0, end: 1 }), node('Concat', ['one', 'n', 'two'], ['shape'], { axis: 0 }), node('ConstantOfShape', ['shape'], ['h']),
+      node('RNN', ['t', 'w', 'r', '', '', 'h'], ['y'], { hidden_size: 2 }),
+    ], [ints('one', [1]), ints('two', [2]), floats('w', [1, 2, 3], [1, 2, 3, 4, 5, 6]), floats('r', [1, 2, 2], [1, 2, 3, 4])]))).toBe('proved'));
+
+  it('a scale by the root of a size that a shape holds beside the number of samples', () =>
+    expect(verdict(model([4, 9], [
+      node('Shape', ['x'], ['s']), node('Gather', ['s', 'last'], ['c']), node('Cast', ['c'], ['f'], { to: 1 }), node('Sqrt', ['f'], ['r']), node('Div', ['x', 'r'], ['y']),
+    ], [int64s('last', [], [-1])]))).toBe('proved'));
+
+  it.each<readonly [string, readonly TestNode[], Initializers]>([
+    ['the number of elements over that of samples', [node('Size', ['x'], ['e']), node('Div', ['e', 'n'], ['q']), node('Concat', ['n', 'q'], ['shape'], { axis: 0 })], []],
+    ['a size where it is not -1', [node('Concat', ['n', 'six'], ['s'], { axis: 0 }), node('Equal', ['s', 'least'], ['q']), node('Where', ['q', 'least', 's'], ['shape'])], [ints('six', [6]), ints('least', [-1])]],
+    ['half of twice the number of samples', [node('Mul', ['n', 'two'], ['t']), node('Div', ['t', 'two'], ['h']), node('Concat', ['h', 'six'], ['shape'], { axis: 0 })], [ints('six', [6]), ints('two', [2])]],
+    ['the larger of the number of samples and 1', [node('Max', ['n', 'one'], ['m']), node('Concat', ['m', 'six'], ['shape'], { axis: 0 })], [ints('six', [6]), ints('one', [1])]],
+  ])('a shape computed from %s', (_, nodes, initializers) =>
+    expect(verdict(model([2, 3], [node('Shape', ['x'], ['n'], { start: 0, end: 1 }), ...nodes, node('Reshape', ['x', 'shape'], ['y'])], initializers))).toBe('proved'));
+
   it('a model for one sample, once it has more', () => {
     const { graph } = importModel(model([5, 3], [node('Transpose', ['x'], ['t'], { perm: [1, 0, 2] }), node('Relu', ['t'], ['r']), node('Transpose', ['r'], ['y'], { perm: [1, 0, 2] })], [], 1));
     expect(proveBatchIndependence(graph, testTarget)).toEqual({ proved: true });
@@ -64,5 +89,22 @@ describe('refuses by name', () => {
     ['batch norm in training', model([2, 4], [named('BatchNormalization', ['x', 'one', 'zero', 'zero', 'one'], ['y', 'm', 'v'], { training_mode: 1 })], [floats('one', [2], [1, 1]), floats('zero', [2], [0, 0])]), /^BatchNormalization\(here\): it joins the samples/],
     ['a mean over samples, before another op that mixes', model([3], [node('Softmax', ['x'], ['a'], { axis: 0 }, { name: 'first' }), node('CumSum', ['x', 'axis'], ['b'], {}, { name: 'second' }), node('Add', ['a', 'b'], ['y'])], [int64s('axis', [], [0])]), /^Softmax\(first\)/],
   ];
+  // What these compute is the same at both sizes that are compared, and is not at others.
+  const counted = (nodes: readonly TestNode[], initializers: Initializers, last: readonly TestNode[] = [node('Cast', ['q'], ['c'], { to: 1 }), named('Mul', ['x', 'c'], ['y'])]): Uint8Array =>
+    model([6], [node('Shape', ['x'], ['n'], { start: 0, end: 1 }), ...nodes, ...last], initializers);
+  const cut = [named('Slice', ['x', 'zero', 'q', 'one'], ['y'])];
+  it.each<readonly [string, Uint8Array, RegExp]>([
+    ['the smaller of the number of samples and 5', counted([node('Min', ['n', 'five'], ['q'])], [ints('five', [5])]), /^Mul\(here\): it computes with the number of samples/],
+    ['a sixteenth of the number of samples, rounded', counted([node('Div', ['n', 'd'], ['q'])], [ints('d', [16])]), /^Mul\(here\): it computes with the number of samples/],
+    ['whether there are more than 100 samples', counted([node('Greater', ['n', 'h'], ['q'])], [ints('h', [100])]), /^Mul\(here\): it computes with the number of samples/],
+    ['the number of samples modulo 4', counted([node('Mod', ['n', 'd'], ['q'])], [ints('d', [4])]), /^Mul\(here\): it computes with the number of samples/],
+    ['the square of the number of samples less its line through both sizes', counted([node('Mul', ['n', 'n'], ['s']), node('Mul', ['n', 'd'], ['t']), node('Sub', ['s', 't'], ['q'])], [ints('d', [18])]), /^Mul\(here\): it computes with the number of samples/],
+    ['that of samples up to the hundredth', counted([node('Slice', ['x', 'zero', 'h'], ['first']), node('Shape', ['first'], ['m'], { start: 0, end: 1 }), node('Sub', ['n', 'm'], ['q'])], [ints('zero', [0]), ints('h', [100])]), /^Slice\(first\): it takes its start or end from the number of samples/],
+    ['features up to the smaller of the number of samples and 5', counted([node('Min', ['n', 'five'], ['q'])], [ints('five', [5]), ints('zero', [0]), ints('one', [1])], cut), /^Slice\(here\): it takes its ends from the number of samples/],
+    ['a branch for more than 100 samples', counted([node('Greater', ['n', 'h'], ['q']), node('Squeeze', ['q'], ['c'])], [ints('h', [100])], [named('If', ['c'], ['y'], {
+      then_branch: { graph: { nodes: [node('Neg', ['x'], ['a'])], outputs: [value('a', 'f32')] } }, else_branch: { graph: { nodes: [node('Abs', ['x'], ['b'])], outputs: [value('b', 'f32')] } },
+    })]), /^If\(here\): it takes its cond from the number of samples/],
+  ])('%s', (_, bytes, message) => expect(verdict(bytes)).toMatch(message));
+
   it.each(cases)('%s', (_, bytes, message) => expect(verdict(bytes)).toMatch(message));
 });

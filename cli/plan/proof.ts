@@ -1,5 +1,5 @@
 /** Whether samples may be computed a few at a time. */
-import { importModel } from '../../frontend/index.ts';
+import { importModel, type ImportedModel } from '../../frontend/index.ts';
 import { UserError } from '../../ir/diagnostic.ts';
 import { proofBatches, proveBatchIndependence } from '../../passes/batch-independence.ts';
 import { rewriteNorms } from '../../passes/norm/rewrite-norms.ts';
@@ -10,12 +10,10 @@ import type { Wanted } from './build.ts';
 
 /** Names the op that joins samples, and why; undefined where no sample influences another, so that micro-batches give the result of the whole batch. */
 export function joinOf(wanted: Omit<Wanted, 'batch'>): string | undefined {
-  const [model, other] = proofBatches.map((n) => {
-    const imported = importModel(wanted.model, { dims: boundBatch(wanted.model, n, wanted.dims ?? {}).dims, ...(wanted.values && { values: wanted.values }) });
-    return wanted.norm ? rewriteNorms(imported, wanted.norm, wasmTarget).graph : imported.graph;
-  });
-  const sameBatch = batchOf(model!) === batchOf(other!);
-  const verdict = proveBatchIndependence(model!, wasmTarget, sameBatch ? undefined : other);
+  const at = (n: number): ImportedModel => importModel(wanted.model, { dims: boundBatch(wanted.model, n, wanted.dims ?? {}).dims, ...(wanted.values && { values: wanted.values }) });
+  const imported = [at(proofBatches[0]), at(proofBatches[1])] as const;
+  const [model, other] = imported.map((m) => (wanted.norm ? rewriteNorms(m, wanted.norm, wasmTarget).graph : m.graph));
+  const verdict = batchOf(model!) === batchOf(other!) ? proveBatchIndependence(model!, wasmTarget) : proveBatchIndependence(model!, wasmTarget, other, imported);
   return verdict.proved ? undefined : `${verdict.op.source[0] ?? verdict.op.name}: ${verdict.reason}`;
 }
 

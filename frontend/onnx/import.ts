@@ -10,7 +10,7 @@ import { newLowerer } from './lower.ts';
 import { isTensorValue, NeedsValue, UnboundInputs, type LoweringTable } from './lowering.ts';
 import type { Dim, ModelView } from './model.ts';
 import { lowerings } from './ops/index.ts';
-import { nameValues, newFrame, type Scope, type Session } from './scope.ts';
+import { nameValues, newFrame, type CompileTimeRead, type Scope, type Session } from './scope.ts';
 import { checkDeclared, resolveInputs, type GivenInput } from './shapes.ts';
 
 export interface ImportOptions {
@@ -42,6 +42,8 @@ export interface ImportedModel {
   readonly bound: Readonly<Record<string, Tensor>>;
   /** State that holds running statistics; `next` is what a run in training mode makes of it. A statistic that several nodes update is listed for each. */
   readonly statistics: readonly { readonly state: Value; readonly next: Value | undefined }[];
+  /** Values and rounded sizes that decided something while importing: a proof for every batch size has to know them. */
+  readonly reads: readonly CompileTimeRead[];
   /** Sizes of all symbolic dimensions, given, inferred or 1. */
   readonly dims: Readonly<Record<string, number>>;
   /** The graph's inputs as declared, symbols included. */
@@ -81,7 +83,7 @@ export function lowerModel(model: ModelView, folder: string | undefined, options
   const session: Session = {
     model, folder, table, root, stateInit: new Map(), initialized: new Map(), ownInitializers: initializers, stateNames: new Set(initializers.keys()), inputNames: new Map(),
     warnings: new Set([...model.warnings, ...resolved.warnings]),
-    inference: options.inference ?? false, seeded: options.seeded ?? false, statistics: new Set(), lowered: 0,
+    inference: options.inference ?? false, seeded: options.seeded ?? false, statistics: new Set(), reads: [], renamed: new Map(), lowered: 0,
   };
   const scope: Scope = { parent: undefined, frame: root, names: new Map(), initializers: without(initializers, given), opsets: model.opsets, attributes: new Map(), calls: [] };
   const inputs: DeclaredInput[] = [];
@@ -106,13 +108,14 @@ export function lowerModel(model: ModelView, folder: string | undefined, options
     });
   });
   if (outputs.length === 0) throw new UserError(`${file}: the graph has no outputs`);
-  const { updates, ...graph } = nameValues(root.b.finish(outputs), root);
+  const { updates, ...graph } = nameValues(root.b.finish(outputs), root, session.renamed);
   return {
     graph: { ...graph, updates: [] },
     statistics: [
       ...updates.map((u) => ({ state: u.state, next: u.value })),
       ...[...session.statistics].filter((v) => !updates.some((u) => u.state === v)).map((state) => ({ state, next: undefined })),
     ],
+    reads: session.reads.map((r) => (typeof r.from === 'number' ? r : { ...r, from: session.renamed.get(r.from) ?? r.from })),
     bound: Object.fromEntries(values),
     dims: resolved.dims,
     inputs,

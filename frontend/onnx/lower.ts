@@ -147,6 +147,7 @@ export function newLowerer(session: Session): Lowerer {
     if (before) return before;
     const name = nameOf(outer, to.parent);
     const repeat = sizeOf(outer.type.shape) <= maxRepeated && constants.isConstant(to.parent, outer) && !constants.dependsOnWeights(to.parent, outer);
+    if (repeat) session.reads.push({ source: to.b.source, what: name ?? 'captured value', from: outer });
     const value: Value = repeat ? to.b.constant(constants.tensor(to.parent, outer, name ?? 'a captured value'), name) : { type: outer.type, name };
     to.inner.set(outer, value);
     if (!repeat) to.outer.set(value, outer);
@@ -165,6 +166,11 @@ export function newLowerer(session: Session): Lowerer {
     const bad = (message: string): never => {
       throw new UserError(`${label}: ${message}`);
     };
+    const tensor = (v: Value, what: string): Tensor => {
+      const found = constants.tensor(frame, v, what);
+      session.reads.push({ source: frame.b.source, what, from: v });
+      return found;
+    };
     const optionalInput = (i: number): Value | undefined => {
       const x = node.inputs[i];
       if (x === undefined || isTensorValue(x)) return x;
@@ -176,13 +182,14 @@ export function newLowerer(session: Session): Lowerer {
       optionalInput,
       input: (i) => optionalInput(i) ?? bad(`input ${i} is left out, but the op requires it`),
       wants: (i) => (node.outputNames[i] ?? '') !== '',
-      constant: (v, what) => constants.tensor(frame, v, what),
-      numbers: (v, what) => toNumbers(constants.tensor(frame, v, what)),
+      constant: tensor,
+      numbers: (v, what) => toNumbers(tensor(v, what)),
       ints(v, what) {
         if (isFloat(v.type.dtype)) bad(`${what} must be integers, but has type ${showType(v.type)}`);
-        return toNumbers(constants.tensor(frame, v, what));
+        return toNumbers(tensor(v, what));
       },
       isConstant: (v) => constants.isConstant(frame, v),
+      rounds: (size, what) => void session.reads.push({ source: frame.b.source, what, from: size }),
       regions: (bodies) => lowerRegions(bodies, scope, label),
       inline: (graph, args) => lowerSubgraph(graph, args, frame, scope, label),
       unsupported(feature, why) {
@@ -233,7 +240,7 @@ export function newLowerer(session: Session): Lowerer {
     const regions = lowered.map(({ frame, outputs }): Graph => {
       const graph = frame.b.finish(outputs);
       const more = [...captured].map((outer) => frame.inner.get(outer) ?? { type: outer.type, name: nameOf(outer, scope.frame) });
-      return nameValues({ ...graph, inputs: [...graph.inputs, ...more] }, frame);
+      return nameValues({ ...graph, inputs: [...graph.inputs, ...more] }, frame, session.renamed);
     });
     return { regions, captured: [...captured] };
   }

@@ -138,6 +138,8 @@ export interface LowerContext {
   ints(v: Value, what: string): number[];
   /** Whether `constant` would succeed. Does not evaluate. */
   isConstant(v: Value): boolean;
+  /** Notes that `what` is not a multiple and a sum of the size of an axis: that it was rounded, or cut to fit. A size that follows the batch must not be. */
+  rounds(size: number, what: string): void;
 
   /**
    * Lowers subgraphs to regions that see nothing from outside: what they capture becomes further inputs, the same list in the same order for

@@ -37,6 +37,15 @@ export interface Scope {
   readonly calls: readonly { readonly key: string; readonly node: string }[];
 }
 
+/** A value that was asked for while importing; or a size that was rounded, or cut to fit another, as it was before. */
+export interface CompileTimeRead {
+  /** The node, as ops name their source. */
+  readonly source: readonly string[];
+  /** What it was taken for: "axes". */
+  readonly what: string;
+  readonly from: Value | number;
+}
+
 /** What is shared by one import. */
 export interface Session {
   readonly model: ModelView;
@@ -57,6 +66,10 @@ export interface Session {
   readonly seeded: boolean;
   /** Running statistics among the weights. */
   readonly statistics: Set<Value>;
+  /** What decided something at compile time, in order. */
+  readonly reads: CompileTimeRead[];
+  /** What values became when they got their ONNX names. */
+  readonly renamed: Map<Value, Value>;
   lowered: number;
 }
 
@@ -74,9 +87,8 @@ export function definitionIn(frame: Frame, v: Value): Op | undefined {
   return frame.defs.get(v);
 }
 
-/** Gives results their ONNX names: a graph equal to `graph` but for the names of values. Regions have theirs already. */
-export function nameValues(graph: Graph, frame: Frame): Graph {
-  const renamed = new Map<Value, Value>();
+/** Gives results their ONNX names: a graph equal to `graph` but for the names of values. Regions have theirs already. `renamed` gets the values that changed. */
+export function nameValues(graph: Graph, frame: Frame, renamed: Map<Value, Value>): Graph {
   const now = (v: Value): Value => renamed.get(v) ?? v;
   const ops = graph.ops.map((op): Op => {
     const operands = op.operands.map(now);

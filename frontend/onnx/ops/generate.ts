@@ -42,6 +42,7 @@ function rangeOf(cx: LowerContext): Value {
   const [start, limit, delta] = [one(0, 'start'), one(1, 'limit'), one(2, 'delta')];
   if (delta === 0) cx.bad('delta is 0');
   const n = Math.max(0, Math.ceil((limit - start) / delta));
+  if (Math.abs(delta) !== 1) cx.rounds(limit - start, 'length');
   if (!Number.isFinite(n)) cx.bad(`a range from ${start} to ${limit} by ${delta} has no length`);
   if (isFloat(dtype) && dtypes[dtype].bytes === 2) return cx.b.cast(constantOf(cx.b, 'f32', [n], range(n).map((i) => start + i * delta)), dtype);
   return constantOf(cx.b, dtype, [n], range(n).map((i) => start + i * delta));

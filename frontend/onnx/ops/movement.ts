@@ -98,8 +98,12 @@ function split(cx: LowerContext, given: readonly number[] | undefined): Value[] 
   const size = x.type.shape[axis]!;
   if (opset < 18 && size % parts !== 0) cx.bad(`axis ${axis} has ${size} elements and does not split into ${parts} equal parts`);
   const part = Math.ceil(size / parts);
+  if (parts > 1) cx.rounds(size, 'size of a part');
   return splitInto(cx, x, axis, range(parts).map((i) => Math.max(0, Math.min(part, size - i * part))));
 }
+
+/** From here on, a start or end of a slice stands for the end of any axis. */
+const toTheEnd = 2 ** 31 - 1;
 
 function slice(cx: LowerContext, starts: readonly number[], ends: readonly number[], axes: readonly number[], steps: readonly number[]): Value {
   const x = cx.input(0);
@@ -112,6 +116,8 @@ function slice(cx: LowerContext, starts: readonly number[], ends: readonly numbe
     const d = shape[axis]!;
     const step = steps[i]!;
     if (step === 0) cx.bad('a step is 0');
+    // A place beyond the end is the end, however long the axis is; "as far as it goes" is written as a very large number.
+    if (Math.abs(step) > 1 || [starts[i]!, ends[i]!].some((p) => (p > d || p < -d) && Math.abs(p) < toTheEnd)) cx.rounds(d, 'start or end');
     const fromEnd = (p: number): number => (p < 0 ? p + d : p);
     const [low, high] = step > 0 ? [0, d] : [-1, d - 1];
     const start = Math.min(Math.max(fromEnd(starts[i]!), step > 0 ? 0 : Math.min(0, d - 1)), high);
@@ -208,6 +214,7 @@ function centerCropPad(cx: LowerContext): Value {
   const hi = shape.map(() => 0);
   axes.forEach((axis, i) => {
     const more = sizes[i]! - shape[axis]!;
+    if (more !== 0) cx.rounds(more, 'margin');
     lo[axis] = more >= 0 ? Math.floor(more / 2) : -Math.floor(-more / 2);
     hi[axis] = more - lo[axis];
   });

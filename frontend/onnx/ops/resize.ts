@@ -166,9 +166,11 @@ function resizeByInputs(cx: LowerContext, roiAt: number, scalesAt: number, sizes
     if (!sizes) {
       const scale = list[i]!;
       if (!(scale > 0)) cx.bad(`a scale is ${scale}: expected a positive number`);
+      if (scale !== 1 || roi) cx.rounds(length, 'size');
       return [axis, { size: Math.floor(length * (end - start) * scale), scale, start, end }];
     }
     if (policy === 'stretch') return [axis, { size: list[i]!, scale: list[i]! / length, start, end }];
+    cx.rounds(length, 'size');
     return [axis, { size: Math.floor(common * length + 0.5), scale: common, start, end }];
   });
   return resize(cx, s, new Map(plans));
@@ -181,6 +183,7 @@ function upsample(cx: LowerContext, scales: readonly number[]): Value {
   const mode = name === 'bilinear' ? 'linear' : name;
   if (mode !== 'nearest' && mode !== 'linear') cx.bad(`mode is "${name}": expected nearest or linear`);
   if (scales.length !== shape.length) cx.bad(`scales has ${scales.length} elements: expected ${shape.length}`);
+  scales.forEach((scale, axis) => scale !== 1 && cx.rounds(shape[axis]!, 'size'));
   const plans = scales.map((scale, axis): [number, AxisPlan] => [axis, { size: Math.floor(shape[axis]! * scale), scale, start: 0, end: 1 }]);
   const settings: Settings = { mode, coordinates: 'asymmetric', nearest: 'floor', cubic: -0.75, excludeOutside: false, antialias: false, extrapolation: 0 };
   return resize(cx, settings, new Map(plans));

@@ -64,6 +64,7 @@ function splitToSequence(cx: LowerContext): Bound[] {
   const list = cx.ints(sizes, 'split');
   const step = list[0] ?? cx.bad('split is empty');
   if (sizes.type.shape.length === 0 && step < 1) cx.bad(`split is ${step}: expected a positive size`);
+  if (sizes.type.shape.length === 0 && step > 1) cx.rounds(size, 'number of parts');
   const all = sizes.type.shape.length === 0 ? range(Math.ceil(size / step)).map((i) => Math.min(step, size - i * step)) : list;
   return [sequenceOf(splitInto(cx, x, axis, all), x.type.dtype)];
 }
