@@ -3,10 +3,19 @@ import { InvalidArgumentError, Option } from 'commander';
 import { defaultLimits } from '../runtime/webgpu/device.ts';
 import type { Backend } from './driver/compile.ts';
 import type { GpuLimits } from './driver/gpu.ts';
-import { byteCount, pairs } from './options.ts';
+import { byteCount, pairs, refuseOption } from './options.ts';
 
 /** `--backend wasm|wgsl`, with wasm as the default. */
 export const backendOption = (): Option => new Option('--backend <name>', 'wasm: WebAssembly on the CPU; wgsl: a GPU through WebGPU').choices(['wasm', 'wgsl'] satisfies Backend[]).default('wasm' satisfies Backend);
+
+/** `--f16`, which goes with shaders alone. */
+export const f16Option = (note = ''): Option => new Option('--f16', `with --backend wgsl: store and compute in f16 (adapters need shader-f16); sums, inputs and outputs stay f32${note}`);
+
+/** Refuses `--f16` where it does not go: with another backend, or with an artifact, whose element types are chosen. */
+export function refuseF16({ f16, backend }: { readonly f16?: boolean; readonly backend: Backend }, isArtifact = false): void {
+  refuseOption(f16 === true && isArtifact, '--f16', 'goes with an .onnx model: an artifact has its element types already; compile it again with --f16');
+  refuseOption(f16 === true && backend !== 'wgsl', '--f16', 'goes with --backend wgsl');
+}
 
 const limitNames = Object.keys(defaultLimits) as readonly (keyof GpuLimits)[];
 

@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { availableParallelism, cpus, tmpdir, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { Option, type Command } from 'commander';
-import { backendOption } from './backend.ts';
+import { backendOption, f16Option, refuseF16 } from './backend.ts';
 import type { Backend } from './driver/compile.ts';
 import { version } from './driver/version.ts';
 import { UserError } from '../ir/diagnostic.ts';
@@ -20,6 +20,7 @@ import { median } from './statistics.ts';
 interface Options {
   readonly threads: number[];
   readonly backend: Backend;
+  readonly f16?: boolean;
   readonly against?: PeerName[];
   readonly runs: number;
   readonly input?: Record<string, string>;
@@ -54,6 +55,7 @@ export function benchCommand(program: Command): void {
     .argument('<model>', 'an .onnx file')
     .option('--threads <list>', 'numbers of threads', positives, [1])
     .addOption(backendOption())
+    .addOption(f16Option())
     .addOption(new Option('--against <list>', `runtimes to compare with: ${peerNames.join(', ')}`).argParser(peerList))
     .option('--runs <n>', 'measured runs of each', positive, 20)
     .addOption(inputOption('numbers', 'pseudo-random numbers otherwise'))
@@ -75,6 +77,7 @@ function peerList(text: string): PeerName[] {
 
 async function run(model: string, options: Options): Promise<void> {
   if (isArtifact(model)) throw new UserError('bench needs the .onnx model, so that other runtimes can run it too');
+  refuseF16(options);
   const machine = { cpu: cpus()[0]?.model.trim() ?? 'unknown', cores: availableParallelism(), memory: totalmem(), node: process.version, v8: process.versions.v8 };
   // onnxruntime-web fixes its threads when it starts, so each number of threads has a process of its own.
   const results = options.threads.length === 1 ? await measure(model, options, options.threads[0]!) : options.threads.flatMap(inOwnProcess);
@@ -103,7 +106,7 @@ async function measure(model: string, options: Options, threads: number): Promis
   const images = { size: undefined, layout: undefined, scale: undefined, mean: [], std: [], gray: false };
   const given = await readInputs(options.input ?? {}, modelInputs(readModelGraph(model)), images);
   const values = readTensors(options.value ?? {});
-  const artifact = await compileFor(model, { ...(options.dim && { dims: options.dim }), values, backend: options.backend, features: options.wide ? ['wide', bestFeatures()] : [bestFeatures()] }, given);
+  const artifact = await compileFor(model, { ...(options.dim && { dims: options.dim }), values, backend: options.backend, ...(options.f16 && { f16: true }), features: options.wide ? ['wide', bestFeatures()] : [bestFeatures()] }, given);
   // Bound inputs are no inputs of the artifact, but other runtimes want them.
   const inputs = { ...sampleTensors(artifact.manifest.inputs), ...given, ...values };
   const folder = mkdtempSync(join(tmpdir(), 'tilewright-bench-'));
@@ -121,7 +124,7 @@ async function measure(model: string, options: Options, threads: number): Promis
     await start(async () => {
       const session = await load(join(folder, 'model'), { threads, wide: options.wide ?? false, sync: options.sync ?? false });
       for (const notice of session.notices) note(notice);
-      return { name: session.features === 'wide' ? 'tilewright --wide' : session.features === 'webgpu' ? 'tilewright --backend wgsl' : 'tilewright', version: version(), run: (x) => session.run(x), close: () => session.close() };
+      return { name: ourName(session.features, options.f16 === true), version: version(), run: (x) => session.run(x), close: () => session.close() };
     });
     const times = await interleave(contenders.map((c) => () => c.run(inputs)), options.runs);
     const last = contenders.length - 1;
@@ -137,6 +140,9 @@ async function measure(model: string, options: Options, threads: number): Promis
     rmSync(folder, { recursive: true, force: true });
   }
 }
+
+/** How the table calls this runtime: with the options that chose what ran. */
+const ourName = (features: string, f16: boolean): string => (features === 'wide' ? 'tilewright --wide' : features === 'webgpu' ? `tilewright --backend wgsl${f16 ? ' --f16' : ''}` : 'tilewright');
 
 /**
  * Warms each up for a second or two hundred runs, then takes turns, so that noise of the machine meets all alike. A turn begins with a pause, in which

@@ -1,7 +1,7 @@
 /** tilewright profile: where the time of a model goes, step by step. */
 import { writeFileSync } from 'node:fs';
 import type { Command } from 'commander';
-import { backendOption, placeOf } from './backend.ts';
+import { backendOption, f16Option, placeOf, refuseF16 } from './backend.ts';
 import type { Backend } from './driver/compile.ts';
 import { UserError } from '../ir/diagnostic.ts';
 import { reason } from '../runtime/bytes.ts';
@@ -19,6 +19,7 @@ interface Options {
   readonly value?: Record<string, string>;
   readonly threads: number;
   readonly backend: Backend;
+  readonly f16?: boolean;
   readonly runs: number;
   readonly limit: number;
   readonly trace?: string;
@@ -41,6 +42,7 @@ export function profileCommand(program: Command): void {
     .addOption(dimOption('.onnx only'))
     .addOption(valueOption('.onnx only'))
     .addOption(backendOption())
+    .addOption(f16Option())
     .addOption(threadsOption(1))
     .option('--runs <n>', 'runs to take the median of', positive, 20)
     .option('--limit <n>', 'rows to print', positive, 40)
@@ -50,6 +52,7 @@ export function profileCommand(program: Command): void {
 }
 
 async function run(model: string, options: Options): Promise<void> {
+  refuseF16(options, isArtifact(model));
   const { session, inputs } = await open(model, options);
   try {
     const times = await measure(session, inputs, options.runs);
@@ -83,7 +86,7 @@ async function open(model: string, options: Options): Promise<{ session: Session
   }
   const given = await readInputs(options.input ?? {}, modelInputs(readModelGraph(model)), images);
   const values = readTensors(options.value ?? {});
-  const artifact = await withProgress(model, (onProgress) => compileFor(model, { ...(options.dim && { dims: options.dim }), values, backend: options.backend, features: [bestFeatures()], profile: true, onProgress }, given));
+  const artifact = await withProgress(model, (onProgress) => compileFor(model, { ...(options.dim && { dims: options.dim }), values, backend: options.backend, ...(options.f16 && { f16: true }), features: [bestFeatures()], profile: true, onProgress }, given));
   for (const w of artifact.warnings) note(`warning: ${w}`);
   const session = await loadSession(artifact, { threads });
   return { session, inputs: { ...sampleTensors(session.inputs), ...given } };

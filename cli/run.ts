@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import { UserError } from '../ir/diagnostic.ts';
 import { openArtifact } from '../runtime/artifact.ts';
-import { backendOption, placeOf } from './backend.ts';
+import { backendOption, f16Option, placeOf, refuseF16 } from './backend.ts';
 import type { Backend } from './driver/compile.ts';
 import { isTileArtifact } from './driver/tile-artifact.ts';
 import { loadSession, type LoadOptions, type Session, type Tensor } from '../runtime/index.ts';
@@ -29,6 +29,7 @@ interface Options {
   readonly output?: string;
   readonly threads?: number;
   readonly backend: Backend;
+  readonly f16?: boolean;
   readonly wide?: boolean;
   readonly json?: boolean;
 }
@@ -51,6 +52,7 @@ export function runCommand(program: Command): void {
     .option('--output <folder>', 'write each output as NAME.npy')
     .addOption(threadsOption())
     .addOption(backendOption())
+    .addOption(f16Option())
     .option('--wide', 'use 256-bit vectors where the artifact and V8 have them (experimental)')
     .addOption(jsonOption('outputs and times'));
   for (const option of channelOptions()) command.addOption(option);
@@ -61,6 +63,7 @@ async function run(model: string, options: Options): Promise<void> {
   const labels = options.labels === undefined ? undefined : readLabels(options.labels);
   refuseOption(labels !== undefined && options.top === undefined, '--labels', 'names the rows of --top; give --top too');
   refuseOption(options.std?.includes(0) === true, '--std', 'must not hold 0: samples are divided by it');
+  refuseF16(options, isArtifact(model));
   const images = imagesOf(options);
   if (isArtifact(model) && isTileArtifact(model)) {
     for (const name of ['dim', 'value', 'threads', 'wide'] as const) refuseOption(options[name] !== undefined, `--${name}`, 'does not go with a tile program, which is executed as it was planned');
@@ -105,7 +108,7 @@ async function open(model: string, options: Options, images: ImageOptions): Prom
   const values = readTensors(options.value ?? {});
   const started = performance.now();
   const artifact = await withProgress(model, (onProgress) =>
-    compileFor(model, { ...(options.dim && { dims: options.dim }), values, backend: options.backend, features: options.wide ? ['wide', bestFeatures()] : [bestFeatures()], onProgress }, tensors));
+    compileFor(model, { ...(options.dim && { dims: options.dim }), values, backend: options.backend, ...(options.f16 && { f16: true }), features: options.wide ? ['wide', bestFeatures()] : [bestFeatures()], onProgress }, tensors));
   for (const w of artifact.warnings) note(`warning: ${w}`);
   const compiled = performance.now() - started;
   const session = await loadSession(artifact, loading);

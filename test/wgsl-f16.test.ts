@@ -1,5 +1,7 @@
-/** f16 on GPUs: what an artifact asks for, what its shaders hold, and what they compute where an adapter has shader-f16. */
-import { readFileSync } from 'node:fs';
+/** f16 on GPUs: what an artifact asks for and what its shaders hold. What they compute is in wgsl-f16-values and wgsl-f16-models. */
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
 import { compile } from '../index.ts';
 import { Builder } from '../ir/builder.ts';
@@ -7,15 +9,17 @@ import { UserError } from '../ir/diagnostic.ts';
 import { evaluate } from '../ir/evaluate.ts';
 import type { Graph, Value } from '../ir/graph.ts';
 import { encodeFloat } from '../ir/number.ts';
-import { sizeOf, type Tensor } from '../ir/type.ts';
+import type { Tensor } from '../ir/type.ts';
 import { wgslTarget } from '../cli/driver/target.ts';
 import { halfPrecision } from '../passes/half-precision.ts';
 import { load, NoGpu, type SharedGpu } from '../runtime/index.ts';
 import type { GpuDevice } from '../runtime/webgpu/types.ts';
+import { digit, tilewright } from './cli-harness.ts';
 import { difference } from './wasm-harness.ts';
-import { compiled, gpu, numbers, onGpu, runOnGpu } from './wgsl-harness.ts';
+import { compiled, gpu, halfGpu, numbers, onGpu, runOnGpu } from './wgsl-harness.ts';
 
-const model = readFileSync(new URL('../examples/mnist_cntk.onnx', import.meta.url));
+const file = new URL('../examples/mnist_cntk.onnx', import.meta.url);
+const model = readFileSync(file);
 afterAll(() => {
   gpu?.close();
   checking?.close();
@@ -111,8 +115,33 @@ describe.skipIf(!checking)(`shaders in f16${checking ? '' : ' (skipped: Dawn is 
   });
 });
 
-const able = gpu?.device.features.has('shader-f16') ?? false;
-describe.skipIf(!gpu || able)(onGpu('an adapter without shader-f16'), { timeout: 60_000 }, () => {
+describe('the option --f16', { timeout: 120_000 }, () => {
+  test.each(['run', 'bench', 'profile', 'compile'])('of %s goes with --backend wgsl alone', async (command) => {
+    const { code, stderr } = await tilewright([command, file.pathname, '--f16'], 100_000);
+    expect([code, stderr]).toEqual([2, expect.stringContaining('--f16 goes with --backend wgsl')]);
+  });
+
+  test('does not go with an artifact, whose element types are chosen', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'tilewright-f16-'));
+    try {
+      await (await compile(file.pathname, { backend: 'wgsl' })).save(folder);
+      for (const command of ['run', 'profile']) {
+        const { code, stderr } = await tilewright([command, folder, '--backend', 'wgsl', '--f16'], 100_000);
+        expect([code, stderr]).toEqual([2, expect.stringContaining('an artifact has its element types already')]);
+      }
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+
+  test.skipIf(!gpu).each(['run', 'bench', 'profile'])(onGpu('of %s reaches the GPU'), async (command) => {
+    const more = command === 'run' ? ['--input', `Input3=${digit}`] : ['--runs', '1'];
+    const { code, stderr } = await tilewright([command, file.pathname, '--backend', 'wgsl', '--f16', ...more, '--json'], 100_000);
+    expect([code, stderr]).toEqual(halfGpu ? [0, expect.anything()] : [2, expect.stringContaining('lacks the feature shader-f16')]);
+  });
+});
+
+describe.skipIf(!gpu || halfGpu !== undefined)(onGpu('an adapter without shader-f16'), { timeout: 60_000 }, () => {
   test('is refused by the feature’s name, and the model runs on WebAssembly where the artifact has it', async () => {
     const artifact = await compile(model, { backend: 'wgsl', f16: true, fallback: true, features: ['simd'] });
     const { fallback: _, ...alone } = artifact;
@@ -128,13 +157,3 @@ describe.skipIf(!gpu || able)(onGpu('an adapter without shader-f16'), { timeout:
   });
 });
 
-describe.skipIf(!able)(able ? onGpu('f16') : 'f16 (skipped: no adapter here has shader-f16)', { timeout: 60_000 }, () => {
-  test('gives what the interpreter gives, which rounds at the same places', async () => {
-    await using session = await load(await compiled(halves(), true, { f16: true }), { gpu: gpu! });
-    const got = await session.run(inputs);
-    for (const [name, want] of evaluate(halves(), inputs).outputs) {
-      expect(sizeOf(got[name]!.shape)).toBe(sizeOf(want.shape));
-      expect(`${name}: ${difference(got[name]!, want, 4)}`).toBe(`${name}: undefined`);
-    }
-  });
-});

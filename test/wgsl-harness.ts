@@ -13,6 +13,10 @@ export const gpu: SharedGpu | undefined = typeof found === 'string' ? undefined 
 /** What a group of tests is called that needs it. */
 export const onGpu = (what: string): string => (typeof found === 'string' ? `${what} (skipped: ${found})` : `${what} on ${found.adapter}`);
 
+/** The same where it has shader-f16: SwiftShader has not; Mesa's lavapipe, from 24.3 on, has. */
+export const halfGpu: SharedGpu | undefined = gpu?.device.features.has('shader-f16') ? gpu : undefined;
+export const onHalfGpu = (what: string): string => (gpu && !halfGpu ? `${what} (skipped: ${gpu.adapter} has no shader-f16)` : onGpu(what));
+
 /** The artifact of a graph as it stands (`optimize`: after the passes). */
 export const compiled = (graph: Graph, optimize = true, options: Pick<CompileOptions, 'f16' | 'gpuLimits' | 'target'> = {}): Promise<Artifact> =>
   artifactOf({ imported: { bound: {}, dims: {}, warnings: [] }, graph: optimize ? runPipeline(graph, wgslTarget, { verify: true }) : graph }, { ...options, backend: 'wgsl' });

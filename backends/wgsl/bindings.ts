@@ -85,11 +85,10 @@ export function rangesOf(operands: readonly Located[], results: readonly Located
   });
 }
 
-/** Bindings that a kernel over these tensors needs. */
-export const bindingsNeeded = (operands: readonly Located[], results: readonly Located[], site: Site): number => rangesOf(operands, results, site).reduce((n, r) => n + r.pages.length, 0);
-
-/** Whether a tensor lies in several bindings. */
-export const isPaged = (operands: readonly Located[], results: readonly Located[], site: Site): boolean => rangesOf(operands, results, site).some((r) => r.pages.length > 1);
+/** Bindings that ranges take, and whether one of them lies in several. */
+export function bindingsOf(ranges: readonly Range[]): { readonly count: number; readonly paged: boolean } {
+  return { count: ranges.reduce((n, r) => n + r.pages.length, 0), paged: ranges.some((r) => r.pages.length > 1) };
+}
 
 /** Whether elements of a range are reached through functions of its own: its pages, and atomic words. */
 const hasFunctions = (r: Range): boolean => r.pages.length > 1 || r.word === 'atomic';

@@ -110,8 +110,6 @@ export function scratchOf(op: Op, machine: Machine): number {
   return padded > longestLine(machine) ? 8 * count * padded : 0;
 }
 
-const lanes = 64;
-
 /** Lines that no workgroup holds: blocks are sorted, then runs of twice the elements are merged until a line is one. Each step is a dispatch; those of equal stride share a shader. */
 export function emitGlobalSort(op: Op, operands: readonly Located[], results: readonly Located[], site: Site): KernelCode[] {
   const { count, length, padded } = linesOf(op);
@@ -136,14 +134,12 @@ export function emitGlobalSort(op: Op, operands: readonly Located[], results: re
   const across = (pairOf: (kernel: Kernel, p: string) => readonly [low: string, high: string]): KernelCode => {
     const kernel = new Kernel(op, pair, pair, site);
     const { w } = kernel;
-    const total = (count * padded) / 2;
-    w.line(`let element = group * ${lanes} + lane;`);
-    w.line(`if (element >= ${total}) { return; }`);
+    const grid = kernel.elements((count * padded) / 2);
     const line = w.let('line', `element / ${padded / 2}`);
     const [low, high] = pairOf(kernel, w.let('p', `element % ${padded / 2}`));
     const [a, b, pa, pb] = [[0, low], [0, high], [1, low], [1, high]].map(([i, at]) => w.let('v', kernel.load(i as number, [line, at as string]))) as [string, string, string, string];
     w.block(`if ${behind(a, pa, b, pb)}`, () => [[0, low, b], [0, high, a], [1, low, pb], [1, high, pa]].forEach(([i, at, v]) => kernel.store(i as number, [line, at as string], v as string)));
-    return kernel.finish(Math.ceil(total / lanes), lanes);
+    return kernel.finish(...grid);
   };
   /** The larger half of one run stands against the smaller half of the next, mirrored: both then ascend. */
   const mirrored = (run: number): KernelCode => across(({ w }, p) => {
@@ -182,14 +178,12 @@ function chosen(op: Op, operands: readonly Located[], results: readonly Located[
   const kernel = new Kernel(op, [...operands, places], results, site);
   const { w } = kernel;
   const k = num(op.attrs, 'k');
-  const total = linesOf(op).count * k;
-  w.line(`let element = group * ${lanes} + lane;`);
-  w.line(`if (element >= ${total}) { return; }`);
+  const grid = kernel.elements(linesOf(op).count * k);
   const line = w.let('line', `element / ${k}`);
   const rank = w.let('rank', `element % ${k}`);
   const at = along(kernel, op, line);
   const place = w.let('place', `i32(${kernel.load(operands.length, [line, rank])})`);
   kernel.store(0, at(rank), kernel.load(0, at(place)));
   if (results[1]) kernel.store(1, at(rank), place);
-  return kernel.finish(Math.ceil(total / lanes), lanes);
+  return kernel.finish(...grid);
 }

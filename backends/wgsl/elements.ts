@@ -7,8 +7,6 @@ import { bodyOf, Kernel, type KernelCode, type Located } from './kernel.ts';
 import type { Site } from './machine.ts';
 import type { Writer } from './writer.ts';
 
-const lanes = 64;
-
 /** One kernel for each shape among the results. */
 export function emitElements(op: Op, operands: readonly Located[], results: readonly Located[], site: Site): KernelCode[] {
   const body = bodyOf(op);
@@ -17,9 +15,7 @@ export function emitElements(op: Op, operands: readonly Located[], results: read
     const which = results.flatMap((r, i) => (sameShape(r.type.shape, shape) ? [i] : []));
     const kernel = new Kernel(op, operands, which.map((i) => results[i]!), site);
     const { w } = kernel;
-    const count = sizeOf(shape);
-    w.line(`let element = group * ${lanes} + lane;`);
-    w.line(`if (element >= ${count}) { return; }`);
+    const grid = kernel.elements(sizeOf(shape));
     const index = positions(w, 'element', shape, results[which[0]!]!.strides);
     const e = new Evaluator(kernel, body);
     const values = which.map((i) => {
@@ -28,7 +24,7 @@ export function emitElements(op: Op, operands: readonly Located[], results: read
       return e.at(output, index);
     });
     which.forEach((_, k) => kernel.store(k, index, values[k]!));
-    return kernel.finish(Math.ceil(count / lanes), lanes);
+    return kernel.finish(...grid);
   });
 }
 

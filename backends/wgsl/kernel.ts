@@ -3,7 +3,7 @@ import { Unsupported } from '../../ir/diagnostic.ts';
 import type { Op, Value } from '../../ir/graph.ts';
 import type { Placed } from '../../ir/tile.ts';
 import { sizeOf } from '../../ir/type.ts';
-import { putWord, rangesOf, rangeText, wordAt, type Range } from './bindings.ts';
+import { bindingsOf, putWord, rangesOf, rangeText, wordAt, type Range } from './bindings.ts';
 import { libraryText } from './library.ts';
 import { literal } from './literal.ts';
 import type { Site } from './machine.ts';
@@ -33,6 +33,9 @@ export interface KernelCode {
   readonly workgroupSize: number;
 }
 
+/** Invocations of a workgroup where each has an element of its own. */
+const elementLanes = 64;
+
 /** Most workgroups along one dimension of a dispatch, on every adapter. */
 const widest = 65535;
 /** How a line of workgroups is folded: y rows of x, none longer than an adapter allows. */
@@ -58,11 +61,18 @@ export class Kernel {
     this.site = site;
     this.w = new Writer(site.machine.f16);
     this.#ranges = rangesOf(operands, results, site);
-    const needed = this.#ranges.reduce((n, r) => n + r.pages.length, 0);
+    const needed = bindingsOf(this.#ranges).count;
     const { bindings, bindingBytes } = site.machine;
     if (needed > bindings) throw new Unsupported('tensors above the limits of bindings on WebGPU', `its tensors take ${needed} bindings of at most ${bindingBytes} bytes, and shaders have ${bindings}; compile for an adapter that offers larger ones (--gpu-limit maxStorageBufferBindingSize=...), or for wasm`);
     const taken = ['group', 'lane', 'local', 'workgroup', 'element', 'main', 'put', 'k0', 'step', 'half', 'batch', 'value', 'subgroup_lane', 'subgroup_width'];
     for (const name of [...operands.map((_, i) => `x${i}`), ...results.map((_, i) => `y${i}`), ...taken]) this.w.name(name);
+  }
+
+  /** Begins a body that an invocation runs for each of so many elements: its own is `element`. Gives what `finish` takes. */
+  elements(count: number): readonly [workgroups: number, workgroupSize: number] {
+    this.w.line(`let element = group * ${elementLanes} + lane;`);
+    this.w.line(`if (element >= ${count}) { return; }`);
+    return [Math.ceil(count / elementLanes), elementLanes];
   }
 
   /** Operand `i` at an index, in a register. */

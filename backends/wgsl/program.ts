@@ -191,12 +191,11 @@ class Emission {
     const kernel = new Kernel({ ...op, name: 'stack', regions: [] }, [this.#located(from), this.#located(to.index)], [stack], this.#site);
     const { w } = kernel;
     const count = sizeOf(row.shape);
-    w.line('let element = group * 64 + lane;');
-    w.line(`if (element >= ${count}) { return; }`);
+    const grid = kernel.elements(count);
     const strides = rowMajor(row.shape);
     const index = row.shape.map((d, axis) => w.let('i', `(element / ${strides[axis]!}) % ${d}`));
     kernel.store(0, [w.let('round', kernel.load(1, [])), ...index], kernel.load(0, index));
-    return this.#add({ name: 'stack', operands: [from], attrs: {}, results: [to.stack], regions: [], source: op.source }, [kernel.finish(Math.ceil(count / 64), 64)], { flops: 0, bytes: 8 * count });
+    return this.#add({ name: 'stack', operands: [from], attrs: {}, results: [to.stack], regions: [], source: op.source }, [kernel.finish(...grid)], { flops: 0, bytes: 8 * count });
   }
 
   #located(v: Value): Located {

@@ -51,10 +51,7 @@ interface Sizes { readonly length: number; readonly keptSizes: readonly number[]
 function emit(kernel: Kernel, body: Body, { full, axes, reductions }: Rows, { length, keptSizes, count, lanes }: Sizes): KernelCode {
   const { w, results } = kernel;
   const alone = lanes === 1;
-  if (alone) {
-    w.line('let element = group * 64 + lane;');
-    w.line(`if (element >= ${count}) { return; }`);
-  }
+  const grid = alone ? kernel.elements(count) : ([count, lanes] as const);
   const main = [...kernel.operands, ...results].find((x) => sameShape(x.type.shape, full)) ?? kernel.operands[0]!;
   const strides = sameShape(main.type.shape, full) ? main.strides : full.map(() => 0);
   const kept = positions(w, alone ? 'element' : 'group', keptSizes, strides);
@@ -85,7 +82,7 @@ function emit(kernel: Kernel, body: Body, { full, axes, reductions }: Rows, { le
   });
   if (small.length > 0 && alone) storeSmall();
   else if (small.length > 0) w.block('if (lane == 0)', () => e.scoped(storeSmall));
-  return kernel.finish(alone ? Math.ceil(count / 64) : count, alone ? 64 : lanes);
+  return kernel.finish(...grid);
 }
 
 /** The row's index in a value of the reduced shape: with the reduced axes as 1s, or without them. */

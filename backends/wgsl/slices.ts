@@ -5,7 +5,7 @@ import { num } from '../../ir/op.ts';
 import { opDef } from '../../ir/ops/index.ts';
 import { withValues } from '../../ir/rewrite.ts';
 import type { TensorType } from '../../ir/type.ts';
-import { bindingsNeeded, isPaged } from './bindings.ts';
+import { bindingsOf, rangesOf } from './bindings.ts';
 import type { Located } from './kernel.ts';
 import type { Site } from './machine.ts';
 
@@ -22,7 +22,10 @@ const mostSlices = 1024;
 export function slicesOf(given: PlacedOp, site: Site): readonly PlacedOp[] {
   // An operand that stands twice may be sliced in one place and read whole in the other.
   const whole = { ...given, op: { ...given.op, operands: given.op.operands.map((v) => ({ ...v })) } };
-  const fits = ({ operands, results }: PlacedOp, paged: boolean): boolean => bindingsNeeded(operands, results, site) <= site.machine.bindings && (paged || !isPaged(operands, results, site));
+  const fits = ({ operands, results }: PlacedOp, paged: boolean): boolean => {
+    const needs = bindingsOf(rangesOf(operands, results, site));
+    return needs.count <= site.machine.bindings && (paged || !needs.paged);
+  };
   if (fits(whole, false)) return [given];
   const first = whole.op.results[0]!;
   const cuts = first.type.shape.flatMap((size, axis) => {

@@ -9,7 +9,6 @@ import { Kernel, type KernelCode, type Located } from './kernel.ts';
 import type { Machine, Site } from './machine.ts';
 import { registerOf } from './types.ts';
 
-const lanes = 64;
 /** Elements of a line below which ranks are cheaper. */
 const shortest = 64;
 
@@ -40,9 +39,7 @@ function byRanks(op: Op, operands: readonly Located[], results: readonly Located
   const { w } = kernel;
   const { shape, dtype } = x.type;
   const [axis, k] = [num(op.attrs, 'axis'), num(op.attrs, 'k')];
-  const count = sizeOf(shape);
-  w.line(`let element = group * ${lanes} + lane;`);
-  w.line(`if (element >= ${count}) { return; }`);
+  const grid = kernel.elements(sizeOf(shape));
   const index = positions(w, 'element', shape, x.strides);
   const own = w.let('own', kernel.load(0, index));
   const rank = w.variable('rank', 'i32', '0');
@@ -63,5 +60,5 @@ function byRanks(op: Op, operands: readonly Located[], results: readonly Located
     kernel.store(0, at, own);
     if (results[1]) kernel.store(1, at, index[axis]!);
   });
-  return kernel.finish(Math.ceil(count / lanes), lanes);
+  return kernel.finish(...grid);
 }

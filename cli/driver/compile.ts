@@ -53,7 +53,8 @@ export function compileGraph(model: string | Uint8Array, options: CompileOptions
 export async function compile(model: string | Uint8Array, options: CompileOptions = {}): Promise<Artifact> {
   const artifact = await compileOne(model, options);
   if (options.backend !== 'wgsl' || !options.fallback) return artifact;
-  const { onGraph: _, ...rest } = options;
+  // What describes the GPU, or shows its graphs, is not for the module.
+  const { onGraph: _graph, target: _target, gpuLimits: _limits, f16: _f16, ...rest } = options;
   return withFallback(artifact, await compileOne(model, { ...rest, backend: 'wasm' }));
 }
 

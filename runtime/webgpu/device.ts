@@ -27,9 +27,7 @@ export async function openDevice(program: GpuProgram, wanted: { readonly timesta
   const adapter = await findAdapter();
   checkOffer(adapter, nameOf(adapter), program);
   const limits = Object.fromEntries(Object.entries(program.limits).map(([name, least]) => [name, Math.max(least, defaults[name] ?? 0)]));
-  const features = [...(wanted.timestamps ? ['timestamp-query'] : []), 'subgroups', 'shader-f16'].filter((f) => adapter.features.has(f));
-  const device = await bounded(adapter.requestDevice({ requiredLimits: limits, requiredFeatures: features }), patience.device, 'the GPU adapter made no device');
-  return { device, adapter: nameOf(adapter), own: true };
+  return { device: await deviceOf(adapter, limits, wanted), adapter: nameOf(adapter), own: true };
 }
 
 /** Throws a NoGpu that says what the artifact needs where an adapter, or a device that was made before, offers less. */
@@ -43,9 +41,7 @@ export function checkOffer(offer: Pick<GpuAdapter, 'limits' | 'features'>, name:
 /** A device with all that its adapter offers, to load many artifacts on. An InputError where there is none. */
 export async function openGpu(): Promise<SharedGpu> {
   const adapter = await findAdapter();
-  const names = ['maxBufferSize', 'maxStorageBufferBindingSize', 'maxStorageBuffersPerShaderStage', 'maxComputeWorkgroupStorageSize', 'maxComputeInvocationsPerWorkgroup'];
-  const features = ['timestamp-query', 'subgroups', 'shader-f16'].filter((f) => adapter.features.has(f));
-  const device = await bounded(adapter.requestDevice({ requiredLimits: Object.fromEntries(names.map((n) => [n, adapter.limits[n]!])), requiredFeatures: features }), patience.device, 'the GPU adapter made no device');
+  const device = await deviceOf(adapter, Object.fromEntries(Object.keys(defaultLimits).map((n) => [n, adapter.limits[n]!])), { timestamps: true });
   return {
     device,
     adapter: nameOf(adapter),
@@ -65,6 +61,12 @@ export const defaultLimits = {
   maxBufferSize: 256 * 2 ** 20, maxStorageBufferBindingSize: 128 * 2 ** 20, maxStorageBuffersPerShaderStage: 8, maxComputeWorkgroupStorageSize: 16384, maxComputeInvocationsPerWorkgroup: 256,
 } as const satisfies GpuProgram['limits'];
 const defaults: Readonly<Record<string, number>> = defaultLimits;
+
+/** A device with these limits and with what the adapter has of the features that shaders and profiles may use. */
+function deviceOf(adapter: GpuAdapter, limits: Readonly<Record<string, number>>, { timestamps }: { readonly timestamps: boolean }): Promise<GpuDevice> {
+  const features = [...(timestamps ? ['timestamp-query'] : []), 'subgroups', 'shader-f16'].filter((f) => adapter.features.has(f));
+  return bounded(adapter.requestDevice({ requiredLimits: limits, requiredFeatures: features }), patience.device, 'the GPU adapter made no device');
+}
 
 async function findAdapter(): Promise<GpuAdapter> {
   const gpu = await findGpu();

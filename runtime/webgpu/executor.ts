@@ -11,7 +11,7 @@ import { LostGpu, NoGpu } from './error.ts';
 import type { Pipeline } from './pipelines.ts';
 import { timeByQueue, TimeStamps } from './timestamps.ts';
 import { mapRead, usage, type GpuBindGroup, type GpuBuffer, type GpuCommandEncoder, type GpuDevice } from './types.ts';
-import { checkFloats, fromWords, toWords, wordBytes } from './words.ts';
+import { checkFloats, fromWords, storesHalves, toWords, wordBytes } from './words.ts';
 
 const chunkBytes = 1 << 24;
 
@@ -76,7 +76,7 @@ class GpuExecutor implements Executor {
     this.#device = open.device;
     this.#manifest = manifest;
     this.#program = manifest.gpu!;
-    this.#halves = (this.#program.features ?? []).includes('shader-f16');
+    this.#halves = storesHalves(this.#program);
     this.#buffers = buffers;
     this.#entries = entries;
     this.#failed = new Promise((_, reject) => {

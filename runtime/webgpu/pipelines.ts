@@ -14,9 +14,10 @@ const made = new WeakMap<GpuDevice, Map<string, Promise<Pipeline>>>();
 export async function makePipelines(device: GpuDevice, shaders: GpuProgram['shaders'], texts: Readonly<Record<string, string>>): Promise<Pipeline[]> {
   const known = made.get(device) ?? new Map<string, Promise<Pipeline>>();
   made.set(device, known);
-  const subgroups = shaders.some((s) => s.subgroups !== undefined) && await subgroupsInOrder(device);
-  const all = shaders.map((shader) => {
-    const s = subgroups && shader.subgroups !== undefined ? { ...shader, file: shader.subgroups } : shader;
+  // Those that have one form alone do not wait for the device's answer.
+  const inOrder = shaders.some((s) => s.subgroups !== undefined) ? subgroupsInOrder(device) : Promise.resolve(false);
+  const all = shaders.map(async (shader) => {
+    const s = shader.subgroups !== undefined && await inOrder ? { ...shader, file: shader.subgroups } : shader;
     const code = texts[s.file];
     if (code === undefined) throw new RunError(`the artifact lacks the shader ${s.file}`);
     const key = code.slice(code.indexOf('\n'));

@@ -1,7 +1,10 @@
 /** Between tensors as the host holds them and the words of GPU memory. Nothing is computed: integers are widened and narrowed, floats travel as their bits. */
 import { InputError } from '../error.ts';
-import type { DTypeName } from '../manifest.ts';
+import type { DTypeName, GpuProgram } from '../manifest.ts';
 import { dtypeFacts } from '../tensor.ts';
+
+/** Whether f16 is stored as such: in programs for devices with shader-f16. Manifests of early versions name no features. */
+export const storesHalves = (program: Pick<GpuProgram, 'features'> | undefined): boolean => program?.features?.includes('shader-f16') ?? false;
 
 /** Bytes of an element in GPU memory. `halves`: f16 is stored as such. */
 export const wordBytes = (dtype: DTypeName, halves: boolean): number => (halves && dtype === 'f16' ? 2 : 4);
