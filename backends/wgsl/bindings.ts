@@ -17,15 +17,22 @@ export interface Range {
 /** One storage buffer of a shader. `first`: its first element, counted from the start of its range in words of the range. */
 export interface Page extends Piece { readonly name: string; readonly writable: boolean; readonly first: number }
 
-/** Bytes that a tensor's elements lie in, from its first to its last: of a view less than its buffer has. */
-function extent(x: Located): readonly [from: number, to: number] {
-  const width = bytesOfWord(x.word);
+/** The elements of its buffer that a tensor lies in, from its first to behind its last: of a view less than its buffer has. */
+export function elementsOf(x: Located): readonly [from: number, to: number] {
+  if (x.window) return [x.window.from, x.window.to];
   let [lo, hi] = [x.offset, x.offset + 1];
   x.type.shape.forEach((d, axis) => {
     const reach = (d - 1) * x.strides[axis]!;
     if (reach > 0) hi += reach;
     else lo += reach;
   });
+  return [lo, hi];
+}
+
+/** Bytes that these elements lie in, as bindings start and end. */
+function extent(x: Located): readonly [from: number, to: number] {
+  const width = bytesOfWord(x.word);
+  const [lo, hi] = elementsOf(x);
   return [Math.floor((x.address + lo * width) / alignment) * alignment, Math.ceil((x.address + hi * width) / alignment) * alignment];
 }
 

@@ -17,6 +17,8 @@ export interface Located extends Placed {
   readonly address: number;
   readonly offset: number;
   readonly word: Word;
+  /** The elements from its buffer's start that a kernel sees of it, where these are not all: what reads or writes others is left to the kernels that see them. `first`: nothing lies before. */
+  readonly window?: { readonly from: number; readonly to: number; readonly first: boolean };
 }
 
 /** A compute shader and what it is called with. Workgroups are counted along one line; `dispatchSize` folds them into three dimensions. */
@@ -52,6 +54,8 @@ export class Kernel {
   readonly site: Site;
   readonly #ranges: readonly Range[];
   readonly #helpers: { readonly plain: string; readonly withSubgroups: string }[] = [];
+  /** Of each operand that the kernel sees in part, the variable that says whether it sees what this invocation reads. */
+  readonly #windowed: readonly string[];
   #workgroupBytes = 0;
 
   constructor(op: Op, operands: readonly Located[], results: readonly Located[], site: Site) {
@@ -65,7 +69,9 @@ export class Kernel {
     const { bindings, bindingBytes } = site.machine;
     if (needed > bindings) throw new Unsupported('tensors above the limits of bindings on WebGPU', `its tensors take ${needed} bindings of at most ${bindingBytes} bytes, and shaders have ${bindings}; compile for an adapter that offers larger ones (--gpu-limit maxStorageBufferBindingSize=...), or for wasm`);
     const taken = ['group', 'lane', 'local', 'workgroup', 'element', 'main', 'put', 'k0', 'step', 'half', 'batch', 'value', 'subgroup_lane', 'subgroup_width'];
-    for (const name of [...operands.map((_, i) => `x${i}`), ...results.map((_, i) => `y${i}`), ...taken]) this.w.name(name);
+    this.#windowed = operands.flatMap((x, i) => (x.window ? [`seen${i}`] : []));
+    for (const name of [...operands.map((_, i) => `x${i}`), ...this.#windowed, ...results.map((_, i) => `y${i}`), ...taken]) this.w.name(name);
+    operands.forEach(({ window }, i) => window && this.w.line(`var seen${i} = ${window.first};`));
   }
 
   /** Begins a body that an invocation runs for each of so many elements: its own is `element`. Gives what `finish` takes. */
@@ -88,7 +94,7 @@ export class Kernel {
     // What has no elements is not bound, and no invocation gets here.
     if (sizeOf(shape) === 0) return literal(this.w, registerOf(dtype), 0);
     const [range, from] = this.#place(x);
-    const word = wordAt(range, x.word, plus(at, from));
+    const word = wordAt(range, x.word, plus(this.#inWindow(i, at), from));
     if (isSmallFloat(dtype) && x.word !== 'f16') return this.w.call(decodeName(dtype), word);
     return dtype === 'bool' ? `(${word} != 0u)` : word;
   }
@@ -104,7 +110,10 @@ export class Kernel {
     const { dtype } = y.type;
     const [range, from] = this.#place(y);
     const word = isSmallFloat(dtype) && y.word !== 'f16' ? this.w.call(encodeName(dtype), value) : registerOf(dtype) === 'bool' ? `select(0u, 1u, ${value})` : value;
-    this.w.line(putWord(range, y.word, plus(at, from), word));
+    const own = y.window ? this.w.let('own', at) : at;
+    const conditions = [...(y.window ? [`${own} >= ${y.window.from}`, `${own} < ${y.window.to}`] : []), ...this.#windowed];
+    const put = putWord(range, y.word, plus(own, from), word);
+    this.w.line(conditions.length > 0 ? `if (${conditions.join(' && ')}) { ${put} }` : put);
   }
 
   /** An array that the invocations of a workgroup share. */
@@ -161,9 +170,18 @@ export class Kernel {
     };
   }
 
+  /** An address that the kernel sees: another one in place of those that it does not, which is noted. */
+  #inWindow(i: number, at: string): string {
+    const { window } = this.operands[i]!;
+    if (!window) return at;
+    const own = this.w.let('own', at);
+    this.w.line(`seen${i} = ${own} >= ${window.from} && ${own} < ${window.to};`);
+    return this.w.let('near', `clamp(${own}, ${window.from}, ${window.to - 1})`);
+  }
+
   /** The range that holds a tensor, and where its buffer starts in it, in elements. */
   #place(x: Located): readonly [Range, number] {
-    const first = x.address + x.offset * bytesOfWord(x.word);
+    const first = x.address + (x.window?.from ?? x.offset) * bytesOfWord(x.word);
     const range = this.#ranges.find((r) => first >= r.from && first < r.to)!;
     return [range, (x.address - range.from) / bytesOfWord(x.word)];
   }

@@ -17,6 +17,15 @@ interface Extra {
   readonly scratch: number;
 }
 
+/** A kernel needs more scratch than a program was given: it is emitted again with so many bytes. */
+export class MoreScratch extends Error {
+  readonly bytes: number;
+  constructor(bytes: number) {
+    super(`${bytes} bytes of scratch are needed`);
+    this.bytes = bytes;
+  }
+}
+
 /**
  * GPU buffers for each kind of memory: a tensor that is larger than a buffer may be lies in several, and so may one of those temporaries that share addresses. Addresses are the program's; scratch and
  * the words of gates come after them.
@@ -75,6 +84,12 @@ export class Memory {
       at = end;
     }
     return pieces;
+  }
+
+  /** The address of some bytes of scratch, both multiples of the alignment. MoreScratch where there are fewer. */
+  scratchAt(offset: number, bytes: number): number {
+    if (this.scratch + offset + bytes > this.#gates) throw new MoreScratch(offset + bytes);
+    return this.scratch + offset;
   }
 
   segmentAt(address: number): number {

@@ -10,12 +10,12 @@ import { emitOp } from './emitters.ts';
 import { dispatchSize, Kernel, type KernelCode, type Located } from './kernel.ts';
 import { Gates, setGate } from './gates.ts';
 import type { Machine, Site } from './machine.ts';
-import { Memory } from './memory.ts';
+import { Memory, MoreScratch } from './memory.ts';
+import { partsOf } from './parts.ts';
 import { nameOf, ShaderFiles } from './shader-files.ts';
-import { slicesOf } from './slices.ts';
 import { scratchBytes } from './sort.ts';
 import { wordOf } from './types.ts';
-import { inputBounds } from './ranges.ts';
+import { inputBounds, type InputBounds } from './ranges.ts';
 
 /** What the backend makes of a program. */
 export interface WgslModule {
@@ -33,7 +33,19 @@ export interface WgslModule {
  */
 export function emitWgsl(program: TileProgram, machine: Machine): WgslModule {
   const bounds = inputBounds(program.entries.map((e) => e.graph ?? program.graph));
-  const memory = new Memory(program.buffers, { bufferBytes: machine.bufferBytes, scratch: scratchBytes(program, machine) });
+  for (let scratch = scratchBytes(program, machine);;) {
+    try {
+      return emitWith(program, machine, bounds, scratch);
+    } catch (e) {
+      if (!(e instanceof MoreScratch)) throw e;
+      scratch = e.bytes;
+    }
+  }
+}
+
+/** Emits with so many bytes of scratch. */
+function emitWith(program: TileProgram, machine: Machine, bounds: InputBounds, scratch: number): WgslModule {
+  const memory = new Memory(program.buffers, { bufferBytes: machine.bufferBytes, scratch });
   const emission = new Emission(program, { machine, memory }, bounds.rounds);
   const rows: StepRow[] = emission.rows;
   const entries = program.entries.map((entry) => emission.entry(entry));
@@ -115,8 +127,8 @@ class Emission {
     if (op.results.every((r) => sizeOf(r.type.shape) === 0)) return [];
     const located = (v: Value): Located => this.#located(v);
     try {
-      const slices = slicesOf({ op, operands: op.operands.map(located), results: op.results.map(located) }, this.#site);
-      return this.#add(op, slices.flatMap((s) => emitOp(s.op, s.operands, s.results, this.#site)));
+      const parts = partsOf({ op, operands: op.operands.map(located), results: op.results.map(located) }, this.#site);
+      return this.#add(op, parts.flatMap((s) => emitOp(s.op, s.operands, s.results, this.#site)));
     } catch (e) {
       if (!(e instanceof Unsupported) || op.source.length === 0 || e.message.includes(op.source[0]!)) throw e;
       throw new Unsupported(e.feature, `${nameOf(op)} of ${op.source.join(', ')}: ${e.message}`);

@@ -12,47 +12,61 @@ import type { Site } from './machine.ts';
 /** An op with the places of its operands and results. */
 export interface PlacedOp { readonly op: Op; readonly operands: readonly Located[]; readonly results: readonly Located[] }
 
-/** Most slices of an op. */
-const mostSlices = 1024;
+/** Most slices of an op along one axis. */
+export const mostSlices = 1024;
+
+/** Whether a shader can bind the tensors of an op; `paged`: in several bindings each. */
+export function fits({ operands, results }: PlacedOp, site: Site, paged: boolean): boolean {
+  const needs = bindingsOf(rangesOf(operands, results, site));
+  return needs.count <= site.machine.bindings && (paged || !needs.paged);
+}
 
 /**
- * The op as it stands where a shader can bind its tensors whole. Else as few slices along one axis of its results as make each operand and result one binding, or, where no axis does, as make their pages few
- * enough. The op as it stands, too, where nothing helps: its kernel then says so.
+ * The op as it stands where a shader can bind its tensors whole. Else as few slices along one axis of its results, or along two, as make each operand and result one binding, or, where no axis does, as make
+ * their pages few enough. Undefined where nothing helps.
  */
-export function slicesOf(given: PlacedOp, site: Site): readonly PlacedOp[] {
+export function slicesOf(given: PlacedOp, site: Site): readonly PlacedOp[] | undefined {
+  if (fits(given, site, false)) return [given];
+  for (const paged of [false, true]) {
+    if (paged && fits(given, site, true)) return [given];
+    for (const slices of cutsOf(given)) if (slices.every((s) => fits(s, site, paged))) return slices;
+  }
+  for (const slices of cutsOf(given)) {
+    // The slices are alike but for the last, which is smaller.
+    if (![slices[0]!, slices.at(-1)!].every((s) => slicedOnce(s, site))) continue;
+    const twice = slices.map((s) => slicedOnce(s, site));
+    if (twice.every((s) => s !== undefined)) return twice.flat();
+  }
+  return undefined;
+}
+
+const slicedOnce = (given: PlacedOp, site: Site): readonly PlacedOp[] | undefined => (fits(given, site, true) ? [given] : [...cutsOf(given)].find((slices) => slices.every((s) => fits(s, site, true))));
+
+/** All ways to slice an op along one axis of its results, those with the fewest slices first. */
+export function* cutsOf(given: PlacedOp): Generator<readonly PlacedOp[]> {
   // An operand that stands twice may be sliced in one place and read whole in the other.
   const whole = { ...given, op: { ...given.op, operands: given.op.operands.map((v) => ({ ...v })) } };
-  const fits = ({ operands, results }: PlacedOp, paged: boolean): boolean => {
-    const needs = bindingsOf(rangesOf(operands, results, site));
-    return needs.count <= site.machine.bindings && (paged || !needs.paged);
-  };
-  if (fits(whole, false)) return [given];
   const first = whole.op.results[0]!;
   const cuts = first.type.shape.flatMap((size, axis) => {
-    const axes = size > 1 ? followed(whole.op, first, axis) : undefined;
-    return axes ? [{ size, axes }] : [];
+    const cut = size > 1 ? followed(whole.op, first, axis) : undefined;
+    return cut ? [{ size, cut }] : [];
   });
-  for (const paged of [false, true]) {
-    if (paged && fits(whole, true)) return [given];
-    for (let count = 2; count <= mostSlices; count *= 2) {
-      for (const { size, axes } of cuts) {
-        if (count / 2 >= size) continue;
-        const step = Math.ceil(size / count / axes.grain) * axes.grain;
-        const slices = Array.from({ length: Math.ceil(size / step) }, (_, i) => sliceOf(whole, axes, i * step, Math.min(step, size - i * step)));
-        if (slices.every((s) => fits(s, paged))) return slices;
-      }
-    }
-  }
-  return [given];
+  for (let count = 2; count <= mostSlices; count *= 2) for (const { size, cut } of cuts) if (count / 2 < size) yield alongCut(whole, cut, size, count);
+}
+
+/** An op in about so many slices along a cut of an axis of `size` elements. */
+export function alongCut(whole: PlacedOp, cut: Cut, size: number, count: number): PlacedOp[] {
+  const step = Math.ceil(size / count / cut.grain) * cut.grain;
+  return Array.from({ length: Math.ceil(size / step) }, (_, i) => sliceOf(whole, cut, i * step, Math.min(step, size - i * step)));
 }
 
 /** The axis along which a value is sliced, and how many of its elements stand for one of the result's: channels of groups. */
-interface Slice { readonly axis: number; readonly per: number }
+export interface Slice { readonly axis: number; readonly per: number }
 
 /** How values are sliced: those that are not here are read whole. A slice starts at a multiple of `grain`. */
-interface Cut { readonly slices: ReadonlyMap<Value, Slice>; readonly grain: number }
+export interface Cut { readonly slices: ReadonlyMap<Value, Slice>; readonly grain: number }
 
-class Slices {
+export class Slices {
   readonly slices = new Map<Value, Slice>();
   readonly #whole = new Set<Value>();
   grain = 1;
@@ -92,7 +106,7 @@ function followed(op: Op, result: Value, axis: number): Cut | undefined {
 }
 
 /** Notes the slices of all operands and results of a plain op, one of whose results is sliced; false where that is not possible. */
-function follow(op: Op, result: Value, slice: Slice, cut: Slices): boolean {
+export function follow(op: Op, result: Value, slice: Slice, cut: Slices): boolean {
   const { axis } = slice;
   if (op.name === 'constant') return false;
   if (op.name === 'conv' && axis === 1 && num(op.attrs, 'groups') > 1) return byGroups(op, cut);
@@ -127,7 +141,7 @@ function ownDim({ terms, plus }: Place, alone: ReadonlySet<string>): string | un
 }
 
 /** The operand's axis that walks with a dim; undefined where none does, `mixed` where one does in another way. */
-function sliceAxis(reads: readonly Index[], dim: string, alone: ReadonlySet<string>): number | 'mixed' | undefined {
+export function sliceAxis(reads: readonly Index[], dim: string, alone: ReadonlySet<string>): number | 'mixed' | undefined {
   let axis: number | undefined;
   for (const [i, read] of reads.entries()) {
     const names = read.kind === 'affine' ? read.terms.map(([d]) => d) : read.kind === 'span' ? read.dims : read.kind === 'table' ? [read.dim, ...(read.inner === undefined ? [] : [read.inner])] : [read.dim];
@@ -145,6 +159,7 @@ function sliceOf({ op, operands, results }: PlacedOp, { slices }: Cut, start: nu
     return slice ? { dtype: v.type.dtype, shape: v.type.shape.map((d, axis) => (axis === slice.axis ? size * slice.per : d)) } : v.type;
   };
   const attrsOf = (o: Op): Attrs => {
+    if (o.name === 'convWeight' && num(o.attrs, 'parts') > 0 && slices.get(o.results[0]!)?.axis === 0) return { ...o.attrs, parts: size };
     if ('shape' in o.attrs) return { ...o.attrs, shape: typeOf(o.results[0]!).shape };
     if (o.name !== 'conv' || slices.get(o.results[0]!)?.axis !== 1 || num(o.attrs, 'groups') === 1) return o.attrs;
     return { ...o.attrs, groups: (num(o.attrs, 'groups') * size) / o.results[0]!.type.shape[1]! };
