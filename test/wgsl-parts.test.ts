@@ -40,8 +40,8 @@ const cases: readonly (readonly [string, () => Case])[] = [
   ['a broadcast', () => over({ x: [3000], y: [2, 3000] }, (b, { x, y }) => [b.add(x!, b.one('slice', [y!], { starts: [1, 2999], sizes: [2, 3000], steps: [-1, -1] }))])],
   ['an edge around a tensor, and another by mirrors', () => over({ x: [50, 51] }, (b, { x }) => [b.one('pad', [x!], { lo: [2, 3], hi: [1, 2], mode: 'constant', value: 7 }), b.one('pad', [x!], { lo: [2, 3], hi: [1, 2], mode: 'reflect', value: 0 })])],
   ['a product with a long sum', opOf('contract', [[3, 3000], [3000, 2]], { spec: 'mk,kn->mn' })],
-  ['a product whose operands are both read along k', opOf('contract', [[40, 70], [50, 70]], { spec: 'mk,nk->mn' })],
-  ['a product with itself and ops after it', () => over({ x: [50, 60], y: [50, 50] }, (b, { x, y }) => [b.unary('relu', b.add(b.one('contract', [x!, x!], { spec: 'mk,nk->mn' }), y!))])],
+  ['a product whose operands are both read along k', opOf('contract', [[30, 70], [31, 70]], { spec: 'mk,nk->mn' })],
+  ['a product with itself and ops after it', () => over({ x: [35, 60], y: [35, 35] }, (b, { x, y }) => [b.unary('relu', b.add(b.one('contract', [x!, x!], { spec: 'mk,nk->mn' }), y!))])],
   ['a convolution of many channels', opOf('conv', [[1, 30, 12, 11], [5, 30, 3, 3]], square)],
   ['its weight gradient', opOf('convWeight', [[6, 5, 12, 11], [6, 4, 12, 11]], { ...square, kernel: [3, 3] })],
   ['sums, products and extremes of a whole tensor', () => over({ x: [55, 60] }, (b, { x }) => (['reduceSum', 'reduceMax', 'reduceMin'] as const).map((name) => b.reduce(name, x!, [0, 1])))],
@@ -67,9 +67,9 @@ describe.skipIf(!gpu)(onGpu('tensors of more than all bindings hold'), { timeout
   });
 
   test('sum f16 in f32 until all parts are joined', async () => {
-    const { graph, inputs } = over({ x: [3, 5000], y: [5000, 2] }, (b, { x, y }) => [b.one('contract', [x!, y!], { spec: 'mk,kn->mn' }), b.reduce('reduceSum', x!, [0, 1])], 'f16');
+    const { graph, inputs } = over({ x: [3, 2100], y: [2100, 2] }, (b, { x, y }) => [b.one('contract', [x!, y!], { spec: 'mk,kn->mn' }), b.reduce('reduceSum', x!, [0, 1])], 'f16');
     const got = await runOnGpu(graph, inputs, { gpuLimits });
-    for (const [name, want] of evaluate(graph, inputs).outputs) expect(`${name}: ${differenceInHalves(got.get(name)!, want, 5000)}`).toBe(`${name}: undefined`);
+    for (const [name, want] of evaluate(graph, inputs).outputs) expect(`${name}: ${differenceInHalves(got.get(name)!, want, 6300)}`).toBe(`${name}: undefined`);
   });
 });
 
