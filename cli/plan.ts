@@ -91,7 +91,7 @@ async function run(model: string, options: Options, command: Command): Promise<v
   const micro = microBatchOf(options);
   if (options.train && (options.fit || micro !== undefined)) requireProof(wanted, options.fit ? '--fit chooses the micro-batch' : '--micro-batch computes few samples at a time');
   const planner = new Planner({
-    wanted, target, levels: options.train ? levelsOf(options.recompute) : ['none'], onProgress: progress, onTrial: finished,
+    wanted, target, levels: options.train ? levelsOf(options.recompute) : ['none'], parts: options.fit === true || options.recompute === 'auto', onProgress: progress, onTrial: finished,
     ...(options.temporary !== undefined && { temporary: options.temporary }), ...(options.train && options.batch !== undefined && { samples: options.batch }),
   });
   if (options.fit) planner.fit(batchesFor(options));
@@ -154,7 +154,11 @@ function report(planner: Planner, { trial, planned }: { readonly trial: Trial; r
 /** The levers of a plan, measured: levels of recomputation from the one asked for on, narrower temporaries, fewer samples at a time; and what stands in the way of one of them, as a note. */
 function measured(planner: Planner, trial: Trial, wanted: Omit<Wanted, 'batch'>, options: Options): readonly Lever[] {
   const asked = options.recompute === 'auto' ? 'none' : options.recompute;
-  const choices = { recompute: options.train ? recomputeLevels.slice(recomputeLevels.indexOf(asked)) : [], temporary: planner.shares[0]! / 2 };
+  const tried = planner.trials.all.filter((t) => t.regions && t.batch === trial.batch);
+  const choices = {
+    recompute: options.train ? recomputeLevels.slice(recomputeLevels.indexOf(asked)) : [], temporary: planner.shares[0]! / 2,
+    ...(tried.length > 0 && { inParts: tried.reduce((a, b) => (b.memory.total < a.memory.total ? b : a)) }),
+  };
   const smaller = batchesFor(options).findLast((b) => b < trial.batch);
   // The search has asked for the proof already, and so have micro-batches.
   const proved = options.fit === true || options.microBatch !== undefined;

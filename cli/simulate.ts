@@ -8,6 +8,8 @@ import type { Graph } from '../ir/graph.ts';
 import { showType, type Tensor } from '../ir/type.ts';
 import { levelsOf } from '../passes/tile/fit.ts';
 import { planFromJson } from '../passes/tile/json.ts';
+import { regionsInParts } from '../passes/tile/fit-parts.ts';
+import { withRegions } from '../passes/tile/parts/narrow.ts';
 import { digest } from '../passes/tile/plan.ts';
 import { recomputeLevels, type Recompute } from '../passes/tile/recompute.ts';
 import { runTiled } from './driver/simulate.ts';
@@ -64,13 +66,13 @@ async function run(model: string, options: Options, command: Command): Promise<v
   const spec = normOf(options);
   const values = options.value && readTensors(options.value);
   const simple = buildGraph({
-    model, batch: options.batch ?? 1, dtype: options.dtype ?? 'f32', ...(spec && { norm: spec }), ...(options.train && { train: trainOptions(options, { gradients: true }) }),
+    model, batch: options.batch ?? 1, dtype: options.dtype ?? 'f32', ...(spec && { norm: spec }), ...(options.train && { train: trainOptions(options, { gradients: options.plan === undefined }) }),
     ...(options.dim && { dims: options.dim }), ...(values && { values }),
   });
   const [first] = simple.inputs;
   if (options.batch !== undefined && first && first.type.shape[0] !== options.batch) throw new UserError(`--batch ${options.batch}: the input ${first.name ?? ''} of ${model} is ${showType(first.type)}, whose batch is fixed`);
   const given = await readInputs(options.input ?? {}, modelInputs(readModelGraph(model)), images);
-  const { graph, plan, recompute } = options.plan === undefined ? leastRecomputation(simple, { model, target: await targetOf(options), levels: options.train ? levelsOf(options.recompute) : ['none'], samples: options.batch ?? 1 }) : planOf(simple, options.plan);
+  const { graph, plan, recompute, regions } = options.plan === undefined ? leastRecomputation(simple, { model, target: await targetOf(options), levels: options.train ? levelsOf(options.recompute) : ['none'], samples: options.batch ?? 1, parts: options.recompute === 'auto' }) : planOf(simple, options.plan);
   const inputs = madeUp(simple, given, options.seed);
   const missing = simple.inputs.filter((v) => given[v.name ?? ''] === undefined).map((v) => v.name ?? '?');
   const started = performance.now();
@@ -89,7 +91,7 @@ async function run(model: string, options: Options, command: Command): Promise<v
   const used = [...tiles.used].map((n) => n + plan.memory.code);
   if (options.json) {
     sayJson({
-      target: plan.target, tiles: plan.tiles, bytesPerTile: plan.bytesPerTile, recompute, steps: plan.steps.length, madeUp: missing, memory: plan.memory, used, simulateMs: time,
+      target: plan.target, tiles: plan.tiles, bytesPerTile: plan.bytesPerTile, recompute, ...(regions && { regions }), steps: plan.steps.length, madeUp: missing, memory: plan.memory, used, simulateMs: time,
       results: results.map(({ name, kind, tensor, largest, relative }) => ({ name, kind, dtype: tensor.dtype, shape: tensor.shape, largest, relative, ...(kind === 'output' && tensor.data.length === 1 && { value: Number(tensor.data[0]) }) })),
     });
     return;
@@ -97,7 +99,7 @@ async function run(model: string, options: Options, command: Command): Promise<v
   if (missing.length > 0) note(`made up from seed ${options.seed}: ${missing.join(', ')}`);
   show(results);
   const most = used.reduce((a, b) => Math.max(a, b), 0);
-  say(`\n${plan.target}, ${whole(plan.tiles)} tiles of ${whole(plan.bytesPerTile)} bytes, recompute ${recompute}: ${plan.steps.length} steps in ${ms(time)}`);
+  say(`\n${plan.target}, ${whole(plan.tiles)} tiles of ${whole(plan.bytesPerTile)} bytes, recompute ${recompute}${regions ? `, ${regionsInParts(regions)}` : ''}: ${plan.steps.length} steps in ${ms(time)}`);
   say(`bytes used of a tile, ${whole(plan.memory.code)} of code included: at most ${whole(most)} on tile ${used.indexOf(most)}, at least ${whole(used.reduce((a, b) => Math.min(a, b), most))}`);
   const worst = results.reduce((a, b) => (b.relative > a.relative || Number.isNaN(b.relative) ? b : a), results[0]!);
   say(`largest difference from the interpreter: ${worst.relative.toExponential(1)} of the largest element, in ${worst.name}`);
@@ -115,8 +117,11 @@ function planOf(simple: Graph, file: string): Chosen {
   }
   const plan = planFromJson(data, file);
   for (const recompute of levelsOf('auto')) {
-    const graph = prepared(simple, recompute);
-    if (digest(graph) === plan.graph) return { graph, plan, recompute };
+    const whole = prepared(simple, recompute);
+    const { of, regions } = plan.inParts ?? { of: plan.graph, regions: undefined };
+    if (digest(whole) !== of) continue;
+    const graph = regions ? withRegions(whole, regions) : whole;
+    if (graph && digest(graph) === plan.graph) return { graph, plan, recompute, ...(regions && { regions }) };
   }
   throw new UserError(`${file} is a plan of ${plan.model}, made for another graph than these options give (digest ${plan.graph}); give the model, --batch, --dtype and step options that it was made with`);
 }

@@ -2,7 +2,7 @@
 import { cursor, list, number, string, type, type Cursor, type TensorSource } from './cursor.ts';
 import { graphAt } from './parse.ts';
 import type { TileProgramText } from './tile-text.ts';
-import type { BufferKind, Comb, Copy, Cut, Division, Spread, StepCycles, TileBuffer, TileDim, TileMemory, TilePlan, TileStep } from './tiles.ts';
+import type { BufferKind, Comb, Copy, Cut, Division, RegionInParts, Spread, StepCycles, TileBuffer, TileDim, TileMemory, TilePlan, TileStep } from './tiles.ts';
 
 /** The tile program that a text describes. Text that is none is a ParseError, which names the line; that the plan suits its graph is not checked. */
 export function parseTileProgram(text: string, tensors: TensorSource = new Map()): TileProgramText {
@@ -25,6 +25,7 @@ function planAt(p: Cursor): TilePlan {
   const target = string(p);
   const machine = facts(p, ['tiles', 'bytesPerTile', 'grain', 'samples', 'vertexTypeBytes']);
   const onnx = p.accept('onnx') ? string(p) : undefined;
+  const inParts = p.accept('parts') ? partsAt(p) : undefined;
   p.expect('memory');
   const memory: TileMemory = facts(p, ['always', 'code', 'peak', 'peakStep', 'gaps', 'total', 'limit']);
   const notes: string[] = [];
@@ -35,7 +36,31 @@ function planAt(p: Cursor): TilePlan {
   const buffers: TileBuffer[] = [];
   while (p.accept('buffer')) buffers.push(buffer(p, tables));
   const steps = body(p, tables);
-  return { version: 1, model, graph, target, ...machine, ...(onnx !== undefined && { onnx }), buffers, steps, memory, notes };
+  return { version: 1, model, graph, target, ...machine, ...(onnx !== undefined && { onnx }), ...(inParts && { inParts }), buffers, steps, memory, notes };
+}
+
+function partsAt(p: Cursor): NonNullable<TilePlan['inParts']> {
+  p.expect('of');
+  const of = string(p);
+  const regions: RegionInParts[] = [];
+  while (p.accept('region')) regions.push(region(p));
+  return { of, regions };
+}
+
+function region(p: Cursor): RegionInParts {
+  const from = valueAt(p);
+  const where = facts(p, ['axis', 'parts', 'first', 'last']);
+  p.expect('again');
+  const again = oneOf(p, ['none', 'light', 'all'] as const, 'none, light or all');
+  return { from, ...where, again, ...(p.accept('bands') && { bands: true }) };
+}
+
+function valueAt(p: Cursor): RegionInParts['from'] {
+  const kind = oneOf(p, ['op', 'input', 'state'] as const, 'a value (op, input or state)');
+  const n = number(p);
+  if (kind !== 'op') return kind === 'input' ? { input: n } : { state: n };
+  p.expect('result');
+  return { op: n, result: number(p) };
 }
 
 const kinds: readonly BufferKind[] = ['state', 'constant', 'input', 'output', 'activation', 'gather', 'partial', 'receive'];

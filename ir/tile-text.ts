@@ -1,7 +1,7 @@
 /** Prints tile programs as text: a plan's cuts, spreads, buffers and steps, then the graph whose ops the steps run. `tile-parse.ts` reads it back; docs/tiles.md explains it. */
 import type { Graph } from './graph.ts';
 import { printGraph, type PrintOptions } from './text.ts';
-import type { Comb, Cut, Division, Spread, StepCycles, TilePlan, TileStep } from './tiles.ts';
+import type { Comb, Cut, Division, RegionInParts, Spread, StepCycles, TilePlan, TileStep } from './tiles.ts';
 import type { Tensor } from './type.ts';
 
 /** What tiles run: a graph, and the plan that was made for it. */
@@ -43,6 +43,7 @@ function planText(plan: TilePlan): string {
     `plan ${JSON.stringify(plan.model)} of ${JSON.stringify(plan.graph)} {`,
     `  target ${JSON.stringify(plan.target)} ${pairs({ tiles, bytesPerTile, grain, samples, vertexTypeBytes })}`,
     ...(plan.onnx === undefined ? [] : [`  onnx ${JSON.stringify(plan.onnx)}`]),
+    ...(plan.inParts ? [`  parts of ${JSON.stringify(plan.inParts.of)}`, ...plan.inParts.regions.map(regionText)] : []),
     `  memory ${pairs({ ...plan.memory })}`,
     ...plan.notes.map((n) => `  note ${JSON.stringify(n)}`),
     ...cuts.lines('cut'),
@@ -52,6 +53,11 @@ function planText(plan: TilePlan): string {
     '}',
     '',
   ].join('\n');
+}
+
+function regionText({ from, axis, parts, first, last, again, bands }: RegionInParts): string {
+  const value = 'op' in from ? `op ${from.op} result ${from.result}` : 'input' in from ? `input ${from.input}` : `state ${from.state}`;
+  return `  region ${value} ${pairs({ axis, parts, first, last })} again ${again}${bands ? ' bands' : ''}`;
 }
 
 /** Texts that are listed once, by a name each. */

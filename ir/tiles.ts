@@ -109,6 +109,22 @@ export interface TileMemory {
   readonly limit: number;
 }
 
+/** What is computed again after a sum over all parts, and not held until then: nothing, what follows without sums or products, or all. */
+export type Again = 'none' | 'light' | 'all';
+
+/** A region of a graph that is computed part by part: what an axis of a value, cut in `parts`, spreads to among the ops `first` to `last`. Numbers are those of the graph before. */
+export interface RegionInParts {
+  /** The value: a result of an op, an input or a state of the graph. */
+  readonly from: { readonly op: number; readonly result: number } | { readonly input: number } | { readonly state: number };
+  readonly axis: number;
+  readonly parts: number;
+  readonly first: number;
+  readonly last: number;
+  readonly again: Again;
+  /** A chain of ops through the value, those at `first` to `last` of it, in bands of an axis that windows slide along. */
+  readonly bands?: true;
+}
+
 export interface TilePlan {
   readonly version: 1;
   readonly model: string;
@@ -123,6 +139,8 @@ export interface TilePlan {
   readonly vertexTypeBytes: number;
   /** SHA-256 of the ONNX file that was planned, in hex; absent where the graph came from elsewhere. */
   readonly onnx?: string;
+  /** How the planned graph was made of another, whose digest is `of`: regions in parts, one after the other. */
+  readonly inParts?: { readonly of: string; readonly regions: readonly RegionInParts[] };
   readonly buffers: readonly TileBuffer[];
   readonly steps: readonly TileStep[];
   readonly memory: TileMemory;

@@ -1,14 +1,17 @@
-/** Plans with the least recomputation that fits. */
+/** The plan that takes the least computing again of those that fit. */
 import { OverLimit } from '../../ir/diagnostic.ts';
 import type { Graph } from '../../ir/graph.ts';
-import type { TilePlan } from '../../ir/tiles.ts';
+import type { RegionInParts, TilePlan } from '../../ir/tiles.ts';
+import { narrowerShares } from '../../passes/tile/fit.ts';
+import { fitBatch, namingParts, partsOf, regionsInParts } from '../../passes/tile/fit-parts.ts';
 import { planTiles, type Planned } from '../../passes/tile/plan.ts';
 import type { Recompute } from '../../passes/tile/recompute.ts';
 import type { TileTarget } from '../../passes/tile/target.ts';
+import { Trials, type Setting } from '../../passes/tile/trials.ts';
 import { prepared } from './build.ts';
 
 /** A plan that fits, and the graph that it was made for. */
-export interface Chosen { readonly graph: Graph; readonly plan: TilePlan; readonly recompute: Recompute }
+export interface Chosen { readonly graph: Graph; readonly plan: TilePlan; readonly recompute: Recompute; readonly regions?: readonly RegionInParts[] }
 
 export interface Machine {
   /** How messages call the model. */
@@ -18,19 +21,29 @@ export interface Machine {
   readonly levels: readonly Recompute[];
   /** Samples that one run of the graph takes. */
   readonly samples: number;
+  /** Whether regions may be computed in parts where nothing fits otherwise. */
+  readonly parts: boolean;
 }
 
-/** Plans a simplified graph with the least recomputation that fits, under ever narrower bounds on temporaries. Throws OverLimit, with the bytes that are too many, where nothing fits. */
-export function leastRecomputation(simple: Graph, { model, target, levels, samples }: Machine): Chosen {
-  let least: { planned: Planned; recompute: Recompute } | undefined;
-  for (const recompute of levels) {
-    const graph = prepared(simple, recompute);
-    for (const share of [1, 1 / 2, 1 / 8, 1 / 64]) {
-      const planned = planTiles(graph, target, { samples, temporary: share * target.constants.temporary });
-      if (planned.fits) return { graph, plan: planned.plan, recompute };
-      if (!least || planned.plan.memory.total < least.planned.plan.memory.total) least = { planned, recompute };
-    }
+/** Plans a simplified graph with the least recomputation that fits, under ever narrower bounds on temporaries, or else with regions in parts. Throws OverLimit, with the bytes that are too many, where nothing fits. */
+export function leastRecomputation(simple: Graph, { model, target, levels, samples, parts }: Machine): Chosen {
+  const ready = new Map<Recompute, Graph>();
+  const graphAt = (recompute: Recompute): Graph => {
+    const graph = ready.get(recompute) ?? prepared(simple, recompute);
+    ready.set(recompute, graph);
+    return graph;
+  };
+  const planAt = (graph: Graph, { temporary }: Setting): Planned => planTiles(graph, target, { samples, temporary });
+  const trials = new Trials((s) => {
+    const planned = planAt(partsOf(graphAt(s.recompute), s), s);
+    return { ...planned, plan: namingParts(planned.plan, graphAt(s.recompute), s.regions) };
+  });
+  fitBatch(trials, { target, batch: samples, levels, temporary: narrowerShares.map((share) => share * target.constants.temporary), graphAt, planAt }, parts);
+  const { best, smallest } = trials;
+  if (best) {
+    const { recompute, regions } = best.trial;
+    return { graph: partsOf(graphAt(recompute), best.trial), plan: best.planned.plan, recompute, ...(regions && { regions }) };
   }
-  const { total, limit } = least!.planned.plan.memory;
-  throw new OverLimit(`${model} does not fit ${target.constants.tiles} tiles of ${target.constants.bytesPerTile} bytes (${limit} without slack): the smallest plan found takes ${total} bytes, ${total - limit} over, with recompute ${least!.recompute}; tilewright plan with the same options says what takes them`);
+  const { recompute, regions, memory: { total, limit } } = smallest!.trial;
+  throw new OverLimit(`${model} does not fit ${target.constants.tiles} tiles of ${target.constants.bytesPerTile} bytes (${limit} without slack): the smallest plan found takes ${total} bytes, ${total - limit} over, with recompute ${recompute}${regions ? ` and ${regionsInParts(regions)}` : ''}; tilewright plan with the same options says what takes them`);
 }

@@ -1,6 +1,7 @@
 /** The ways in which tilewright plan plans a model: at a batch, or the fastest that fits. */
 import type { Graph } from '../../ir/graph.ts';
-import { fitPlan, narrowing } from '../../passes/tile/fit.ts';
+import { fitPlan, narrowerShares } from '../../passes/tile/fit.ts';
+import { fitBatch, fitParts, namingParts, partsOf, type PartsSearch } from '../../passes/tile/fit-parts.ts';
 import { leastBytes } from '../../passes/tile/least.ts';
 import type { AccumulatedStep } from '../../passes/tile/accumulate.ts';
 import { planAccumulated, planTiles, type AccumulatedPlan, type Planned } from '../../passes/tile/plan.ts';
@@ -11,8 +12,6 @@ import { buildAccumulated, buildGraph, prepared, type Wanted } from './build.ts'
 
 /** Samples at a time that --fit considers. */
 export const consideredBatches: readonly number[] = [1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 28, 32, 40, 48, 64, 80, 96, 128, 192, 256, 384, 512];
-/** Shares of the bound on temporaries that are considered. */
-const narrower = [1, 0.5];
 /** The batch at which bytes that are alive in any plan are counted. */
 const countedBatch = 8;
 
@@ -23,6 +22,8 @@ export interface Search {
   readonly samples?: number;
   /** Levels of recomputation, the least first. */
   readonly levels: readonly Recompute[];
+  /** Whether regions of the graph may be computed in parts where nothing fits otherwise. */
+  readonly parts: boolean;
   /** Share of a tile for the temporaries of one op, if the user names one. */
   readonly temporary?: number;
   readonly onProgress: (setting: Setting, done: number, of: number) => void;
@@ -43,12 +44,12 @@ export class Planner {
   /** Shares of a tile for temporaries that may be tried, the widest first. */
   get shares(): readonly number[] {
     const { temporary, target } = this.#search;
-    return temporary === undefined ? narrower.map((f) => f * target.constants.temporary) : [temporary];
+    return temporary === undefined ? narrowerShares.map((f) => f * target.constants.temporary) : [temporary];
   }
 
   /** Tries levels of recomputation at one batch until one fits. */
   planBatch(batch: number): void {
-    for (const recompute of this.#search.levels) if (narrowing(this.trials, batch, recompute, this.shares).fits) return;
+    fitBatch(this.trials, this.#partsSearch(batch), this.#search.parts);
   }
 
   /** Finds the fastest plan that fits, of the batches given. */
@@ -62,14 +63,26 @@ export class Planner {
       always: Math.max(...[...bytes.values()].map((b) => b.always)) / tiles,
       perSample: (level) => bytes.get(level)!.alive / counted / tiles,
     });
+    if (!this.trials.best && this.#search.parts) fitParts(this.trials, this.#partsSearch(this.trials.smallest!.trial.batch));
+  }
+
+  #partsSearch(batch: number): PartsSearch {
+    const { target, levels } = this.#search;
+    return { target, batch, levels, temporary: this.shares, graphAt: (level) => this.#prepared(batch, level), planAt: (graph, s) => this.#planOf(graph, s) };
   }
 
   #plan(s: Setting): Planned | AccumulatedPlan {
+    const whole = this.#prepared(s.batch, s.recompute);
+    const planned = this.#planOf(partsOf(whole, s), s);
+    return { ...planned, plan: namingParts(planned.plan, whole, s.regions) };
+  }
+
+  /** Plans a graph of a setting's batch; where gradients add up, as their accumulation. */
+  #planOf(graph: Graph, s: Setting): Planned | AccumulatedPlan {
     const { target, onProgress, samples = s.batch } = this.#search;
-    const graph = this.#build(s.batch);
+    const built = this.#build(s.batch);
     const options = { samples: s.batch, temporary: s.temporary, serial: s.unserial !== true, onProgress: (done: number, of: number) => onProgress(s, done, of) };
-    if (!('accumulate' in graph)) return planTiles(this.#ready(graph, s.recompute), target, options);
-    return planAccumulated(this.#ready(graph.accumulate, s.recompute), this.#ready(graph.update, 'none'), target, options, samples / s.batch);
+    return 'accumulate' in built ? planAccumulated(graph, this.#ready(built.update, 'none'), target, options, samples / s.batch) : planTiles(graph, target, options);
   }
 
   #prepared(batch: number, recompute: Recompute): Graph {

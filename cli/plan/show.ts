@@ -1,5 +1,6 @@
 /** How plans look on a terminal. */
-import type { TilePlan } from '../../ir/tiles.ts';
+import type { Again, TilePlan } from '../../ir/tiles.ts';
+import { regionsInParts } from '../../passes/tile/fit-parts.ts';
 import { exchangeCode } from '../../passes/tile/exchange-code.ts';
 import type { Lever } from '../../passes/tile/levers.ts';
 import { aliveAt, bytesByKind, bytesByTile, cyclesByVertex, cyclesOf, sliceBytes, totalCycles } from '../../passes/tile/report.ts';
@@ -20,7 +21,7 @@ export function showPlan(plan: TilePlan, target: TileTarget, fits: boolean, reco
   const sorted = [...tiles].sort((a, b) => a - b);
   const mean = tiles.reduce((n, x) => n + x, 0) / tiles.length;
   const most = sorted.at(-1)!;
-  say(`${fits ? 'fits' : 'DOES NOT FIT'}  ${target.name}, ${whole(plan.tiles)} tiles of ${bytes(plan.bytesPerTile)}, ${plan.samples} samples a run, recompute ${recompute}`);
+  say(`${fits ? 'fits' : 'DOES NOT FIT'}  ${target.name}, ${whole(plan.tiles)} tiles of ${bytes(plan.bytesPerTile)}, ${plan.samples} samples a run, recompute ${recompute}${plan.inParts ? `, ${regionsInParts(plan.inParts.regions)}` : ''}`);
   say(`a tile    ${whole(memory.total)} of ${whole(memory.limit)} bytes (${whole(plan.bytesPerTile)} less ${percent(plan.bytesPerTile - memory.limit, plan.bytesPerTile)} slack)${fits ? '' : `, ${whole(memory.total - memory.limit)} over`}`);
   say(`          always live ${whole(memory.always)}, code ${whole(memory.code)}, not always live ${whole(memory.peak)} at most, gaps ${whole(memory.gaps)}`);
   say(`in use    at that step: max ${whole(most)} on tile ${tiles.indexOf(most)}, mean ${whole(mean)}, median ${whole(sorted[sorted.length >> 1]!)}, min ${whole(sorted[0]!)}; imbalance ${(most / Math.max(1, mean)).toFixed(2)}`);
@@ -73,12 +74,16 @@ export function showVertices(plan: TilePlan, limit = 12): void {
 
 /** What was tried, in order. */
 export function showTrials(trials: readonly Trial[]): void {
-  const rows = trials.map((t) => [String(t.batch), t.recompute + (t.unserial ? ', no serial parts' : ''), String(t.temporary), whole(t.memory.total), over(t), whole(t.cyclesPerSample)]);
+  const rows = trials.map((t) => [String(t.batch), how(t), share(t.temporary), whole(t.memory.total), over(t), whole(t.cyclesPerSample)]);
   for (const line of table(['batch', 'recompute', 'temporary', 'bytes a tile', '', 'cycles a sample'], rows, [0, 2, 3, 4, 5])) say(line);
 }
 
+const how = (t: Trial): string => `${t.recompute}${t.regions ? `, ${regionsInParts(t.regions)} (${t.regions.map((r) => `${r.parts}${again[r.again]}`).join(', ')})` : ''}${t.unserial ? ', no serial parts' : ''}`;
+const again: Readonly<Record<Again, string>> = { none: '', light: ' with light ops again', all: ' with all again' };
+const share = (n: number): string => String(Number(n.toPrecision(3)));
+
 /** One trial in a line. */
-export const trialLine = (t: Trial): string => `batch ${t.batch}, recompute ${t.recompute}, temporary ${t.temporary}${t.unserial ? ', no serial parts' : ''}: ${whole(t.memory.total)} bytes a tile, ${over(t)}; ${whole(t.cyclesPerSample)} cycles a sample`;
+export const trialLine = (t: Trial): string => `batch ${t.batch}, recompute ${how(t)}, temporary ${share(t.temporary)}: ${whole(t.memory.total)} bytes a tile, ${over(t)}; ${whole(t.cyclesPerSample)} cycles a sample`;
 
 const over = (t: Trial): string => (t.fits ? 'fits' : `${whole(t.memory.total - t.memory.limit)} over`);
 

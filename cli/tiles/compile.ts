@@ -3,6 +3,7 @@ import { printTileProgram } from '../../ir/tile-text.ts';
 import type { Tensor } from '../../ir/type.ts';
 import type { NormSpec } from '../../passes/norm/options.ts';
 import { levelsOf } from '../../passes/tile/fit.ts';
+import { regionsInParts } from '../../passes/tile/fit-parts.ts';
 import type { Recompute } from '../../passes/tile/recompute.ts';
 import type { TileTarget } from '../../passes/tile/target.ts';
 import type { TrainOptions } from '../../passes/train/options.ts';
@@ -36,11 +37,11 @@ export interface TileCompilation {
 export async function compileForTiles(model: string, c: TileCompilation): Promise<void> {
   const started = performance.now();
   const { target } = c;
-  const { graph, plan, recompute } = await withProgress(model, (report) => {
+  const { graph, plan, recompute, regions } = await withProgress(model, (report) => {
     report('import', 0, 2);
     const simple = buildGraph({ model, batch: c.batch, dtype: c.dtype, ...(c.norm && { norm: c.norm }), ...(c.train && { train: c.train }), ...(c.dims && { dims: c.dims }), ...(c.values && { values: c.values }) });
     report('place', 1, 2);
-    return Promise.resolve(leastRecomputation(simple, { model, target, levels: c.train ? levelsOf(c.recompute) : ['none'], samples: c.batch }));
+    return Promise.resolve(leastRecomputation(simple, { model, target, levels: c.train ? levelsOf(c.recompute) : ['none'], samples: c.batch, parts: c.recompute === 'auto' }));
   });
   const program = { graph, plan: { ...withFindings(plan, target), onnx: onnxDigest(model) } };
   if (c.print) say(`// after place\n${printTileProgram(program).text}`);
@@ -50,9 +51,9 @@ export async function compileForTiles(model: string, c: TileCompilation): Promis
   const time = performance.now() - started;
   const { tiles, bytesPerTile, memory, steps, samples } = plan;
   if (c.json) {
-    sayJson({ folder: c.folder, ms: time, target: manifest.target, tiles, bytesPerTile, recompute, samples, inputs: manifest.inputs, outputs: manifest.outputs, state: manifest.state, memory, steps: steps.length, files: Object.keys(files) });
+    sayJson({ folder: c.folder, ms: time, target: manifest.target, tiles, bytesPerTile, recompute, ...(regions && { regions }), samples, inputs: manifest.inputs, outputs: manifest.outputs, state: manifest.state, memory, steps: steps.length, files: Object.keys(files) });
     return;
   }
-  say(`${c.folder}: a tile program of ${steps.length} steps for ${target.name}, ${whole(tiles)} tiles of ${whole(bytesPerTile)} bytes, recompute ${recompute}, in ${ms(time)}`);
+  say(`${c.folder}: a tile program of ${steps.length} steps for ${target.name}, ${whole(tiles)} tiles of ${whole(bytesPerTile)} bytes, recompute ${recompute}${regions ? `, ${regionsInParts(regions)}` : ''}, in ${ms(time)}`);
   say(`memory of a tile: ${whole(memory.total)} of ${whole(memory.limit)} bytes (${whole(memory.always)} always, ${whole(memory.code)} of code); \`tilewright run ${c.folder}\` executes it on simulated tiles`);
 }

@@ -1,6 +1,6 @@
 /** Finds the fastest plan that fits: micro-batch, recomputation and the bound on temporaries together. */
 import { recomputeLevels, type Recompute } from './recompute.ts';
-import type { Trial, Trials } from './trials.ts';
+import type { Setting, Trial, Trials } from './trials.ts';
 
 /** What may be chosen. */
 export interface Choices {
@@ -25,8 +25,8 @@ export interface LeastBytes {
 const [expectedCode, codeKept] = [0.3, 0.9];
 /** Temporaries beside what is alive anyhow, as a guess. */
 const withTemporaries = 1.3;
-/** What less room for temporaries leaves of a peak, at best. */
-const peakKept = 0.8;
+/** What less room for temporaries leaves of a peak, at best: of the ops at the fullest steps, and of all. */
+const [peakKept, narrowKept] = [0.8, 0.6];
 
 /**
  * Looks for the largest batch that fits with each level of recomputation, since of one level the largest batch is the fastest, and computing more again pays with a larger batch alone. What cannot fit
@@ -63,16 +63,22 @@ export function fitPlan(trials: Trials, { batches, recompute, temporary }: Choic
 }
 
 /** Plans, where that does not fit but may with narrower temporaries with those. */
-export function narrowing(trials: Trials, batch: number, recompute: Recompute, temporary: readonly number[]): Trial {
+export function narrowing(trials: Trials, setting: Omit<Setting, 'temporary'>, temporary: readonly number[]): Trial {
   const [widest, ...narrower] = temporary;
-  let t = trials.at({ batch, recompute, temporary: widest! });
+  let t = trials.at({ ...setting, temporary: widest! });
   for (const share of narrower) {
     const { always, code, peak, limit } = t.memory;
-    if (t.fits || always + code + peak * peakKept > limit) break;
-    t = trials.at({ batch, recompute, temporary: share });
+    if (t.fits || always + code + peak * narrowKept > limit) break;
+    const before = t;
+    t = trials.at({ ...setting, temporary: share });
+    // Of a single tile nothing is gathered that a bound could make smaller.
+    if (t.memory.total === before.memory.total) break;
   }
   return t;
 }
+
+/** Shares of the bound on temporaries that are tried, where a plan does not fit and the user names none. */
+export const narrowerShares: readonly number[] = [1, 1 / 2, 1 / 8, 1 / 64];
 
 /** Levels of recomputation up to one that the user names; `auto` tries all. */
 export const levelsOf = (asked: Recompute | 'auto'): readonly Recompute[] => (asked === 'auto' ? recomputeLevels : [asked]);

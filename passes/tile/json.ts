@@ -35,8 +35,11 @@ export function planToJson(plan: TilePlan): Json {
   };
   const buffers = plan.buffers.map((b): Json => ({ ...b, source: [...b.source], shape: [...b.shape], spread: spread(b.spread) }));
   const steps = plan.steps.map(step);
-  const { version, model, graph, target, tiles, bytesPerTile, grain, samples, vertexTypeBytes, onnx } = plan;
-  return { version, model, ...(onnx !== undefined && { onnx }), graph, target, tiles, bytesPerTile, grain, samples, vertexTypeBytes, cuts, buffers, steps, memory: { ...plan.memory }, notes: [...plan.notes] };
+  const { version, model, graph, target, tiles, bytesPerTile, grain, samples, vertexTypeBytes, onnx, inParts } = plan;
+  return {
+    version, model, ...(onnx !== undefined && { onnx }), ...(inParts && { inParts: { of: inParts.of, regions: inParts.regions.map((r) => ({ ...r, from: { ...r.from } })) } }), graph, target, tiles, bytesPerTile, grain, samples, vertexTypeBytes, cuts, buffers, steps,
+    memory: { ...plan.memory }, notes: [...plan.notes],
+  };
 }
 
 interface FileDims { readonly base: number; readonly dims: Spread['dims']; readonly flat?: true }

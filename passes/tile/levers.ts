@@ -1,4 +1,5 @@
 /** What each way of saving memory gives and takes, at one batch. */
+import { regionsInParts } from './fit-parts.ts';
 import type { Recompute } from './recompute.ts';
 import type { Setting, Trial, Trials } from './trials.ts';
 
@@ -19,6 +20,8 @@ export interface LeverChoices {
   readonly recompute: readonly Recompute[];
   /** A narrower bound on temporaries, as a share of a tile. */
   readonly temporary?: number;
+  /** The smallest plan with regions in parts, where such were tried and the plan that is reported has none. */
+  readonly inParts?: Trial;
   /** Fewer samples at a time. */
   readonly smaller?: number;
   /** What goes with fewer samples: gradients of several runs add up. */
@@ -37,9 +40,12 @@ export function leversOf(trials: Trials, chosen: Trial, choices: LeverChoices): 
     const base = at({ recompute: least });
     for (const recompute of more) levers.push(compared(`recompute ${recompute}`, `recompute ${least}`, at({ recompute }), base, recompute === chosen.recompute));
   }
-  if (chosen.serial > 0) levers.push(compared(`serial parts of ${chosen.serial} ops`, 'none', chosen, at({ unserial: true }), true));
+  const own = chosen.regions && { regions: chosen.regions };
+  const inParts = chosen.regions ? chosen : choices.inParts;
+  if (inParts?.regions) levers.push(compared(regionsInParts(inParts.regions), 'none', inParts, trials.at({ batch: inParts.batch, recompute: inParts.recompute, temporary: inParts.temporary }), inParts === chosen));
+  if (chosen.serial > 0) levers.push(compared(`serial parts of ${chosen.serial} ops`, 'none', chosen, at({ unserial: true, ...own }), true));
   if (chosen.tightened) levers.push({ what: `less room for temporaries of ${chosen.tightened.ops} ops at the fullest steps`, against: 'the same room for all', bytes: chosen.tightened.bytes, cycles: chosen.tightened.cycles / chosen.batch, fits: chosen.fits, taken: true });
-  if (choices.temporary !== undefined && choices.temporary < chosen.temporary) levers.push(compared(`temporaries of an op up to ${choices.temporary} of a tile`, String(chosen.temporary), at({ temporary: choices.temporary }), chosen, false));
+  if (choices.temporary !== undefined && choices.temporary < chosen.temporary) levers.push(compared(`temporaries of an op up to ${choices.temporary} of a tile`, String(chosen.temporary), at({ temporary: choices.temporary, ...own }), chosen, false));
   if (choices.smaller !== undefined) levers.push(compared(`micro-batches of ${choices.smaller}${choices.accumulated ?? ''}`, String(chosen.batch), at({ batch: choices.smaller }), chosen, false));
   return levers.sort((a, b) => a.cycles - b.cycles);
 }

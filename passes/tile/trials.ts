@@ -1,5 +1,5 @@
 /** Ways of planning one model, each planned once: their bytes and cycles are kept, and the plans of the best. */
-import type { TileMemory } from '../../ir/tiles.ts';
+import type { RegionInParts, TileMemory } from '../../ir/tiles.ts';
 import type { AccumulatedPlan, Planned } from './plan.ts';
 import type { Recompute } from './recompute.ts';
 import { totalCycles } from './report.ts';
@@ -13,6 +13,8 @@ export interface Setting {
   readonly temporary: number;
   /** Products may not run in serial parts. */
   readonly unserial?: true;
+  /** Regions of the graph that are computed in parts. */
+  readonly regions?: readonly RegionInParts[];
 }
 
 /** What came of a setting. */
@@ -48,7 +50,7 @@ export class Trials {
   }
 
   at(s: Setting): Trial {
-    const key = JSON.stringify([s.batch, s.recompute, s.temporary, s.unserial]);
+    const key = JSON.stringify([s.batch, s.recompute, s.temporary, s.unserial, s.regions]);
     const known = this.#known.get(key);
     if (known) return known;
     const planned = this.#planAt(s);

@@ -1,6 +1,7 @@
 /** Computes a region of a graph part by part, so that values inside it are held one part at a time. */
 import { definitions, type Graph, type Op, type Value } from '../../../ir/graph.ts';
 import { opDef } from '../../../ir/ops/index.ts';
+import type { Again } from '../../../ir/tiles.ts';
 import { dtypes, rowMajor, sizeOf, type Tensor } from '../../../ir/type.ts';
 import { walkOf } from '../walk.ts';
 import { Contributions } from './contributions.ts';
@@ -9,8 +10,7 @@ import type { Region } from './region.ts';
 
 /** How a region is computed. */
 export interface PartOptions {
-  /** What is computed again after a sum over all parts, and not held until then: nothing, what follows without sums or products, or all. */
-  readonly again?: 'none' | 'light' | 'all';
+  readonly again?: Again;
 }
 
 /**
@@ -34,7 +34,7 @@ class Partition {
   readonly #whole = new Map<Value, Value>();
   readonly #shares = new Map<Value, Map<string, Value>>();
 
-  readonly #again: 'none' | 'light' | 'all';
+  readonly #again: Again;
   readonly #stages: ReadonlyMap<Op, number>;
   /** Results that were computed again, by part and stage. */
   readonly #copies = new Map<Op, Map<string, readonly Value[]>>();
