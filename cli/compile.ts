@@ -167,9 +167,9 @@ async function run(model: string, options: Options, command: Command): Promise<v
 
 /** Compiles to a tile program; options that say how WebAssembly or shaders are made do not go with it. */
 async function forTiles(model: string, target: TileTarget, folder: string, norm: NormSpec | undefined, values: CompileOptions['values'], options: Options, command: Command): Promise<void> {
-  for (const name of ['backend', 'features', 'profile', 'memory', 'onnx', 'dumpIr']) refuseOption(command.getOptionValueSource(name) === 'cli', longOf(command, name), 'does not go with --target, which makes a tile program');
+  for (const name of ['backend', 'features', 'profile', 'memory', 'onnx', 'dumpIr']) refuseOption(command.getOptionValueSource(name) === 'cli', longOf(command, name), `does not go with the tile program that ${target.backend === 'wasm' ? `--print-after ${place} and --stop-after ${place} make` : `--target ${target.name} makes`}`);
   const asked = [...(options.printAfter ?? []), ...(options.stopAfter === undefined ? [] : [options.stopAfter])].find((name) => name !== place);
-  if (asked !== undefined) throw new UserError(`with --target only the tile program is printed, after ${place}; leave out --target to see the graph after ${asked}`);
+  if (asked !== undefined) throw new UserError(`of the tile program for ${target.name} only its text is printed, after ${place}; ${target.backend === 'wasm' ? `leave out ${place}` : 'leave out --target'} to see the graph after ${asked}`);
   const write = options.stopAfter === undefined;
   if (write) await checkFolder(folder);
   return compileForTiles(model, {

@@ -1,11 +1,11 @@
 /** tilewright plan: whether a model, or a step of its training, fits a machine of tiles, and how fast it is there. */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { InvalidArgumentError, Option, type Command } from 'commander';
-import { Unsupported, UserError } from '../ir/diagnostic.ts';
+import { UserError } from '../ir/diagnostic.ts';
 import type { TilePlan } from '../ir/tiles.ts';
 import { levelsOf } from '../passes/tile/fit.ts';
 import { planFromJson, planToJson } from '../passes/tile/json.ts';
-import { leversOf, type Lever } from '../passes/tile/levers.ts';
+import type { Lever } from '../passes/tile/levers.ts';
 import type { AccumulatedPlan, Planned } from '../passes/tile/plan.ts';
 import { recomputeLevels, type Recompute } from '../passes/tile/recompute.ts';
 import type { TileTarget } from '../passes/tile/target.ts';
@@ -19,6 +19,7 @@ import { comparePlans, onnxDigest, requireSameModel } from './plan/compare.ts';
 import { withFindings } from './plan/host.ts';
 import { planHtml } from './plan/html.ts';
 import { showKernels } from './plan/kernels.ts';
+import { measured } from './plan/measured.ts';
 import { joinOf, requireProof } from './plan/proof.ts';
 import { consideredBatches, Planner } from './plan/search.ts';
 import { showDifference, showLevers, showPeak, showPlan, showTrials, showVertices, trialLine } from './plan/show.ts';
@@ -89,16 +90,24 @@ async function run(model: string, options: Options, command: Command): Promise<v
   const train = options.train ? trainOptions(sgd ? { momentum: 0.9, ...whole } : whole) : undefined;
   const wanted: Omit<Wanted, 'batch'> = { model, dtype, ...(spec && { norm: spec }), ...(train && { train }), ...(options.dim && { dims: options.dim }), ...(values && { values }) };
   const micro = microBatchOf(options);
-  if (options.train && (options.fit || micro !== undefined)) requireProof(wanted, options.fit ? '--fit chooses the micro-batch' : '--micro-batch computes few samples at a time');
-  const planner = new Planner({
-    wanted, target, levels: options.train ? levelsOf(options.recompute) : ['none'], parts: options.fit === true || options.recompute === 'auto', onProgress: progress, onTrial: finished,
+  // A batch that the user names may stay whole.
+  const join = options.train && options.fit && options.batch !== undefined ? joinOf(wanted) : undefined;
+  if (join !== undefined) note(`--fit leaves the batch whole, for micro-batches would change the result of this model: ${join}`);
+  else if (options.train && (options.fit || micro !== undefined)) requireProof(wanted, options.fit ? '--fit chooses the micro-batch' : '--micro-batch computes few samples at a time');
+  const plannerOf = (w: Omit<Wanted, 'batch'>): Planner => new Planner({
+    wanted: w, target, levels: options.train ? levelsOf(options.recompute) : ['none'], parts: options.fit === true || options.recompute === 'auto', onProgress: progress, onTrial: finished,
     ...(options.temporary !== undefined && { temporary: options.temporary }), ...(options.train && options.batch !== undefined && { samples: options.batch }),
   });
-  if (options.fit) planner.fit(batchesFor(options));
+  const planner = plannerOf(wanted);
+  if (options.fit) planner.fit(join === undefined ? batchesFor(options) : [options.batch!]);
   else planner.planBatch(micro ?? options.batch ?? (options.train ? 16 : 1));
   const fits = planner.trials.best !== undefined;
   const chosen = planner.trials.best ?? planner.trials.smallest!;
-  const levers = options.explain || !fits ? measured(planner, chosen.trial, wanted, options) : [];
+  const levers = options.explain || !fits ? measured({
+    planner, trial: chosen.trial, wanted, recompute: options.recompute === 'auto' ? 'none' : options.recompute, smaller: batchesFor(options).findLast((b) => b < chosen.trial.batch),
+    // The search has asked for the proof already, and so have micro-batches.
+    proved: (options.fit === true && join === undefined) || micro !== undefined, plannerOf,
+  }) : [];
   report(planner, chosen, target, options, levers);
   const plan = { ...withFindings(chosen.planned.plan, target), onnx };
   if (options.json !== undefined) writePlans(options.json, plan, chosen.planned, target, onnx);
@@ -149,29 +158,6 @@ function report(planner: Planner, { trial, planned }: { readonly trial: Trial; r
   if (options.explain) showVertices(plan);
   if (!fits || options.explain) showPeak(plan);
   showLevers(levers, trial.batch);
-}
-
-/** The levers of a plan, measured: levels of recomputation from the one asked for on, narrower temporaries, fewer samples at a time; and what stands in the way of one of them, as a note. */
-function measured(planner: Planner, trial: Trial, wanted: Omit<Wanted, 'batch'>, options: Options): readonly Lever[] {
-  const asked = options.recompute === 'auto' ? 'none' : options.recompute;
-  const tried = planner.trials.all.filter((t) => t.regions && t.batch === trial.batch);
-  const choices = {
-    recompute: options.train ? recomputeLevels.slice(recomputeLevels.indexOf(asked)) : [], temporary: planner.shares[0]! / 2,
-    ...(tried.length > 0 && { inParts: tried.reduce((a, b) => (b.memory.total < a.memory.total ? b : a)) }),
-  };
-  const smaller = batchesFor(options).findLast((b) => b < trial.batch);
-  // The search has asked for the proof already, and so have micro-batches.
-  const proved = options.fit === true || options.microBatch !== undefined;
-  const join = options.train && !proved && smaller !== undefined ? joinOf(wanted) : undefined;
-  if (join !== undefined) note(`micro-batches would change the result of this model: ${join}. A batch-independent rewrite (--norm group:32 or --norm group:4+proxy) makes them a lever`);
-  if (smaller === undefined || join !== undefined) return leversOf(planner.trials, trial, choices);
-  try {
-    return leversOf(planner.trials, trial, { ...choices, smaller, ...(options.train && { accumulated: ' and gradients of several added up' }) });
-  } catch (e) {
-    if (!(e instanceof Unsupported)) throw e;
-    note(`micro-batches are no lever here: ${e.message}`);
-    return leversOf(planner.trials, trial, choices);
-  }
 }
 
 function readPlan(file: string): ReturnType<typeof planFromJson> {

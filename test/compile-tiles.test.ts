@@ -50,8 +50,10 @@ describe('compile --target', () => {
 
   test.each([
     [['--print-after', 'place'], /give --target/],
-    [[...machine, '--print-after', 'fuse'], /only the tile program is printed/],
-    [[...machine, '--backend', 'wgsl'], /--backend does not go with --target/],
+    [[...machine, '--print-after', 'fuse'], /of the tile program for mk2 only its text is printed/],
+    [[...machine, '--backend', 'wgsl'], /--backend does not go with the tile program that --target mk2 makes/],
+    [['--target', 'cpu', '--print-after', 'place', '--profile'], /--profile does not go with the tile program that --print-after place and --stop-after place make/],
+    [['--target', 'cpu', '--print-after', 'place,fuse'], /leave out place to see the graph after fuse/],
     [['--target', 'mk9'], /no target "mk9"/],
   ])('%j is refused', async (args, message) => {
     expect(await tilewright(['compile', example, ...args, '-o', at('none')])).toMatchObject({ code: 2, stderr: expect.stringMatching(message) as string });

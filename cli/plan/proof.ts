@@ -21,5 +21,5 @@ export function joinOf(wanted: Omit<Wanted, 'batch'>): string | undefined {
 export function requireProof(wanted: Omit<Wanted, 'batch'>, what: string): void {
   const join = joinOf(wanted);
   if (join === undefined) return;
-  throw new UserError(`${what}, which changes the result of this model: ${join}. Rewrite its normalizations (--norm group:32 or --norm group:4+proxy), or plan one batch without it`);
+  throw new UserError(`${what}, which changes the result of this model: ${join}. Rewrite its normalizations (--norm group:32 or --norm group:4+proxy), or plan a batch at once: with --fit name it by --batch`);
 }
