@@ -4,8 +4,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
 import { readNpy, readSafetensors, writeNpy } from '../runtime/index.ts';
-import { tilewright } from './cli-harness.ts';
+import { tilewright as run } from './cli-harness.ts';
 
+const tilewright = (args: readonly string[]): ReturnType<typeof run> => run(args, 100_000);
 const golden = join(import.meta.dirname, '../../shared/goldens/convnet-gcc-sgd');
 const folder = mkdtempSync(join(tmpdir(), 'tilewright-parts-'));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -18,7 +19,7 @@ const number = (text: string | undefined): number => Number((text ?? '').replace
 interface Region { readonly from: object; readonly parts: number }
 interface Simulated { readonly regions?: readonly Region[]; readonly used: number[]; readonly results: { readonly name: string; readonly relative: number }[] }
 
-describe.skipIf(!existsSync(golden))(existsSync(golden) ? 'regions in parts' : 'regions in parts (skipped: ../shared/goldens is not there)', { timeout: 120_000 }, () => {
+describe.skipIf(!existsSync(golden))(existsSync(golden) ? 'regions in parts' : 'regions in parts (skipped: ../shared/goldens is not there)', { timeout: 300_000 }, () => {
   test('are tried where no level of recomputation fits, listed as a lever, and run from the file', async () => {
     const done = await tilewright(['plan', model, ...machine, '--explain', '--json', at('plan.json')]);
     expect(done, done.stderr).toMatchObject({ code: 0 });
@@ -34,9 +35,9 @@ describe.skipIf(!existsSync(golden))(existsSync(golden) ? 'regions in parts' : '
     expect(number(saved)).toBe(number(bytes) - plan.memory.total);
     expect(Math.abs(number(taken) - (number(own) - number(cycles)))).toBeLessThanOrEqual(1);
 
-    const run = await tilewright(['simulate', model, '--train', '--batch', '6', '--momentum', '0.9', '--plan', at('plan.json'), '--json']);
-    expect(run, run.stderr).toMatchObject({ code: 0 });
-    const { regions, results } = JSON.parse(run.stdout) as Simulated;
+    const simulated = await tilewright(['simulate', model, '--train', '--batch', '6', '--momentum', '0.9', '--plan', at('plan.json'), '--json']);
+    expect(simulated, simulated.stderr).toMatchObject({ code: 0 });
+    const { regions, results } = JSON.parse(simulated.stdout) as Simulated;
     expect(regions).toEqual(plan.inParts.regions);
     expect(results.map((r) => r.name)).toContain('0.weight');
     for (const r of results) expect(r.relative, r.name).toBeLessThan(1e-5);
@@ -48,9 +49,9 @@ describe.skipIf(!existsSync(golden))(existsSync(golden) ? 'regions in parts' : '
   });
 
   test('compute gradients and new state as the interpreter does, within the tile', async () => {
-    const run = await tilewright(['simulate', model, ...machine, '--json']);
-    expect(run, run.stderr).toMatchObject({ code: 0 });
-    const { regions, used, results } = JSON.parse(run.stdout) as Simulated;
+    const simulated = await tilewright(['simulate', model, ...machine, '--json']);
+    expect(simulated, simulated.stderr).toMatchObject({ code: 0 });
+    const { regions, used, results } = JSON.parse(simulated.stdout) as Simulated;
     expect(regions).toHaveLength(1);
     expect(Math.max(...used)).toBeLessThanOrEqual(130 * 1024);
     expect(results.map((r) => r.name)).toEqual(expect.arrayContaining(['loss', '4.weight.grad', '4.weight.momentum']));
@@ -77,11 +78,11 @@ describe.skipIf(!existsSync(golden))(existsSync(golden) ? 'regions in parts' : '
   test('by the axes of values where samples are not enough', async () => {
     // One sample, so that nothing but channels, rows and their like can be cut.
     const alone = ['--target', 'mk2', '--tiles', '1', '--train', '--batch', '1', '--dtype', 'f32', '--json'];
-    const tight = await tilewright(['simulate', model, ...alone, '--tile-memory', '76KiB'], 60_000);
+    const tight = await tilewright(['simulate', model, ...alone, '--tile-memory', '76KiB']);
     expect(tight, tight.stderr).toMatchObject({ code: 0 });
     const { regions, results } = JSON.parse(tight.stdout) as Simulated;
     expect(regions!.length).toBeGreaterThan(0);
     for (const r of results) expect(r.relative, r.name).toBeLessThan(1e-5);
-    expect(await tilewright(['simulate', model, ...alone, '--tile-memory', '76KiB', '--recompute', 'all'], 60_000)).toMatchObject({ code: 3 });
+    expect(await tilewright(['simulate', model, ...alone, '--tile-memory', '76KiB', '--recompute', 'all'])).toMatchObject({ code: 3 });
   });
 });

@@ -10,7 +10,7 @@ const folder = mkdtempSync(join(tmpdir(), 'tilewright-levers-'));
 afterAll(() => rmSync(folder, { recursive: true }));
 const machine = ['--target', 'mk2', '--tiles', '4', '--tile-memory', '400KiB', '--train', '--dtype', 'f32', '--recompute', 'none'];
 const number = (text: string | undefined): number => Number((text ?? '').replaceAll(',', ''));
-const plan = (...args: string[]): ReturnType<typeof tilewright> => tilewright(['plan', golden, ...machine, ...args]);
+const plan = (...args: string[]): ReturnType<typeof tilewright> => tilewright(['plan', golden, ...machine, ...args], 100_000);
 /** Bytes of a tile and cycles a sample that a plan reports; of gradients that add up, their share of the update included. */
 const figures = async (...args: string[]): Promise<{ readonly total: number; readonly cycles: number }> => {
   const done = await plan('--batch', '6', '--json', join(folder, 'plan.json'), ...args);
@@ -20,7 +20,7 @@ const figures = async (...args: string[]): Promise<{ readonly total: number; rea
   return { total: (JSON.parse(readFileSync(join(folder, 'plan.json'), 'utf8')) as { memory: { total: number } }).memory.total, cycles: number(step ?? run) };
 };
 
-describe.skipIf(!existsSync(golden))(existsSync(golden) ? 'a rewrite of norms' : 'a rewrite of norms (skipped: ../shared/goldens is not there)', { timeout: 120_000 }, () => {
+describe.skipIf(!existsSync(golden))(existsSync(golden) ? 'a rewrite of norms' : 'a rewrite of norms (skipped: ../shared/goldens is not there)', { timeout: 300_000 }, () => {
   test('is listed with what plans of the rewritten model differ by, over as many samples and over fewer', async () => {
     const done = await plan('--batch', '6', '--explain');
     expect(done, done.stderr).toMatchObject({ code: 0, stderr: expect.stringMatching(/BatchNormalization\(\/1\/BatchNormalization\): it joins the samples of a batch .*--norm group:32/) as string });

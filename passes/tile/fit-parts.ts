@@ -24,7 +24,9 @@ export interface PartsSearch {
 }
 
 /** Ops of all graphs that are planned to find a number of samples, and to find regions: what takes seconds. */
-const [mostSampleOps, mostRegionOps] = [20_000, 20_000];
+const [mostSampleOps, mostRegionOps] = [12_000, 30_000];
+/** Regions that have to be within reach, for a search to be worth its time. */
+const fewestRegions = 20;
 /** Ops of a graph that is planned to report its bytes though it cannot fit. */
 const mostReportedOps = 5000;
 /** How often regions around the fullest step are put in parts. */
@@ -114,6 +116,7 @@ function fitRegions(trials: Trials, { target, graphAt, planAt, temporary }: Part
   if (planned.plan.memory.always + codeKept * planned.plan.memory.code > usableBytes(target)) return;
   const setting: Setting = { batch, recompute, temporary: trial.temporary };
   const graph = withRegions(graphAt(recompute), regions)!;
+  if (graph.ops.length * fewestRegions > mostRegionOps) return;
   const found = narrowed({ graph, planned, regions }, (g) => planAt(g, setting), (n) => n.planned.fits, { rounds, ops: mostRegionOps });
   if (found.graph !== graph) narrowing(trials, { batch, recompute, regions: found.regions! }, temporary.filter((share) => share <= setting.temporary));
 }
