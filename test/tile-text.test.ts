@@ -43,7 +43,7 @@ describe('the text of a tile program', () => {
   it.each(['f32', 'f16'] as const)('parses back for a training step in %s, to the graph that the plan was made for', (dtype) => {
     const graph = prepared(buildGraph({ model: example, batch: 4, dtype, train: { loss: { kind: 'crossEntropy' }, optimizer: { kind: 'adam' } } }), 'norms');
     const { plan } = planTiles(graph, withConstants(readTarget('mk2'), { tiles: 32 }), { samples: 4 });
-    const inParts = { of: '1b', regions: [{ from: { op: 1, result: 0 }, axis: 1, parts: 4, first: 0, last: 2, again: 'light' }, { from: { input: 0 }, axis: 0, parts: 2, first: 0, last: 9, again: 'none' }, { from: { state: 3 }, axis: 1, parts: 2, first: 0, last: 9, again: 'all' }] } as const;
+    const inParts = { of: '1b', regions: [{ from: { op: 1, result: 0 }, axis: 1, parts: 4, first: 0, last: 2, again: 'light' }, { from: { input: 0 }, axis: 0, parts: 2, first: 0, last: 9, again: 'none' }, { from: { state: 3 }, axis: 1, parts: 2, first: 0, last: 9, again: 'all', bands: true }] } as const;
     const parsed = roundTrip({ graph, plan: { ...plan, onnx: '0a', inParts } });
     expect(digest(parsed.graph)).toBe(plan.graph);
   });

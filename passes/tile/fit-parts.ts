@@ -117,7 +117,7 @@ function fitRegions(trials: Trials, { target, graphAt, planAt, temporary }: Part
   const setting: Setting = { batch, recompute, temporary: trial.temporary };
   const graph = withRegions(graphAt(recompute), regions)!;
   if (graph.ops.length * fewestRegions > mostRegionOps) return;
-  const found = narrowed({ graph, planned, regions }, (g) => planAt(g, setting), (n) => n.planned.fits, { rounds, ops: mostRegionOps });
+  const found = narrowed({ graph, planned, regions }, { planAt: (g) => planAt(g, setting), enough: (n) => n.planned.fits, rounds, ops: mostRegionOps });
   if (found.graph !== graph) narrowing(trials, { batch, recompute, regions: found.regions! }, temporary.filter((share) => share <= setting.temporary));
 }
 
