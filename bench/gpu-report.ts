@@ -2,12 +2,12 @@
  * What a GPU does with this compiler, in one command from this repository alone: npm run gpu-report -- [--quick] [--runs 5] [--output FILE.md] [--json FILE]
  *
  * Makes its models from a seed, as `tilewright new resnet-50 --seed 0` does; compiles them for WebGPU and WebAssembly; compares what both compute; times the GPU, and prints a table with the
- * adapter's name. `--quick` scales everything down, for adapters that compute on the CPU: those rank nothing. Exit code 1 where results differ, 2 where there is no GPU.
+ * adapter's name. `--quick` scales everything down, for adapters that compute on the CPU: those rank nothing. Files are written after every stage, and a stage that fails is named in them. Exit code
+ * 1 where results differ or a stage failed, 2 where there is no GPU.
  */
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { compile, type Artifact, type Backend, type CompileOptions } from '../cli/driver/compile.ts';
 import { version } from '../cli/driver/version.ts';
 import { note, say } from '../cli/print.ts';
@@ -15,49 +15,60 @@ import { median } from '../cli/statistics.ts';
 import { onnxBytes } from '../frontend/onnx/write.ts';
 import { initialValues, zooModel, type ZooOptions } from '../frontend/zoo/index.ts';
 import { load, loadTrainer, NoGpu, openGpu, type SharedGpu } from '../runtime/index.ts';
+import { saveReport } from './gpu-report/files.ts';
+import { runStages } from './gpu-report/stages.ts';
 import { describeRun, isSoftware, markdown, type Check, type Report, type Timing } from './gpu-report/table.ts';
 import { commandLine, stop, text } from './options.ts';
 import { numbers } from './train-networks.ts';
 
 const { options: { quick, runs, output, json } } = commandLine('npm run gpu-report', '', { quick: false, runs: 5, output: text('FILE.md'), json: text('FILE') });
 
-const gpu = await openGpu().catch((e: unknown) => {
+const { adapter } = await openGpu().then((gpu) => {
+  gpu.close();
+  return gpu;
+}, (e: unknown) => {
   if (!(e instanceof NoGpu)) throw e;
   stop(`${e.reason}. What a machine needs for this report stands in docs/gpu-report.md`);
 });
-const software = isSoftware(gpu.adapter);
-if (software && !quick) {
-  gpu.close();
-  stop(`the adapter ${gpu.adapter} computes on the CPU: its times rank nothing, and take hours. --quick runs the same checks on small sizes`);
-}
+const software = isSoftware(adapter);
+if (software && !quick) stop(`the adapter ${adapter} computes on the CPU: its times rank nothing, and take hours. --quick runs the same checks on small sizes`);
 const checks: Check[] = [];
 const timings: Timing[] = [];
-try {
-  progress('matrix product');
-  timings.push(product(quick ? 128 : 4096));
-  progress('ResNet-50, inference');
-  timings.push(await inference(gpu, quick ? { batch: 2, side: 32 } : { batch: 32, side: 224 }));
-  progress('ResNet-20, training');
-  timings.push(await training(gpu, quick ? 4 : 256));
-} finally {
-  gpu.close();
-}
-const report: Report = {
-  adapter: gpu.adapter, software, quick, runs, version: `tilewright ${version()}`, node: process.version, system: `${process.platform} ${process.arch}, ${availableParallelism()} CPU threads`, checks, timings,
+const stages: readonly (readonly [string, () => Timing | Promise<Timing>])[] = [
+  ['matrix product', () => product(quick ? 128 : 4096)],
+  ['ResNet-50, inference', () => onDevice((gpu) => inference(gpu, quick ? { batch: 2, side: 32 } : { batch: 32, side: 224 }))],
+  ['ResNet-20, training', () => onDevice((gpu) => training(gpu, quick ? 4 : 256))],
+];
+let report: Report = {
+  adapter, software, quick, runs, version: `tilewright ${version()}`, node: process.version, system: `${process.platform} ${process.arch}, ${availableParallelism()} CPU threads`, checks, timings, failures: [], pending: stages.map(([name]) => name),
 };
-const page = markdown(report);
-say(page);
-for (const [file, content] of [[output, `${page}\n`], [json, `${JSON.stringify(report, null, 1)}\n`]] as const) {
-  if (file === undefined) continue;
-  mkdirSync(dirname(file), { recursive: true });
-  writeFileSync(file, content);
+await runStages(stages.map(([name, measure]) => ({
+  name,
+  run: async () => {
+    progress(name);
+    timings.push(await measure());
+  },
+})), (failures, pending) => {
+  report = { ...report, failures, pending };
+  saveReport(report, { output, json });
+});
+say(markdown(report));
+if (report.failures.length > 0 || checks.some((c) => !c.equal)) process.exitCode = 1;
+
+/** Measures on a device of its own: one that is lost takes no other stage with it. */
+async function onDevice(measure: (gpu: SharedGpu) => Promise<Timing>): Promise<Timing> {
+  const gpu = await openGpu();
+  try {
+    return await measure(gpu);
+  } finally {
+    gpu.close();
+  }
 }
-if (checks.some((c) => !c.equal)) process.exitCode = 1;
 
 /** A square product against a loop that computes in registers alone; bench/gpu.ts measures both in a process of its own. */
 function product(size: number): Timing {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [join(import.meta.dirname, 'gpu.ts'), '--size', String(size), '--runs', String(runs), '--matmul', '--json'], { encoding: 'utf8', timeout: 600_000, maxBuffer: 2 ** 24 });
-  if (status !== 0) throw new Error(`bench/gpu.ts failed: ${stderr}`);
+  const { status, stdout, stderr, error } = spawnSync(process.execPath, [join(import.meta.dirname, 'gpu.ts'), '--size', String(size), '--runs', String(runs), '--matmul', '--json'], { encoding: 'utf8', timeout: 600_000, maxBuffer: 2 ** 24 });
+  if (status !== 0) throw new Error(`bench/gpu.ts ${error ? `did not end within 600 s (${error.message})` : `failed: ${stderr}`}`);
   const { registers, cases } = JSON.parse(stdout) as { registers: number; cases: { name: string; ms: number; gflops: number }[] };
   const [matmul] = cases;
   // It compares elements with plain sums itself, and fails where they differ.
@@ -136,5 +147,5 @@ function compared(name: string, gpuResult: ArrayLike<number>, wasmResult: ArrayL
 }
 
 function progress(stage: string): void {
-  if (process.stderr.isTTY) note(`${describeRun({ adapter: gpu.adapter, quick, runs })}: ${stage} …`);
+  if (process.stderr.isTTY) note(`${describeRun({ adapter, quick, runs })}: ${stage} …`);
 }

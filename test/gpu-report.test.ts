@@ -1,6 +1,10 @@
 import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
+import { saveReport } from '../bench/gpu-report/files.ts';
+import { runStages } from '../bench/gpu-report/stages.ts';
 import { isSoftware, markdown, type Report } from '../bench/gpu-report/table.ts';
 import { gpu, onGpu } from './wgsl-harness.ts';
 
@@ -10,6 +14,7 @@ const report: Report = {
   adapter: 'nvidia hopper NVIDIA H200', software: false, quick: false, runs: 5, version: 'tilewright 1.2.3', node: 'v26.0.0', system: 'linux x64, 16 CPU threads',
   checks: [{ name: 'a|b', against: 'WebAssembly', difference: 1.5e-6, equal: true }, { name: 'c', against: 'WebAssembly', difference: 0.2, equal: false }],
   timings: [{ name: 'matmul', ms: 4.25, rate: 32345.6, unit: 'GFLOP/s', remark: '60 %' }],
+  failures: [], pending: [],
 };
 
 test('the report is Markdown with the adapter, the times and what differs', () => {
@@ -24,6 +29,32 @@ test('the report of an adapter on the CPU, and of small sizes, says that it rank
   expect(markdown({ ...report, software: true, quick: true })).toContain('This adapter computes on the CPU. Its times rank nothing.');
   expect(markdown({ ...report, quick: true })).toContain('Small sizes: these times rank nothing.');
   expect(markdown(report)).not.toContain('rank nothing');
+});
+
+test('what a stage found is in the files when the next begins; a stage that fails is named, and those behind it still run', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'tilewright-report-'));
+  const [output, json] = [join(folder, 'deep/report.md'), join(folder, 'report.json')];
+  const timings: Report['timings'][number][] = [];
+  const seen: { readonly page: string; readonly data: Pick<Report, 'timings' | 'failures' | 'pending'> }[] = [];
+  const look = (): void => void seen.push({ page: readFileSync(output, 'utf8'), data: JSON.parse(readFileSync(json, 'utf8')) as Report });
+  try {
+    await runStages([
+      { name: 'product', run: async () => void timings.push(report.timings[0]!) },
+      { name: 'inference', run: async () => { look(); throw new Error('the GPU device was lost:\nhung | reset'); } },
+      { name: 'training', run: async () => { look(); timings.push({ ...report.timings[0]!, name: 'steps' }); } },
+    ], (failures, pending) => saveReport({ ...report, timings, failures, pending }, { output, json }));
+    look();
+    expect(seen.map(({ data }) => [data.timings.map((t) => t.name), data.failures.map((f) => f.stage), data.pending])).toEqual([
+      [['matmul'], [], ['inference', 'training']], [['matmul'], ['inference'], ['training']], [['matmul', 'steps'], ['inference'], []],
+    ]);
+    expect(seen.map(({ page }) => page.split('\n').filter((l) => /^\| (matmul|steps|inference)|^Not done/.test(l)).map((l) => l.replace(/ \| 4\.250.*/, '')))).toEqual([
+      ['| matmul', 'Not done yet: inference; training.'],
+      ['| matmul', '| inference | the GPU device was lost: hung \\| reset |', 'Not done yet: training.'],
+      ['| matmul', '| steps', '| inference | the GPU device was lost: hung \\| reset |'],
+    ]);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 });
 
 test.each([

@@ -1,4 +1,5 @@
 /** The report of a GPU as Markdown. */
+import type { Failure } from './stages.ts';
 
 /** Two results that have to be equal, but for rounding. */
 export interface Check {
@@ -29,6 +30,9 @@ export interface Report {
   readonly system: string;
   readonly checks: readonly Check[];
   readonly timings: readonly Timing[];
+  /** Stages that did not come to their end, and those that have not begun; both empty in a whole report. */
+  readonly failures: readonly Failure[];
+  readonly pending: readonly string[];
 }
 
 /** Whether an adapter of this name computes on the CPU. */
@@ -41,7 +45,7 @@ export const describeRun = ({ adapter, quick, runs }: Pick<Report, 'adapter' | '
 export function markdown(report: Report): string {
   const cell = (text: string): string => text.replaceAll('|', '\\|');
   const row = (...cells: readonly string[]): string => `| ${cells.map(cell).join(' | ')} |`;
-  const { adapter, software, quick, version, node, system, checks, timings } = report;
+  const { adapter, software, quick, version, node, system, checks, timings, failures, pending } = report;
   return [
     `# ${adapter}`,
     '',
@@ -55,6 +59,8 @@ export function markdown(report: Report): string {
     row('result', 'compared with', 'largest difference, relative', 'equal'),
     '|---|---|---:|---|',
     ...checks.map((c) => row(c.name, c.against, c.difference === undefined ? '' : c.difference.toExponential(1), c.equal ? 'yes' : 'NO')),
+    ...(failures.length > 0 ? ['', row('stage that failed', 'why'), '|---|---|', ...failures.map((f) => row(f.stage, f.error.replace(/\s+/g, ' ')))] : []),
+    ...(pending.length > 0 ? ['', `Not done yet: ${pending.join('; ')}.`] : []),
   ].join('\n');
 }
 
