@@ -45,10 +45,11 @@ describe.skipIf(!chromiumPath)(chromiumPath ? 'the demo page' : 'the demo page (
     rmSync(folder, { recursive: true });
   });
 
-  /** Opens the page and waits until it has classified its first digit. */
-  async function open(browser: Browser, url: string): Promise<Page> {
+  /** Opens the page, after `prepare` ran in it, and waits until it has classified its first digit. */
+  async function open(browser: Browser, url: string, prepare?: () => void): Promise<Page> {
     const page = await browser.newPage({ viewport: { width: 1100, height: 1000 } });
     pages.push(page);
+    if (prepare) await page.addInitScript(prepare);
     page.setDefaultTimeout(patience);
     page.on('pageerror', (e) => console.log(`page: ${e.message}`));
     await page.goto(url);
@@ -173,6 +174,59 @@ describe.skipIf(!chromiumPath)(chromiumPath ? 'the demo page' : 'the demo page (
     const wasm = await tenSteps(page);
     expect(gpu).toHaveLength(10);
     wasm.forEach((loss, i) => expect(Math.abs(loss - gpu[i]!)).toBeLessThan(2e-3));
+  });
+
+  test('a lost GPU takes nothing from the page: it reads on, trains on from its checkpoint to the same losses, and can be switched', async () => {
+    const page = await open(withGpu, plain, () => {
+      const { requestDevice } = GPUAdapter.prototype;
+      const devices: GPUDevice[] = [];
+      Object.assign(globalThis, { devices });
+      GPUAdapter.prototype.requestDevice = async function (...given) {
+        const device = await requestDevice.apply(this, given);
+        devices.push(device);
+        return device;
+      };
+    });
+    /** Ends all devices of the page; how many it had asked for. */
+    const lose = (): Promise<number> => page.evaluate(async () => {
+      const { devices } = globalThis as unknown as { devices: GPUDevice[] };
+      devices.forEach((d) => d.destroy());
+      await Promise.all(devices.map((d) => d.lost));
+      return devices.length;
+    });
+    const undisturbed = await tenSteps(page);
+    await page.click('#restart');
+    // Lost after eight steps: three are not in the checkpoint.
+    const losing = page.evaluate(() => new Promise<void>((resolve) => {
+      const progress = document.getElementById('progress')!;
+      const watch = new MutationObserver(() => {
+        if (!progress.textContent.startsWith('Step 8:')) return;
+        watch.disconnect();
+        (globalThis as unknown as { devices: GPUDevice[] }).devices.forEach((d) => d.destroy());
+        resolve();
+      });
+      watch.observe(progress, { childList: true, characterData: true, subtree: true });
+    }));
+    const resumed = await tenSteps(page);
+    await losing;
+    expect(resumed).toEqual(undisturbed);
+    expect(await notices(page)).toEqual([expect.stringMatching(/^GPU: /), expect.stringMatching(/^network loaded again: the GPU device was lost/), expect.stringMatching(/^training loaded again, from step 5: the GPU device was lost/)]);
+
+    const before = await lose();
+    expect(await read(page, one)).toMatch(/^This is a 1\./);
+    await page.waitForFunction(() => document.getElementById('learnt')!.textContent !== '' || document.getElementById('error')!.textContent !== '');
+    expect(await page.textContent('#learnt')).toMatch(/^The network trained here reads \d\.$/);
+    expect(await page.isChecked('input[value=webgpu]')).toBe(true);
+    expect(await lose()).toBe(before + 2);
+    // What is chosen already begins anew, too.
+    for (const [value, place] of [['webgpu', /^$/], ['wasm', /^1 thread/]] as const) {
+      await page.evaluate(() => void (document.getElementById('answer')!.textContent = ''));
+      await page.click(`input[value=${value}]`);
+      await page.waitForFunction(() => document.getElementById('answer')!.textContent !== '' || document.getElementById('error')!.textContent !== '');
+      expect(await page.textContent('#answer')).toMatch(/^This is a 1\./);
+      expect(await page.textContent('#place')).toMatch(place);
+      expect(await page.textContent('#progress')).toBe('');
+    }
   });
 
   test('a file that holds no digits is refused by its name, and the page goes on', async () => {

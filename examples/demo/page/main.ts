@@ -2,6 +2,7 @@
 import { load, type Samples, type Session } from '../../../runtime/index.ts';
 import { drawCurve } from './curve.ts';
 import { showTiles, type TileMap } from './floor-plan.ts';
+import { lasting, type Lasting } from './lasting.ts';
 import { drawingPad, side } from './pad.ts';
 import { showScores } from './scores.ts';
 import { best, readDigits, startTraining, type Training } from './training.ts';
@@ -12,7 +13,9 @@ const at = <T extends HTMLElement>(id: string): T => document.getElementById(id)
 const file = (name: string): URL => new URL(name, document.baseURI);
 const radios = [...document.querySelectorAll<HTMLInputElement>('input[name=backend]')];
 
-let session: Session | undefined;
+let classifier: Lasting<Session> | undefined;
+/** What the classifier's session has to say. */
+let notices: readonly string[] = [];
 let training: Training | undefined;
 let samples: Samples | undefined;
 /** What was chosen; undefined until somebody chooses: WebGPU where there is a GPU. */
@@ -24,8 +27,7 @@ let queue: Promise<unknown> = Promise.resolve();
 const pad = drawingPad(at('pad'), () => void next(classify));
 
 void next(async () => {
-  const loaded = open();
-  const [picture] = await Promise.all([sample(), loaded]);
+  const [picture] = await Promise.all([sample(), open()]);
   pad.show(picture);
   await classify();
   const { transferSize, encodedBodySize } = performance.getEntriesByType('navigation')[0] as PerformanceNavigationTiming;
@@ -43,7 +45,8 @@ void next(async () => {
 });
 
 for (const radio of radios) {
-  radio.addEventListener('change', () => {
+  // Also where it is chosen already: it begins anew.
+  radio.addEventListener('click', () => {
     running = false;
     void next(async () => {
       backend = radio.value as Backend;
@@ -87,32 +90,48 @@ function next(work: () => Promise<void>): Promise<void> {
   return result;
 }
 
-/** Loads the classifier on what was chosen, and says on what it runs. */
+/** Opens the classifier on what was chosen. */
 async function open(): Promise<void> {
   await endTraining();
-  await session?.close();
-  session = await load(file('classifier/'), { ...(backend && { backend }) });
+  await classifier?.close();
+  const losts: string[] = [];
+  classifier = lasting(async () => {
+    const session = await load(file('classifier/'), { ...(backend && { backend }) });
+    sayPlace(session, losts);
+    return session;
+  }, ({ message }) => void losts.push(`network loaded again: ${message}`));
+  await classifier.use(async () => {});
+}
+
+/** Says on what the classifier runs, and what happened on the way. */
+function sayPlace(session: Session, losts: readonly string[]): void {
   const webgpu = session.features === 'webgpu';
   for (const r of radios) r.checked = (r.value === 'webgpu') === webgpu;
   // Without a choice, WebAssembly runs where WebGPU cannot; the notice says why.
   if (backend === undefined && !webgpu) radios.find((r) => r.value === 'webgpu')!.disabled = true;
   at('place').textContent = webgpu ? '' : `${session.threads} ${session.threads === 1 ? 'thread' : 'threads'}, module ${session.features}`;
-  showNotices(session.notices);
+  notices = [...session.notices, ...losts];
+  showNotices();
 }
 
-function showNotices(notices: readonly string[]): void {
-  at('notices').replaceChildren(...[...new Set(notices)].map((n) => Object.assign(document.createElement('li'), { textContent: n })));
+/** Shows what classifier and training have to say. */
+function showNotices(): void {
+  const all = [...new Set([...notices, ...(training?.notices ?? [])])];
+  const list = at('notices');
+  if (all.join('\n') !== [...list.children].map((li) => li.textContent).join('\n')) list.replaceChildren(...all.map((n) => Object.assign(document.createElement('li'), { textContent: n })));
 }
 
 /** Reads what is drawn, with the classifier and with the network that is being trained. */
 async function classify(): Promise<void> {
   const picture = pad.picture();
-  if (!picture || !session) return;
-  const begun = performance.now();
-  const [scores] = Object.values(await session.run({ [session.inputs[0]!.name]: picture }));
-  const took = performance.now() - begun;
-  showScores(at('scores'), scores!.data as Float32Array);
-  at('answer').textContent = `This is a ${best(scores!.data as Float32Array)}. (${took.toFixed(1)} ms)`;
+  if (!picture || !classifier) return;
+  const [scores, took] = await classifier.use(async (session) => {
+    const begun = performance.now();
+    const [result] = Object.values(await session.run({ [session.inputs[0]!.name]: picture }));
+    return [result!.data as Float32Array, performance.now() - begun];
+  });
+  showScores(at('scores'), scores);
+  at('answer').textContent = `This is a ${best(scores)}. (${took.toFixed(1)} ms)`;
   at('learnt').textContent = training ? `The network trained here reads ${best(await training.scores(picture))}.` : '';
 }
 
@@ -122,15 +141,15 @@ async function train(steps: number): Promise<void> {
   at('train').textContent = 'Stop';
   try {
     samples ??= await ownSamples();
-    training ??= await startTraining(file('trainer/'), samples, backend);
-    showNotices([...session!.notices, ...training.notices]);
+    training ??= startTraining(file('trainer/'), samples, backend);
     const { losses } = training;
-    const from = losses.length;
+    const end = losses.length + steps;
     const begun = performance.now();
-    for (let i = 0; i < steps && running; i++) {
+    for (let taken = 1; losses.length < end && running; taken++) {
       const loss = await training.step();
+      showNotices();
       drawCurve(at('curve'), losses);
-      const rate = ((losses.length - from) * 1000) / (performance.now() - begun);
+      const rate = (taken * 1000) / (performance.now() - begun);
       at('progress').textContent = `Step ${losses.length}: loss ${loss.toFixed(4)}, ${rate.toFixed(1)} steps a second.`;
       // Events get their turn, also in a page that is not shown.
       await new Promise((resolve) => setTimeout(resolve));
@@ -149,6 +168,7 @@ async function endTraining(): Promise<void> {
   training = undefined;
   drawCurve(at('curve'), []);
   at('progress').textContent = at('learnt').textContent = '';
+  showNotices();
 }
 
 async function ownSamples(): Promise<Samples> {

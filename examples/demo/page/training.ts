@@ -1,13 +1,17 @@
 /** Live training: data, steps, and how well held-out digits are read. */
-import { batchesOf, inflate, isGzip, loadTrainer, readIdx, type Samples, type Trainer } from '../../../runtime/index.ts';
+import { batchesOf, inflate, isGzip, loadTrainer, readIdx, type Checkpoint, type Epoch, type Samples, type Trainer } from '../../../runtime/index.ts';
 import type { LoadOptions } from '../../../runtime/session.ts';
+import { lasting } from './lasting.ts';
 
 /** Share of the samples that is held out. */
 const heldOut = 0.1;
 const rate = 0.01;
+/** Steps between two checkpoints. They are kept in memory: a GPU that is lost takes all state with it that lies there alone. */
+const keptEvery = 5;
 
 export interface Training {
   readonly notices: readonly string[];
+  /** Of all steps that the state has seen: after a lost GPU no more than those before the last checkpoint. */
   readonly losses: readonly number[];
   /** One step on the next batch; its loss. */
   step(): Promise<number>;
@@ -18,53 +22,68 @@ export interface Training {
   close(): Promise<void>;
 }
 
-/** Starts a training from the seeded weights of an artifact. */
-export async function startTraining(artifact: URL, samples: Samples, backend: NonNullable<LoadOptions['backend']> | undefined): Promise<Training> {
-  const trainer = await loadTrainer(artifact, { lr: rate, ...(backend && { backend }) });
-  try {
-    return trainingOver(trainer, samples);
-  } catch (e) {
-    await trainer.close();
-    throw e;
-  }
-}
-
-function trainingOver(trainer: Trainer, samples: Samples): Training {
-  const { inputs } = trainer.entries.step;
-  const [x, y] = [inputs.find((i) => i.name === 'x')!, inputs.find((i) => i.name === 'y')!];
-  const [batch] = x.shape;
-  const wanted = { x, y, classes: 10 };
-  const [kept, apart] = split(samples, batch!);
-  const epochs = batchesOf(kept, wanted);
-  const judged = batchesOf(apart, wanted, { shuffle: false })(0);
+/** A training from the seeded weights of an artifact, which goes on from its last checkpoint where the GPU is lost. */
+export function startTraining(artifact: URL, samples: Samples, backend: NonNullable<LoadOptions['backend']> | undefined): Training {
   const losses: number[] = [];
-  const evaluate = async (pictures: Float32Array): Promise<Float32Array> => Object.values(await trainer.evaluate({ x: pictures }))[0]!.data as Float32Array;
+  const losts: string[] = [];
+  let notices: readonly string[] = [];
+  let kept: Checkpoint | undefined;
+  const trainer = lasting(async () => {
+    const opened = await loadTrainer(artifact, { lr: rate, ...(backend && { backend }) });
+    try {
+      if (kept) await opened.restore(kept);
+      kept ??= await opened.checkpoint();
+      return { data: dataFor(opened, samples), trainer: opened, close: () => opened.close() };
+    } catch (e) {
+      await opened.close();
+      throw e;
+    } finally {
+      notices = opened.notices;
+      losses.length = kept?.step ?? 0;
+    }
+  }, ({ message }) => void losts.push(`training loaded again, from step ${kept?.step ?? 0}: ${message}`));
+  type Opened = Parameters<Parameters<typeof trainer.use>[0]>[0];
+  const evaluate = async ({ trainer: on }: Opened, x: Float32Array): Promise<Float32Array> => Object.values(await on.evaluate({ x }))[0]!.data as Float32Array;
   return {
-    notices: trainer.notices,
+    get notices() {
+      return [...notices, ...losts];
+    },
     losses,
-    async step() {
+    step: () => trainer.use(async ({ trainer: on, data: { epochs } }) => {
       const perEpoch = epochs(0).batches;
       const next = epochs(Math.floor(losses.length / perEpoch)).at(losses.length % perEpoch);
-      const { loss } = await trainer.trainStep({ x: next.x, y: next.y });
+      const { loss } = await on.trainStep({ x: next.x, y: next.y });
       losses.push(loss);
+      if (losses.length % keptEvery === 0) kept = await on.checkpoint();
       return loss;
-    },
-    async accuracy() {
+    }),
+    accuracy: () => trainer.use(async (opened) => {
+      const { judged, batch } = opened.data;
       let right = 0;
       for (let b = 0; b < judged.batches; b++) {
-        const { x: pictures, y: labels } = judged.at(b);
-        const scores = await evaluate(pictures as Float32Array);
-        for (let i = 0; i < batch!; i++) if (best(scores.subarray(10 * i, 10 * i + 10)) === Number(labels[i])) right++;
+        const { x, y } = judged.at(b);
+        const scores = await evaluate(opened, x as Float32Array);
+        for (let i = 0; i < batch; i++) if (best(scores.subarray(10 * i, 10 * i + 10)) === Number(y[i])) right++;
       }
-      return { share: right / (judged.batches * batch!), count: judged.batches * batch! };
-    },
-    async scores(picture) {
-      const pictures = new Float32Array(batch! * picture.length);
+      return { share: right / (judged.batches * batch), count: judged.batches * batch };
+    }),
+    scores: (picture) => trainer.use(async (opened) => {
+      const pictures = new Float32Array(opened.data.batch * picture.length);
       pictures.set(picture.map((p) => p / 255));
-      return (await evaluate(pictures)).subarray(0, 10);
-    },
+      return (await evaluate(opened, pictures)).subarray(0, 10);
+    }),
     close: () => trainer.close(),
   };
+}
+
+/** The samples as a trainer takes them: shuffled anew in each epoch, and those held out in their order. */
+function dataFor(trainer: Trainer, samples: Samples): { readonly batch: number; readonly epochs: (epoch: number) => Epoch; readonly judged: Epoch } {
+  const { inputs } = trainer.entries.step;
+  const [x, y] = [inputs.find((i) => i.name === 'x')!, inputs.find((i) => i.name === 'y')!];
+  const batch = x.shape[0]!;
+  const wanted = { x, y, classes: 10 };
+  const [learnt, apart] = split(samples, batch);
+  return { batch, epochs: batchesOf(learnt, wanted), judged: batchesOf(apart, wanted, { shuffle: false })(0) };
 }
 
 /** Index of the largest. */
