@@ -48,10 +48,10 @@ function quantile(p: number): number {
   return z;
 }
 
-export interface Wanted { readonly groups: number; readonly epsilon?: number; readonly f?: (u: number, channel: number) => number; readonly proxy?: boolean; readonly samples?: number }
+export interface Wanted { readonly groups: number; readonly epsilon?: number; readonly f?: (u: number, channel: number) => number; readonly proxy?: boolean; readonly samples?: number; readonly gamma?: readonly number[]; readonly beta?: readonly number[] }
 
 /** What becomes of `x`: group norm, affine, activation and Proxy Norm with a proxy of mean 0 and deviation 1. */
-export function expected({ groups, epsilon = 1e-3, f = (u) => u, proxy = false, samples = 200 }: Wanted): number[] {
+export function expected({ groups, epsilon = 1e-3, f = (u) => u, proxy = false, samples = 200, gamma: scale = gamma, beta: shift = beta }: Wanted): number[] {
   const per = (c / groups) * h;
   return x.map((v, i) => {
     const channel = Math.floor(i / h) % c;
@@ -59,9 +59,9 @@ export function expected({ groups, epsilon = 1e-3, f = (u) => u, proxy = false, 
     const group = x.slice(from, from + per);
     const m = group.reduce((a, b) => a + b) / per;
     const s = group.reduce((a, b) => a + (b - m) ** 2, 0) / per;
-    const out = f((gamma[channel]! * (v - m)) / Math.sqrt(s + epsilon) + beta[channel]!, channel);
+    const out = f((scale[channel]! * (v - m)) / Math.sqrt(s + epsilon) + shift[channel]!, channel);
     if (!proxy) return out;
-    const values = Array.from({ length: samples }, (_, k) => f(gamma[channel]! * quantile((k + 0.5) / samples) + beta[channel]!, channel));
+    const values = Array.from({ length: samples }, (_, k) => f(scale[channel]! * quantile((k + 0.5) / samples) + shift[channel]!, channel));
     const centre = values.reduce((a, b) => a + b) / samples;
     const spreadOf = values.reduce((a, b) => a + (b - centre) ** 2, 0) / samples;
     return (out - centre) / Math.sqrt(spreadOf + 0.03);
@@ -75,5 +75,5 @@ export const rewrite = (bytes: Uint8Array, norm: string): RewriteResult => {
   return result;
 };
 /** Its output for `x`. */
-export const outputOf = ({ graph }: RewriteResult): number[] => numbers(evaluate(graph, { x: f32([n, c, h], x) }).outputs.get('y')!);
+export const outputOf = ({ graph }: Pick<RewriteResult, 'graph'>): number[] => numbers(evaluate(graph, { x: f32([n, c, h], x) }).outputs.get('y')!);
 export const close = (got: readonly number[], want: readonly number[]): void => want.forEach((w, i) => expect(got[i]).toBeCloseTo(w, 5));

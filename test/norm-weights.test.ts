@@ -105,7 +105,10 @@ describe('refuses', () => {
     expect(normalizeWeights(importModel(only).graph, 'weight').weights).toEqual([{ name: 'w', gain: 'w.gain' }]);
   });
   it('a gain whose name is taken', () => {
-    const once = rewriteNorms(importModel(model), { kind: 'keep', weights: 'scaled' }, testTarget);
-    expect(() => rewriteNorms(once, { kind: 'keep', weights: 'scaled' }, testTarget)).toThrow(/needs a parameter "c.gain", but the model has a weight of that name/);
+    const taken = encodeModel({
+      nodes: [node('Conv', ['x', 'c.weight'], ['a']), node('Add', ['a', 'c.gain'], ['y'])],
+      initializers: [floats('c.weight', [2, 1, 1, 1], [1, 2]), floats('c.gain', [2, 1, 1], [1, 2])], inputs: [value('x', 'f32', [1, 1, 2, 2])], outputs: [value('y', 'f32')],
+    });
+    expect(() => rewriteNorms(importModel(taken), { kind: 'keep', weights: 'scaled' }, testTarget)).toThrow(/needs a parameter "c.gain", but the model has a weight of that name/);
   });
 });

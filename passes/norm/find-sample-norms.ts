@@ -1,10 +1,8 @@
 /** Finds normalizations within a sample: group, layer and instance norms. */
 import type { Graph, Op, Value } from '../../ir/graph.ts';
 import { nums } from '../../ir/op.ts';
-import { openRegions, placedOps } from '../../ir/regions.ts';
-import type { Tensor } from '../../ir/type.ts';
-import { uniform } from '../rules/pattern.ts';
-import { parameterValues } from './find-norms.ts';
+import { openRegions } from '../../ir/regions.ts';
+import { Structure } from './structure.ts';
 
 export interface SampleNorm {
   readonly channels: number;
@@ -21,18 +19,16 @@ export interface SampleNorm {
 /** The norms of a graph and of its regions (opened) whose statistics are of one sample: over everything, over groups of channels, or over each channel. */
 export function sampleNorms(graph: Graph): SampleNorm[] {
   const open = openRegions(graph);
-  const placed = placedOps(open);
-  const defs = new Map(placed.flatMap(({ op }) => op.results.map((r) => [r, op] as const)));
-  const parameters = parameterValues(open);
+  const facts = new Structure(open);
   const readers = new Map<Value, Op[]>();
-  for (const { op } of placed) for (const v of op.operands) readers.set(v, [...(readers.get(v) ?? []), op]);
-  return placed.flatMap(({ op, within }) => {
+  for (const { op } of facts.placed) for (const v of op.operands) readers.set(v, [...(readers.get(v) ?? []), op]);
+  return facts.placed.flatMap(({ op, within }) => {
     const [x] = op.operands;
-    if (op.name !== 'moments' || !x || parameters.has(x)) return [];
+    if (op.name !== 'moments' || !x || facts.parameters.has(x)) return [];
     const axes = nums(op.attrs, 'axes');
     const { shape } = x.type;
     const kept = shape.flatMap((_, i) => (axes.includes(i) ? [] : [i]));
-    const whole = defs.get(x)?.name === 'reshape' ? defs.get(x)!.operands[0]! : x;
+    const whole = facts.def(x)?.name === 'reshape' ? facts.def(x)!.operands[0]! : x;
     const channels = whole.type.shape[1];
     if (channels === undefined || kept[0] !== 0 || kept.length > 2 || (kept.length === 2 && kept[1] !== 1)) return [];
     return [{ channels, groups: kept.length === 2 ? shape[1]! : 1, x: whole, moments: op, epsilon: epsilonOf(op.results[1]!), within }];
@@ -42,8 +38,8 @@ export function sampleNorms(graph: Graph): SampleNorm[] {
   function epsilonOf(v: Value): number | undefined {
     for (const op of readers.get(v) ?? []) {
       if (op.name === 'add') {
-        const other = defs.get(op.operands.find((o) => o !== v) ?? v);
-        if (other?.name === 'constant') return uniform(other.attrs['value'] as Tensor);
+        const other = op.operands.find((o) => o !== v);
+        return other && facts.number(other);
       }
       if (!['reshape', 'cast', 'div', 'mul'].includes(op.name)) continue;
       const found = epsilonOf(op.results[0]!);

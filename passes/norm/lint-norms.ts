@@ -63,7 +63,8 @@ export const nodeOf = (norm: BatchNorm): string => norm.last.source.join(', ') |
 
 /** Whether norms are one layer of towers that share their weights: none feeds another. */
 function areTowers(sharing: readonly BatchNorm[], graph: Graph): boolean {
-  if (!sharing.every((n) => n.bias === sharing[0]!.bias && n.scale.every((v, i) => v === sharing[0]!.scale[i]))) return false;
+  const [first] = sharing;
+  if (!sharing.every((n) => sameList(n.bias?.factors, first?.bias?.factors) && sameList(n.scale, first?.scale))) return false;
   const fed = new Set<Value>();
   for (const { op } of placedOps(openRegions(graph))) {
     const norm = sharing.find((n) => n.last.results[0] === op.results[0]);
@@ -72,6 +73,8 @@ function areTowers(sharing: readonly BatchNorm[], graph: Graph): boolean {
   }
   return true;
 }
+
+const sameList = (p: readonly Value[] = [], q: readonly Value[] = []): boolean => p.length === q.length && p.every((v, i) => v === q[i]);
 
 /** Whether a norm's input has fewer samples than the batch. */
 const isPart = ({ x }: BatchNorm, { inputs }: Graph): boolean => x.type.shape[0]! < Math.max(...inputs.map((v) => v.type.shape[0] ?? 1));

@@ -5,7 +5,8 @@ import type { Graph, Op, State, Value } from '../../ir/graph.ts';
 import { num, nums, str } from '../../ir/op.ts';
 import { closeRegions, openRegions, placedOps } from '../../ir/regions.ts';
 import { sizeOf, type Tensor } from '../../ir/type.ts';
-import { parameterValues } from './find-norms.ts';
+import { gainName, knownWeightNorms } from './known-weight-norms.ts';
+import { parameterValues } from './structure.ts';
 import { inferUnits, unitSize, type Unit } from '../train/units.ts';
 
 /**
@@ -26,14 +27,18 @@ export interface NormalizedWeight {
 
 /**
  * Normalizes weights of convolutions (and of linear layers for `weight` and `cosine`) before they are used; a unit is what makes one output feature, as the graph uses it. Gains are new
- * parameters `NAME.gain`, shaped to broadcast to the weight: 1 for `scaled`, the lengths of the weights for `weight`, so that the function stays what it was. A model without such weights is a UserError.
+ * parameters `NAME.gain`, shaped to broadcast to the weight: 1 for `scaled`, the lengths of the weights for `weight`, so that the function stays what it was. Weights that have the normalization already
+ * stay as they are. A model without such weights is a UserError.
  */
 export function normalizeWeights(graph: Graph, kind: WeightNorm): { readonly graph: Graph; readonly weights: readonly NormalizedWeight[] } {
   const { units } = inferUnits(graph);
-  const wanted = new Map(graph.state.flatMap((s): (readonly [State, Unit])[] => {
+  const known = knownWeightNorms(openRegions(graph));
+  const fitting = graph.state.flatMap((s): (readonly [State, Unit])[] => {
     const unit = units.get(s.name);
-    return unit && (unit.kind === 'convolution' || kind === 'weight' || kind === 'cosine') && s.init !== 'zero' ? [[s, unit]] : [];
-  }));
+    return unit && s.value.type.shape.length > 0 && (unit.kind === 'convolution' || kind === 'weight' || kind === 'cosine') && s.init !== 'zero' && !['inputs', 'gain'].includes(known(s) ?? '') ? [[s, unit]] : [];
+  });
+  const wanted = new Map(fitting.filter(([s]) => known(s) !== kind));
+  if (wanted.size === 0 && fitting.length > 0) return { graph, weights: [] };
   if (wanted.size === 0) throw new UserError(`the model has no weights of convolutions${kind === 'weight' || kind === 'cosine' ? ' or linear layers' : ''} to normalize (${kind})`);
   const b = new Builder(graph.name);
   const added: State[] = [];
@@ -94,7 +99,7 @@ function normalized(b: Builder, w: Value, unit: Unit, kind: WeightNorm, gain: Va
 
 function gainOf({ name, value, init }: State, unit: Unit, kind: WeightNorm, graph: Graph): State | undefined {
   if (kind !== 'scaled' && kind !== 'weight') return undefined;
-  const own = `${name.replace(/[._/]weight$/, '')}.gain`;
+  const own = gainName(name);
   if (graph.state.some((s) => s.name === own)) throw new UserError(`the normalization of "${name}" needs a parameter "${own}", but the model has a weight of that name: rename the weight`);
   const shape = unit.shape.length === value.type.shape.length ? keptShape(unit) : [sizeOf(keptShape(unit))];
   const ones = filled(value.type.dtype, shape, 1);

@@ -29,7 +29,7 @@ export class ProxyPlaces {
   of(norm: BatchNorm, activation: Activation): ProxyPlace | undefined {
     if (norm.within.length === 0) return undefined;
     const own = new Set<Value>([norm.y, ...activation.ops.map((op) => op.results[0]!)]);
-    const read = [...norm.scale, norm.bias, ...plainOps(activation).flatMap((op) => op.operands.filter((v) => !own.has(v)))];
+    const read = [...norm.scale, ...(norm.bias?.factors ?? []), ...plainOps(activation).flatMap((op) => op.operands.filter((v) => !own.has(v)))];
     return read.every((v) => this.#outside(v)) ? { b: this.#b, at: (v) => this.#outside(v)! } : undefined;
   }
 

@@ -1,4 +1,5 @@
 /** A second copy of a model that computes the statistics of a fixed reference batch, for virtual batch normalization. */
+import { Builder } from '../../ir/builder.ts';
 import { UserError } from '../../ir/diagnostic.ts';
 import type { Graph, Op, Value } from '../../ir/graph.ts';
 import { sameShape, showType, type Tensor } from '../../ir/type.ts';
@@ -30,10 +31,13 @@ export function referenceBatch(graph: Graph, reference: Tensor | undefined): { r
   const given: Value = { type: { dtype: reference.dtype, shape: reference.shape }, name: undefined };
   const map = new Map<Value, Value>([[bound.inputs[0]!, given]]);
   const constant: Op = { name: 'constant', operands: [], attrs: { value: reference }, results: [given], regions: [], source: [] };
-  const ops = bound.ops.map((op) => clone(op, map));
+  const b = new Builder(graph.name);
+  b.append(constant);
+  bound.ops.forEach((op) => b.append(clone(op, map)));
   const moments = findNorms(bound).map((norm): ReferenceMoments => {
-    const [mean, m2] = norm.moments!.results.map((v) => map.get(v)!) as [Value, Value];
+    const x = map.get(norm.x)!;
+    const [mean, m2] = b.op('moments', [x], { axes: x.type.shape.flatMap((_, i) => (i === 1 ? [] : [i])) }) as [Value, Value];
     return { mean, m2, samples };
   });
-  return { ops: [constant, ...ops], moments };
+  return { ops: b.ops, moments };
 }

@@ -1,22 +1,17 @@
 /** Gives the batch normalizations of a model another form. */
-import { Builder, filled } from '../../ir/builder.ts';
 import { Unsupported, UserError } from '../../ir/diagnostic.ts';
-import type { Graph, Op, State, Value } from '../../ir/graph.ts';
+import type { Graph, Value } from '../../ir/graph.ts';
 import { closeRegions, openRegions, placedOps } from '../../ir/regions.ts';
-import { sizeOf, type DType, type Tensor } from '../../ir/type.ts';
 import type { Target } from '../../ir/tile.ts';
 import { eliminateDeadCode } from '../eliminate-dead-code.ts';
-import { applyPlain, applyTo, findActivation, type Activation } from './activation.ts';
-import type { Domains } from './by-domain.ts';
-import { findNorms, parameterValues, placeOf, type BatchNorm, type Statistic } from './find-norms.ts';
-import { sampleNorms } from './find-sample-norms.ts';
+import { findNorms, placeOf, type BatchNorm, type Statistic } from './find-norms.ts';
+import { leftNorms, type LeftNorm } from './left-norms.ts';
+import { normalizeWeights, type NormalizedWeight } from './normalize-weights.ts';
 import { inferenceForm, showNorm, type NormKind, type NormSpec } from './options.ts';
-import { normalize, type Normalized } from './normalize.ts';
-import { normalizeWeights } from './normalize-weights.ts';
-import { ProxyPlaces } from './proxy-places.ts';
-import { batchOf } from '../train/sample-factors.ts';
-import { proxyMoments } from './proxy.ts';
-import { referenceBatch, type ReferenceMoments } from './reference-batch.ts';
+import { isProxied } from './own-names.ts';
+import { referenceBatch } from './reference-batch.ts';
+import { Rewriting } from './rewriting.ts';
+import { settledStatistics } from './settled-norms.ts';
 
 /** A graph and its running statistics, as the importer gives them. */
 export interface NormalizedModel {
@@ -34,8 +29,11 @@ export interface RewriteOptions {
  * without normalizations is a UserError.
  */
 export function rewriteNorms(model: NormalizedModel, spec: NormSpec, target: Target, options: RewriteOptions = {}): RewriteResult {
-  const base: RewriteResult = spec.kind === 'keep' ? { ...model, rewritten: [] } : rewriteBatchNorms(model, spec, target, options);
-  return spec.weights ? { ...base, graph: normalizeWeights(base.graph, spec.weights).graph } : base;
+  checkNumbers(spec);
+  const base: RewriteResult = spec.kind === 'keep' ? { ...model, ...nothing } : rewriteBatchNorms(model, spec, target, options);
+  if (!spec.weights) return base;
+  const { graph, weights } = normalizeWeights(base.graph, spec.weights);
+  return { ...base, graph, weights };
 }
 
 /** What happened to a normalization. */
@@ -48,9 +46,24 @@ export interface RewrittenNorm {
   readonly proxy: readonly string[];
 }
 
-export interface RewriteResult extends NormalizedModel {
+/** What a rewrite did. */
+export interface RewriteReport {
   /** Empty for a model that had this form already. */
   readonly rewritten: readonly RewrittenNorm[];
+  /** What looks like a batch normalization and stays as it is. */
+  readonly left: readonly LeftNorm[];
+  /** Weights that got a normalization. */
+  readonly weights: readonly NormalizedWeight[];
+}
+
+export type RewriteResult = NormalizedModel & RewriteReport;
+
+const nothing: RewriteReport = { rewritten: [], left: [], weights: [] };
+
+function checkNumbers({ epsilon, proxy }: NormSpec): void {
+  for (const [what, value] of [['epsilon', epsilon], ['epsilon of the proxy', proxy?.epsilon]] as const) {
+    if (value !== undefined && !(value > 0 && value < Infinity)) throw new UserError(`the ${what} of a normalization is ${value}: it is added to variances before their root is taken, so it has to be above 0 (0.001 is usual)`);
+  }
 }
 
 /**
@@ -63,11 +76,20 @@ function rewriteBatchNorms(model: NormalizedModel, wanted: NormSpec, target: Tar
   const { statistics } = model;
   const graph = openRegions(model.graph);
   const all = findNorms(graph, statistics);
+  const left = leftNorms(graph, all);
   const lost = statistics.find(({ state }) => !all.some((n) => n.running?.mean === state || n.running?.variance === state) && !isUnused(graph, state));
-  if (lost && !settled(graph, spec)) throw new Unsupported('rewriting of this normalization', `the normalization of the running statistic "${lost.state.name ?? ''}" cannot be rewritten: its parameters depend on data; rewrite it in the model`);
-  const norms = all.filter((n) => !(spec.proxy === undefined && ((spec.kind === 'batch' && n.form === 'training') || (spec.kind === 'frozen' && n.form === 'inference'))));
-  if (all.length === 0 && !settled(graph, spec)) throw new UserError(`the model has no batch normalization to rewrite to ${showNorm(wanted)}: it was built with other normalizations or none, or exported in inference form with its normalizations folded into convolutions (export it in training form)`);
-  if (norms.length === 0) return { ...model, rewritten: [] };
+  if (all.length === 0 || lost) {
+    const settled = settledStatistics(graph, wanted);
+    if (settled) return { graph: model.graph, ...nothing, left, statistics: [...statistics, ...settled] };
+  }
+  if (lost) throw new Unsupported('rewriting of this normalization', `the normalization of the running statistic "${lost.state.name ?? ''}" cannot be rewritten: its parameters depend on data; rewrite it in the model`);
+  if (all.length === 0) {
+    const [first] = left;
+    throw new UserError(`the model has no batch normalization to rewrite to ${showNorm(wanted)}: ${first ? `what comes nearest is ${first.node}, but ${first.reason}` : 'it was built with other normalizations or none, or exported in inference form with its normalizations folded into convolutions (export it in training form)'}`);
+  }
+  const fits = (n: BatchNorm): boolean => (spec.kind === 'batch' && n.form === 'training') || (spec.kind === 'frozen' && n.form === 'inference');
+  const norms = all.filter((n) => !fits(n) || (spec.proxy !== undefined && !all.some((m) => isProxied(m, graph))));
+  if (norms.length === 0) return { graph: model.graph, ...nothing, left, statistics: spec.kind === 'frozen' ? withFrozen(graph, statistics, all) : statistics };
   const inner = acrossRuns.has(spec.kind) ? norms.find((n) => n.within.length > 0) : undefined;
   if (inner) throw new Unsupported(`${spec.kind} normalization inside branches and loops`, `${nameOf(inner)} stands ${placeOf(inner)}, where ${showNorm(spec)} cannot keep its statistics from run to run; give it a norm that needs none (group:G, layer, instance, none), or the running statistics that it has (frozen), or move it out in the model`);
 
@@ -77,7 +99,15 @@ function rewriteBatchNorms(model: NormalizedModel, wanted: NormSpec, target: Tar
   const kept = [...statistics.filter(({ state }) => !norms.some((n) => n.running?.mean === state || n.running?.variance === state)), ...rewriting.statistics];
   // Running statistics become updates only in training: what computes them has to survive until then.
   const held = eliminateDeadCode({ ...made, updates: [...made.updates, ...kept.flatMap(({ state, next }) => (next ? [{ state, value: next }] : []))] }, target);
-  return { graph: { ...closeRegions(held), updates: made.updates }, statistics: kept.filter((k) => held.state.some((s) => s.value === k.state)), rewritten: rewriting.rewritten };
+  return { graph: { ...closeRegions(held), updates: made.updates }, statistics: kept.filter((k) => held.state.some((s) => s.value === k.state)), rewritten: rewriting.rewritten, left, weights: [] };
+}
+
+/** Statistics, and those that norms in inference form have among the weights: no training changes them. */
+function withFrozen(graph: Graph, statistics: readonly Statistic[], norms: readonly BatchNorm[]): readonly Statistic[] {
+  const listed = new Set(statistics.map((s) => s.state));
+  const states = new Set(graph.state.map((s) => s.value));
+  const own = norms.flatMap((n) => (n.form === 'inference' && n.running ? [n.running.mean, n.running.variance] : [])).filter((v) => states.has(v) && !listed.has(v));
+  return [...statistics, ...[...new Set(own)].map((state) => ({ state, next: undefined }))];
 }
 
 /** Norms that keep statistics of batches, by updates at the end of a run or by a second copy of the model: no region can. */
@@ -86,212 +116,3 @@ const acrossRuns: ReadonlySet<NormKind> = new Set(['batch', 'renorm', 'ghost', '
 const isUnused = (graph: Graph, v: Value): boolean => !placedOps(graph).some(({ op }) => op.operands.includes(v));
 
 const nameOf = ({ last }: BatchNorm): string => last.source[0] ?? 'a normalization';
-
-/** Whether a model without batch normalizations has the normalizations that are asked for. */
-function settled(graph: Graph, { kind, groups, proxy }: NormSpec): boolean {
-  const proxies = graph.state.some((s) => s.name.endsWith(proxySuffixes.gamma));
-  if (proxies !== (proxy !== undefined)) return false;
-  if (kind === 'none') return proxies;
-  const found = sampleNorms(graph);
-  const wanted = (channels: number): number => (kind === 'layer' ? 1 : kind === 'instance' ? channels : Math.min(groups ?? 0, channels));
-  return kind !== 'batch' && kind !== 'frozen' && found.length > 0 && found.every((n) => n.groups === wanted(n.channels));
-}
-
-const proxySuffixes = { gamma: 'proxy_gamma', beta: 'proxy_beta' } as const;
-
-/** `block.1.weight` gives `block.1.proxy_gamma`. */
-function ownName(norm: BatchNorm, suffix: string): string {
-  const name = norm.scale.find((v) => v.name !== undefined)?.name ?? norm.last.source[0] ?? 'norm';
-  return `${name.replace(/[._/](?:weight|gamma|scale)$/i, '')}.${suffix}`;
-}
-
-/** The input that names the domain of each sample. */
-function domainInput(graph: Graph): Value {
-  const samples = batchOf(graph);
-  if (samples === undefined) throw new UserError('statistics by domain need an input whose first axis holds samples');
-  if (graph.inputs.some((v) => v.name === domainName)) throw new UserError(`statistics by domain add an input "${domainName}", but the model has an input of that name: rename it`);
-  return { type: { dtype: 'i64', shape: [samples] }, name: domainName };
-}
-
-const domainName = 'domain';
-
-/** γ · y + β, and what it was made of. */
-interface Affine extends Pick<Normalized, 'row'> {
-  readonly value: Value;
-  readonly gamma: Value;
-  readonly beta: Value;
-}
-
-class Rewriting {
-  readonly rewritten: RewrittenNorm[] = [];
-  readonly statistics: Statistic[] = [];
-  readonly #graph: Graph;
-  readonly #spec: NormSpec;
-  readonly #norms: ReadonlyMap<Op, BatchNorm>;
-  readonly #activations = new Map<BatchNorm, Activation>();
-  /** Ops of activations: they are computed where the norm's result has its groups apart, so that all of it becomes one fused op. */
-  readonly #within = new Set<Op>();
-  readonly #ends = new Map<Op, BatchNorm>();
-  /** Of the graph or region that is being rewritten. */
-  #b: Builder;
-  readonly #proxies: ProxyPlaces;
-  readonly #map = new Map<Value, Value>();
-  readonly #state: State[];
-  readonly #normal = new Map<BatchNorm, Affine>();
-  readonly #inference: boolean;
-  readonly #reference: ReadonlyMap<BatchNorm, ReferenceMoments>;
-  /** The input that names each sample's domain. */
-  readonly #domain: Value | undefined;
-
-  constructor(graph: Graph, spec: NormSpec, norms: readonly BatchNorm[], { inference, reference }: { readonly inference: boolean; readonly reference: ReturnType<typeof referenceBatch> | undefined }) {
-    this.#graph = graph;
-    this.#spec = spec;
-    this.#norms = new Map(norms.map((n) => [n.last, n]));
-    this.#b = new Builder(graph.name);
-    this.#state = [...graph.state];
-    this.#inference = inference;
-    this.#reference = new Map(reference?.moments.map((m, i) => [norms[i]!, m]));
-    reference?.ops.forEach((op) => this.#b.append(op));
-    this.#domain = spec.kind === 'domains' ? domainInput(graph) : undefined;
-    this.#proxies = new ProxyPlaces(graph, this.#b);
-    const parameters = parameterValues(graph);
-    const barred = barredOps(graph, norms);
-    const defs = new Map(placedOps(graph).flatMap(({ op }) => op.results.map((r) => [r, op] as const)));
-    for (const norm of norms) {
-      const around = norm.within.at(-1)?.regions.find((region) => region.ops.includes(norm.last)) ?? graph;
-      const activation = findActivation(around, norm.y, parameters, barred, (v) => defs.get(v));
-      if (!activation) continue;
-      this.#activations.set(norm, activation);
-      activation.ops.forEach((op) => this.#within.add(op));
-      this.#ends.set(activation.ops.at(-1)!, norm);
-    }
-  }
-
-  run(): Graph {
-    const graph = this.#graph;
-    this.#ops(graph.ops);
-    return {
-      ...graph, ops: this.#b.ops, state: this.#state, inputs: this.#domain ? [...graph.inputs, this.#domain] : graph.inputs,
-      outputs: graph.outputs.map((o) => ({ name: o.name, value: this.#at(o.value) })),
-      updates: graph.updates.map((u) => ({ state: u.state, value: this.#at(u.value) })),
-    };
-  }
-
-  readonly #at = (v: Value): Value => this.#map.get(v) ?? v;
-
-  #ops(ops: readonly Op[]): void {
-    const at = this.#at;
-    for (const op of ops) {
-      const norm = this.#norms.get(op);
-      if (norm) {
-        this.#b.source = op.source;
-        this.#map.set(norm.y, this.#norm(norm, at));
-        continue;
-      }
-      const ended = this.#ends.get(op);
-      if (ended) this.#map.set(op.results[0]!, this.#activate(ended, this.#activations.get(ended)!, at));
-      else if (!this.#within.has(op)) this.#b.append(op.regions.length > 0 || op.operands.some((v) => this.#map.has(v)) ? { ...op, operands: op.operands.map(at), regions: op.regions.map((r) => this.#region(r)) } : op);
-    }
-  }
-
-  #region(region: Graph): Graph {
-    const outer = this.#b;
-    this.#b = new Builder(region.name);
-    this.#ops(region.ops);
-    const { ops } = this.#b;
-    this.#b = outer;
-    return { ...region, ops, outputs: region.outputs.map((o) => ({ name: o.name, value: this.#at(o.value) })) };
-  }
-
-  #norm(norm: BatchNorm, at: (v: Value) => Value): Value {
-    const b = this.#b;
-    const channels = norm.y.type.shape[1]!;
-    const { gamma, beta } = affineOf(b, norm, at);
-    const { value, statistics, row } = normalize(b, at(norm.x), norm, this.#spec, { reference: this.#reference.get(norm), domains: this.#domains(norm) });
-    this.statistics.push(...statistics);
-    this.rewritten.push({ node: norm.last.source[0] ?? norm.last.name, from: norm.form, channels, proxy: this.#spec.proxy && this.#activations.has(norm) ? Object.values(proxySuffixes).map((s) => ownName(norm, s)) : [] });
-    const scaled = b.mul(value, row(gamma));
-    const shifted = this.#activations.has(norm) || !this.#spec.proxy?.centerOnly;
-    const result = shifted ? b.add(scaled, row(beta)) : scaled;
-    this.#normal.set(norm, { value: result, gamma, beta, row });
-    return b.reshape(result, norm.y.type.shape);
-  }
-
-  /** φ(u) of a norm, and with a proxy (φ(u) - mean) · scale. */
-  #activate(norm: BatchNorm, activation: Activation, at: (v: Value) => Value): Value {
-    const b = this.#b;
-    const { value: u, gamma, beta, row } = this.#normal.get(norm)!;
-    const { shape } = activation.result.type;
-    const beside = (v: Value): Value => (sizeOf(v.type.shape) === 1 ? v : sizeOf(v.type.shape) === sizeOf(shape) ? b.reshape(v, u.type.shape) : row(v));
-    const active = applyTo(b, activation, norm.y, u, (v) => beside(at(v)));
-    b.source = norm.last.source;
-    if (!this.#spec.proxy) return b.reshape(active, shape);
-    const { samples = 200, epsilon = 0.03 } = this.#spec.proxy;
-    const [proxyGamma, proxyBeta] = [this.#parameter(norm, 'gamma', gamma), this.#parameter(norm, 'beta', gamma)];
-    // What depends on parameters alone is computed once, not in every iteration.
-    const place = this.#proxies.of(norm, activation) ?? { b, at };
-    place.b.source = norm.last.source;
-    const affine = place.b === b ? { gamma, beta } : affineOf(place.b, norm, place.at);
-    const { mean, scale } = proxyMoments(place.b, { ...affine, proxyGamma, proxyBeta, samples, epsilon }, shape.length, (proxy) => applyPlain(place.b, activation, norm.y, proxy, place.at));
-    b.source = norm.last.source;
-    return b.reshape(b.cast(b.mul(b.sub(b.cast(active, mean.type.dtype), row(mean)), row(scale)), active.type.dtype), shape);
-  }
-
-  /** Norms that share a scale share their proxy. */
-  #parameter(norm: BatchNorm, suffix: keyof typeof proxySuffixes, { type }: Value): Value {
-    return this.#newState(norm, proxySuffixes[suffix], filled(type.dtype, type.shape, 0));
-  }
-
-  /** State of a norm, named after its scale. */
-  #newState(norm: BatchNorm, suffix: string, init: Tensor): Value {
-    const name = ownName(norm, suffix);
-    const before = this.#state.find((s) => s.name === name);
-    if (before) {
-      if (this.#graph.state.includes(before)) throw new UserError(`${norm.last.source[0] ?? 'a norm'} needs a parameter "${name}", but the model has a weight of that name: rename the weight`);
-      return before.value;
-    }
-    const value: Value = { type: { dtype: init.dtype, shape: init.shape }, name };
-    this.#state.push({ value, name, init });
-    return value;
-  }
-
-  #domains(norm: BatchNorm): Domains | undefined {
-    const count = this.#spec.size ?? 1;
-    if (!this.#domain) return undefined;
-    return {
-      count, of: this.#domain, inference: this.#inference,
-      state: (suffix, init) => this.#newState(norm, suffix, init),
-      start: (statistic) => {
-        const init = this.#graph.state.find((s) => s.value === statistic)!.init;
-        const channels = sizeOf(statistic.type.shape);
-        const one = init === 'zero' ? filled(statistic.type.dtype, [channels], 0) : init;
-        const all = filled(one.dtype, [count, channels], 0);
-        for (let i = 0; i < count; i++) all.data.set(one.data as never, i * channels);
-        return all;
-      },
-    };
-  }
-}
-
-/** Scale and shift of a norm, with one element a channel. */
-function affineOf(b: Builder, norm: BatchNorm, at: (v: Value) => Value): Pick<Affine, 'gamma' | 'beta'> {
-  const { dtype, shape: [, channels] } = norm.y.type as { readonly dtype: DType; readonly shape: readonly [number, number] };
-  const vector = (v: Value): Value => b.broadcast(b.reshape(b.cast(v, dtype), sizeOf(v.type.shape) === 1 ? [1] : [channels]), [channels]);
-  const gamma = norm.scale.length === 0 ? b.constant(filled(dtype, [channels], 1)) : norm.scale.map((v) => vector(at(v))).reduce((p, q) => b.mul(p, q));
-  return { gamma, beta: vector(at(norm.bias)) };
-}
-
-/** Ops of the norms themselves: the scale and shift of a norm in inference form is no activation of the norm before it. */
-function barredOps(graph: Graph, norms: readonly BatchNorm[]): Set<Op> {
-  const barred = new Set<Op>(norms.map((n) => n.last));
-  const results = new Map(placedOps(graph).flatMap(({ op }) => op.results.map((r) => [r, op] as const)));
-  for (const norm of norms) {
-    const queue = norm.last.operands.map((v) => results.get(v));
-    for (let op = queue.pop(); op; op = queue.pop()) {
-      if (barred.has(op) || op.results.includes(norm.x)) continue;
-      barred.add(op);
-      queue.push(...op.operands.map((v) => results.get(v)));
-    }
-  }
-  return barred;
-}
