@@ -1,5 +1,6 @@
 /** The option --backend: what a model is compiled for. */
-import { InvalidArgumentError, Option } from 'commander';
+import { InvalidArgumentError, Option, type Command } from 'commander';
+import type { LoadOptions } from '../runtime/index.ts';
 import { defaultLimits } from '../runtime/webgpu/device.ts';
 import type { Backend } from './driver/compile.ts';
 import type { GpuLimits } from './driver/gpu.ts';
@@ -17,6 +18,15 @@ export function refuseF16({ f16, backend }: { readonly f16?: boolean; readonly b
   refuseOption(f16 === true && backend !== 'wgsl', '--f16', 'goes with --backend wgsl');
 }
 
+/** How an artifact is loaded: where `--backend` was given on that backend or not at all. */
+export const loadingOf = (command: Command, backend: Backend): Pick<LoadOptions, 'backend'> => (isGiven(command, 'backend') ? { backend: backend === 'wgsl' ? 'webgpu' : 'wasm' } : {});
+
+/** Refuses `--threads` for a GPU. */
+export const refuseThreads = (command: Command, backend: Backend): void =>
+  refuseOption(backend === 'wgsl' && isGiven(command, 'threads'), '--threads', 'counts threads of WebAssembly; it does not go with --backend wgsl');
+
+const isGiven = (command: Command, option: string): boolean => command.getOptionValueSource(option) === 'cli';
+
 const limitNames = Object.keys(defaultLimits) as readonly (keyof GpuLimits)[];
 
 /** `--gpu-limit name=value`, which may be repeated; sizes as 1GiB. */
@@ -28,6 +38,14 @@ export const gpuLimitOption = (): Option => new Option('--gpu-limit <name=value>
     return { ...before, [known]: byteCount(value) };
   });
 
+/** The adapter's name, for JSON; nothing where no GPU ran. */
+export const gpuOf = (session: { readonly notices: readonly string[] }): { readonly gpu?: string } => {
+  const notice = session.notices.find((n) => n.startsWith(gpuNotice));
+  return notice === undefined ? {} : { gpu: notice.slice(gpuNotice.length) };
+};
+
+const gpuNotice = 'GPU: ';
+
 /** What was measured or run on, for people: threads and module, or the GPU. */
 export const placeOf = (session: { readonly threads: number; readonly features: string; readonly notices: readonly string[] }): string =>
-  session.features === 'webgpu' ? (session.notices.find((n) => n.startsWith('GPU: ')) ?? 'WebGPU') : `${session.threads} ${session.threads === 1 ? 'thread' : 'threads'} (${session.features})`;
+  session.features === 'webgpu' ? (session.notices.find((n) => n.startsWith(gpuNotice)) ?? 'WebGPU') : `${session.threads} ${session.threads === 1 ? 'thread' : 'threads'} (${session.features})`;

@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { availableParallelism, cpus, tmpdir, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { Option, type Command } from 'commander';
-import { backendOption, f16Option, refuseF16 } from './backend.ts';
+import { backendOption, f16Option, gpuOf, refuseF16 } from './backend.ts';
 import type { Backend } from './driver/compile.ts';
 import { version } from './driver/version.ts';
 import { UserError } from '../ir/diagnostic.ts';
@@ -36,6 +36,8 @@ interface Result {
   readonly runtime: string;
   readonly version: string;
   readonly threads: number;
+  /** The adapter, where a GPU ran; threads are the other runtimes' then. */
+  readonly gpu?: string;
   /** Median over the measured runs, and the fastest of them. */
   readonly median: number;
   readonly fastest: number;
@@ -86,7 +88,7 @@ async function run(model: string, options: Options): Promise<void> {
     return;
   }
   say(`${model} on ${machine.cpu}, ${machine.cores} cores, ${bytes(machine.memory)}, Node ${machine.node}; median of ${options.runs} interleaved runs`);
-  const rows = results.map((r) => [r.runtime, r.version, String(r.threads), ms(r.median), ms(r.fastest), `${r.ratio.toFixed(2)}x`, ms(r.firstResult), r.difference.toExponential(1)]);
+  const rows = results.map((r) => [r.runtime, r.version, r.gpu === undefined ? String(r.threads) : 'GPU', ms(r.median), ms(r.fastest), `${r.ratio.toFixed(2)}x`, ms(r.firstResult), r.difference.toExponential(1)]);
   for (const line of table(['runtime', 'version', 'threads', 'median', 'fastest', 'ratio', 'first result', 'difference'], rows, [2, 3, 4, 5, 6, 7])) say(line);
 }
 
@@ -110,8 +112,8 @@ async function measure(model: string, options: Options, threads: number): Promis
   // Bound inputs are no inputs of the artifact, but other runtimes want them.
   const inputs = { ...sampleTensors(artifact.manifest.inputs), ...given, ...values };
   const folder = mkdtempSync(join(tmpdir(), 'tilewright-bench-'));
-  const contenders: (Contender & { readonly firstResult: number; readonly outputs: Record<string, Tensor> })[] = [];
-  const start = async (open: () => Promise<Contender>): Promise<void> => {
+  const contenders: (Contender & { readonly gpu?: string; readonly firstResult: number; readonly outputs: Record<string, Tensor> })[] = [];
+  const start = async (open: () => Promise<Contender & { readonly gpu?: string }>): Promise<void> => {
     const begun = performance.now();
     const contender = await open();
     const outputs = await contender.run(inputs);
@@ -124,13 +126,13 @@ async function measure(model: string, options: Options, threads: number): Promis
     await start(async () => {
       const session = await load(join(folder, 'model'), { threads, wide: options.wide ?? false, sync: options.sync ?? false });
       for (const notice of session.notices) note(notice);
-      return { name: ourName(session.features, options.f16 === true), version: version(), run: (x) => session.run(x), close: () => session.close() };
+      return { name: ourName(session.features, options.f16 === true), version: version(), ...gpuOf(session), run: (x) => session.run(x), close: () => session.close() };
     });
     const times = await interleave(contenders.map((c) => () => c.run(inputs)), options.runs);
     const last = contenders.length - 1;
     const outputNames = artifact.manifest.outputs.map((o) => o.name);
     const listed = contenders.map((c, i): Result => ({
-      runtime: c.name, version: c.version, threads,
+      runtime: c.name, version: c.version, threads, ...(c.gpu !== undefined && { gpu: c.gpu }),
       median: median(times[i]!), fastest: Math.min(...times[i]!), firstResult: c.firstResult, ratio: median(times[i]!) / median(times[last]!),
       difference: worstDifference(outputNames.map((n) => contenders[last]!.outputs[n]!), outputNames.map((n) => c.outputs[n]!)),
     }));

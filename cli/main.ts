@@ -10,7 +10,7 @@ import { OverLimit, UserError } from '../ir/diagnostic.ts';
 import type { Graph } from '../ir/graph.ts';
 import { graphText } from '../ir/text.ts';
 import { InputError } from '../runtime/error.ts';
-import { LostGpu } from '../runtime/webgpu/error.ts';
+import { GpuFailure } from '../runtime/webgpu/error.ts';
 import { NonFiniteState } from '../runtime/finite.ts';
 import { NonFiniteLoss } from '../runtime/trainer.ts';
 import { benchCommand } from './bench.ts';
@@ -51,7 +51,7 @@ try {
 /** Prints what went wrong; the exit code says whose mistake it was. */
 function report(error: unknown): number {
   if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : exitUser;
-  if (error instanceof UserError || error instanceof InputError || error instanceof NonFiniteLoss || error instanceof NonFiniteState || error instanceof LostGpu) {
+  if (error instanceof UserError || error instanceof InputError || error instanceof NonFiniteLoss || error instanceof NonFiniteState || error instanceof GpuFailure) {
     process.stderr.write(`${colors.red('error:')} ${error.message}\n`);
     return error instanceof OverLimit ? exitOverLimit : exitUser;
   }

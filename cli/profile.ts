@@ -1,11 +1,11 @@
 /** tilewright profile: where the time of a model goes, step by step. */
 import { writeFileSync } from 'node:fs';
 import type { Command } from 'commander';
-import { backendOption, f16Option, placeOf, refuseF16 } from './backend.ts';
+import { backendOption, f16Option, gpuOf, loadingOf, placeOf, refuseF16, refuseThreads } from './backend.ts';
 import type { Backend } from './driver/compile.ts';
 import { UserError } from '../ir/diagnostic.ts';
 import { reason } from '../runtime/bytes.ts';
-import { loadSession, type Session, type StepTime, type Tensor } from '../runtime/index.ts';
+import { loadSession, type LoadOptions, type Session, type StepTime, type Tensor } from '../runtime/index.ts';
 import { sampleTensors } from '../runtime/selfcheck.ts';
 import { readInputs, readTensors } from './inputs.ts';
 import { bestFeatures, compileFor, isArtifact, modelInputs, readModelGraph } from './model.ts';
@@ -51,9 +51,10 @@ export function profileCommand(program: Command): void {
     .action(run);
 }
 
-async function run(model: string, options: Options): Promise<void> {
+async function run(model: string, options: Options, command: Command): Promise<void> {
   refuseF16(options, isArtifact(model));
-  const { session, inputs } = await open(model, options);
+  refuseThreads(command, options.backend);
+  const { session, inputs } = await open(model, options, loadingOf(command, options.backend));
   try {
     const times = await measure(session, inputs, options.runs);
     const total = times.reduce((n, t) => n + t.time, 0);
@@ -62,7 +63,7 @@ async function run(model: string, options: Options): Promise<void> {
     const sorted = [...times].sort((a, b) => b.time - a.time);
     const rate = ({ step, time }: StepFacts): number => (time > 0 ? step.flops / time / 1e6 : 0);
     if (options.json) {
-      sayJson({ model: session.model, threads: session.threads, features: session.features, totalMs: total, steps: times.map((t) => ({ name: t.step.name, source: t.step.source, ms: t.time, share: t.time / total, flops: t.step.flops, bytes: t.step.bytes, gflops: rate(t) })) });
+      sayJson({ model: session.model, threads: session.threads, features: session.features, ...gpuOf(session), totalMs: total, steps: times.map((t) => ({ name: t.step.name, source: t.step.source, ms: t.time, share: t.time / total, flops: t.step.flops, bytes: t.step.bytes, gflops: rate(t) })) });
       return;
     }
     const rows = sorted.slice(0, options.limit).map((t) => [t.time.toFixed(3), `${((100 * t.time) / total).toFixed(1)} %`, t.step.flops > 0 ? rate(t).toFixed(1) : '', t.step.name, t.step.source.join(', ')]);
@@ -76,11 +77,11 @@ async function run(model: string, options: Options): Promise<void> {
   }
 }
 
-async function open(model: string, options: Options): Promise<{ session: Session; inputs: Record<string, Tensor> }> {
+async function open(model: string, options: Options, backend: Pick<LoadOptions, 'backend'>): Promise<{ session: Session; inputs: Record<string, Tensor> }> {
   const images = { size: undefined, layout: undefined, scale: undefined, mean: [], std: [], gray: false };
   const { threads } = options;
   if (isArtifact(model)) {
-    const session = await loadSession(model, { threads });
+    const session = await loadSession(model, { threads, ...backend });
     const given = await readInputs(options.input ?? {}, session.inputs.map((i) => ({ ...i, dims: i.shape })), images);
     return { session, inputs: { ...sampleTensors(session.inputs), ...given } };
   }
@@ -88,7 +89,7 @@ async function open(model: string, options: Options): Promise<{ session: Session
   const values = readTensors(options.value ?? {});
   const artifact = await withProgress(model, (onProgress) => compileFor(model, { ...(options.dim && { dims: options.dim }), values, backend: options.backend, ...(options.f16 && { f16: true }), features: [bestFeatures()], profile: true, onProgress }, given));
   for (const w of artifact.warnings) note(`warning: ${w}`);
-  const session = await loadSession(artifact, { threads });
+  const session = await loadSession(artifact, { threads, ...backend });
   return { session, inputs: { ...sampleTensors(session.inputs), ...given } };
 }
 

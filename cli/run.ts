@@ -2,7 +2,7 @@
 import type { Command } from 'commander';
 import { UserError } from '../ir/diagnostic.ts';
 import { openArtifact } from '../runtime/artifact.ts';
-import { backendOption, f16Option, placeOf, refuseF16 } from './backend.ts';
+import { backendOption, f16Option, gpuOf, loadingOf, placeOf, refuseF16, refuseThreads } from './backend.ts';
 import type { Backend } from './driver/compile.ts';
 import { isTileArtifact } from './driver/tile-artifact.ts';
 import { loadSession, type LoadOptions, type Session, type Tensor } from '../runtime/index.ts';
@@ -59,23 +59,24 @@ export function runCommand(program: Command): void {
   command.action(run);
 }
 
-async function run(model: string, options: Options): Promise<void> {
+async function run(model: string, options: Options, command: Command): Promise<void> {
   const labels = options.labels === undefined ? undefined : readLabels(options.labels);
   refuseOption(labels !== undefined && options.top === undefined, '--labels', 'names the rows of --top; give --top too');
   refuseOption(options.std?.includes(0) === true, '--std', 'must not hold 0: samples are divided by it');
   refuseF16(options, isArtifact(model));
+  refuseThreads(command, options.backend);
   const images = imagesOf(options);
   if (isArtifact(model) && isTileArtifact(model)) {
     for (const name of ['dim', 'value', 'threads', 'wide'] as const) refuseOption(options[name] !== undefined, `--${name}`, 'does not go with a tile program, which is executed as it was planned');
     return runTileArtifact(model, options.input ?? {}, images, { ...options, labels });
   }
-  const { session, tensors, compiled, loaded } = await open(model, options, images);
+  const { session, tensors, compiled, loaded } = await open(model, options, images, loadingOf(command, options.backend));
   try {
     for (const notice of session.notices) if (session.features !== 'webgpu') note(notice);
     const started = performance.now();
     const outputs = await session.run(tensors);
     const time = performance.now() - started;
-    showOutputs(outputs, { ...options, labels }, { compileMs: compiled, loadMs: loaded, runMs: time, threads: session.threads, features: session.features });
+    showOutputs(outputs, { ...options, labels }, { compileMs: compiled, loadMs: loaded, runMs: time, threads: session.threads, features: session.features, ...gpuOf(session) });
     if (options.json) return;
     const times = [...(compiled === undefined ? [] : [`compiled in ${ms(compiled)}`]), `loaded in ${ms(loaded)}`, `ran in ${ms(time)} on ${placeOf(session)}`];
     say(times.join(', '));
@@ -86,8 +87,8 @@ async function run(model: string, options: Options): Promise<void> {
 
 const imagesOf = (o: Options): ImageOptions => ({ size: o.imageSize, layout: o.layout, scale: o.scale, mean: o.mean ?? [], std: o.std ?? [], gray: o.gray ?? false });
 
-async function open(model: string, options: Options, images: ImageOptions): Promise<{ session: Session; tensors: Record<string, Tensor>; compiled: number | undefined; loaded: number }> {
-  const loading: LoadOptions = { ...(options.threads !== undefined && { threads: options.threads }), ...(options.wide && { wide: true }) };
+async function open(model: string, options: Options, images: ImageOptions, backend: Pick<LoadOptions, 'backend'>): Promise<{ session: Session; tensors: Record<string, Tensor>; compiled: number | undefined; loaded: number }> {
+  const loading: LoadOptions = { ...backend, ...(options.threads !== undefined && { threads: options.threads }), ...(options.wide && { wide: true }) };
   if (isArtifact(model)) {
     refuseOption(options.dim !== undefined, '--dim', 'goes with an .onnx model: an artifact has its shapes already; compile it again with --dim');
     refuseOption(options.value !== undefined, '--value', 'goes with an .onnx model: an artifact has its bound inputs already; compile it again with --value');

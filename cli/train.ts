@@ -8,13 +8,13 @@ import { hasCheckpoint, prepareFolder } from '../runtime/checkpoint-files.ts';
 import { batchesOf, plainNormalisation, standardisation, type Augmentation, type Epoch, type Normalisation, type Samples } from '../runtime/data/index.ts';
 import { blends } from '../runtime/data/augment.ts';
 import { loadTrainer, type Trainer } from '../runtime/index.ts';
-import { backendOption } from './backend.ts';
+import { backendOption, refuseThreads } from './backend.ts';
 import { readDomains } from './data/domains.ts';
 import type { Reading } from './data/files.ts';
 import type { Backend } from './driver/compile.ts';
 import { resetHead } from './driver/reset-head.ts';
 import { bestFeatures } from './model.ts';
-import { channelOptions, dimOption, jsonOption, memoryOption, nonNegative, positive, positiveNumber, refuseOption, threadsOption, wholeNumber } from './options.ts';
+import { channelOptions, dimOption, jsonOption, memoryOption, nonNegative, positive, positiveNumber, threadsOption, wholeNumber } from './options.ts';
 import { normOf, normOptions, type NormOptions } from './norm.ts';
 import { note, say, sayJson, withProgress } from './print.ts';
 import { augmentation } from './train/augmentation.ts';
@@ -98,9 +98,9 @@ export function trainCommand(program: Command): void {
   command.action(run);
 }
 
-async function run(model: string, options: Options): Promise<void> {
+async function run(model: string, options: Options, command: Command): Promise<void> {
   const started = performance.now();
-  refuseOption(options.backend === 'wgsl' && options.threads !== undefined, '--threads', 'counts threads of WebAssembly; it does not go with --backend wgsl');
+  refuseThreads(command, options.backend);
   const folder = checkpointFolder(options);
   checkOutputs(model, options, folder);
   if (folder !== undefined) await prepareFolder(folder);

@@ -5,6 +5,7 @@ import { InputError } from './error.ts';
 import type { InputValue } from './inputs.ts';
 import type { Manifest } from './manifest.ts';
 import { byteLength, dtypeFacts, elementCount, type Tensor } from './tensor.ts';
+import { checkProgram } from './webgpu/check-program.ts';
 import { storesHalves, wordBytes } from './webgpu/words.ts';
 
 /** Asked for when run() gets other shapes, or other values of bound inputs, than the artifact was compiled for. */
@@ -119,6 +120,7 @@ function checkManifest(manifest: Manifest, where: string): Manifest {
   const inside = (name: string, address: number, bytes: number): void => {
     if (!Number.isSafeInteger(address) || address < control.size || address + bytes > memory.scratch) bad(`${JSON.stringify(name)} lies outside the memory (address ${address}, ${bytes} bytes)`);
   };
+  if (manifest.backend === 'wgsl') checkProgram(manifest, bad);
   const halves = storesHalves(manifest.gpu);
   for (const io of [...manifest.inputs, ...manifest.outputs]) {
     if (!(io.dtype in dtypeFacts) || !Array.isArray(io.shape) || !io.shape.every((d) => Number.isSafeInteger(d) && d >= 0)) bad(`the type of ${JSON.stringify(io.name)} is malformed`);

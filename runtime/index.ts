@@ -6,7 +6,7 @@ export { memorySource, type ByteSource } from './bytes.ts';
 export { InputError, RunError } from './error.ts';
 export { NonFiniteState } from './finite.ts';
 export { openGpu, type SharedGpu } from './webgpu/device.ts';
-export { LostGpu, NoGpu, ShaderError } from './webgpu/error.ts';
+export { GpuFailure, LostGpu, NoGpu, ShaderError } from './webgpu/error.ts';
 export type { InputOf, InputValue, Numbers } from './inputs.ts';
 export type { DTypeName, IoEntry, Manifest } from './manifest.ts';
 export { readNpy, writeNpy } from './npy.ts';

@@ -134,7 +134,8 @@ class LoadedSession implements Session {
         if (this.#failure !== undefined) throw this.#failure;
         return this.#results(await this.#executor.run(patches, this.#reads()));
       } catch (error) {
-        this.#fail(error);
+        // Of inputs that are refused nothing has run.
+        if (!(error instanceof InputError)) this.#fail(error);
         throw error;
       } finally {
         this.#waiting--;

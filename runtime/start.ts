@@ -36,9 +36,12 @@ export async function start(artifact: OpenArtifact, options: LoadOptions, notice
     return startWasm(other, options, notices);
   }
   const { startGpu } = await import('./webgpu/start.ts');
-  let executor: Executor;
+  const own: string[] = [];
   try {
-    executor = await startGpu(artifact, options.gpu, notices);
+    const executor = await startGpu(artifact, options.gpu, own);
+    await readWeights(artifact, executor);
+    notices.push(...own);
+    return { manifest, executor, features: 'webgpu' };
   } catch (error) {
     // A GPU that is missing or fails is no reason to stop; an artifact that is damaged is.
     const other = backend === undefined && (error instanceof NoGpu || error instanceof RunError) ? await artifact.fallback() : undefined;
@@ -46,8 +49,6 @@ export async function start(artifact: OpenArtifact, options: LoadOptions, notice
     notices.push(`WebAssembly in place of WebGPU: ${error instanceof NoGpu ? error.reason : (error as Error).message}`);
     return startWasm(other, options, notices);
   }
-  await readWeights(artifact, executor);
-  return { manifest, executor, features: 'webgpu' };
 }
 
 async function startWasm(artifact: OpenArtifact, options: LoadOptions, notices: string[]): Promise<Started> {

@@ -1,8 +1,8 @@
 /** Finds an adapter and makes a device that has what an artifact asks for. */
-import { RunError } from '../error.ts';
+import { InputError } from '../error.ts';
 import type { GpuProgram } from '../manifest.ts';
 import { dawnGpu } from './dawn.ts';
-import { NoGpu } from './error.ts';
+import { GpuFailure, LostGpu, NoGpu, ShaderError } from './error.ts';
 import type { Gpu, GpuAdapter, GpuDevice } from './types.ts';
 
 /** Longest that WebGPU may take to answer, in milliseconds. Compiling shaders on a software adapter takes longest. */
@@ -65,15 +65,27 @@ const defaults: Readonly<Record<string, number>> = defaultLimits;
 /** A device with these limits and with what the adapter has of the features that shaders and profiles may use. */
 function deviceOf(adapter: GpuAdapter, limits: Readonly<Record<string, number>>, { timestamps }: { readonly timestamps: boolean }): Promise<GpuDevice> {
   const features = [...(timestamps ? ['timestamp-query'] : []), 'subgroups', 'shader-f16'].filter((f) => adapter.features.has(f));
-  return bounded(adapter.requestDevice({ requiredLimits: limits, requiredFeatures: features }), patience.device, 'the GPU adapter made no device');
+  return bounded(adapter.requestDevice({ requiredLimits: limits, requiredFeatures: features }).catch(refused(`the GPU adapter ${nameOf(adapter)} made no device`)), patience.device, 'the GPU adapter made no device');
 }
 
 async function findAdapter(): Promise<GpuAdapter> {
   const gpu = await findGpu();
-  const adapter = await bounded(gpu.requestAdapter({ powerPreference: 'high-performance' }), patience.device, 'WebGPU named no adapter');
+  const adapter = await bounded(gpu.requestAdapter({ powerPreference: 'high-performance' }).catch(refused('WebGPU named no adapter')), patience.device, 'WebGPU named no adapter');
   if (adapter) return adapter;
   const inNode = globalThis.process?.versions?.node !== undefined;
   throw new NoGpu(`there is no GPU adapter here${inNode ? ': in Node, WebGPU needs a Vulkan loader and driver on Linux; Debian\'s package chromium has both; on a Node without node:ffi set LD_LIBRARY_PATH=/usr/lib/chromium to use them' : ''}`);
+}
+
+/** What WebGPU refuses with an error of its own: as good as a GPU that is missing. */
+const refused = (what: string) => (e: unknown): never => {
+  throw new NoGpu(`${what}: ${wordsOf(e)}`);
+};
+
+/** What an error of WebGPU says; some say nothing. */
+export function wordsOf(e: unknown): string {
+  const { name, message } = e as { readonly name?: unknown; readonly message?: unknown };
+  const text = [message, name].find((t): t is string => typeof t === 'string' && t.trim() !== '') ?? 'it does not say why';
+  return text.trim().replace(/\s*\n\s*/g, ' ');
 }
 
 /** The browser's WebGPU, or Dawn in Node. */
@@ -89,11 +101,32 @@ function nameOf(adapter: GpuAdapter): string {
   return [vendor, architecture, description || device].filter((t) => t !== '').join(' ') || 'without a name';
 }
 
-/** Rejects with a RunError where a promise takes longer than so many milliseconds. */
+/** Waits for work on a device, and no longer than for the loss of it, which is told in place of what it breaks. */
+export async function unlessLost<T>(device: GpuDevice, work: Promise<T>): Promise<T> {
+  const lost = device.lost.then(({ reason, message }): never => {
+    throw new LostGpu(lossOf(reason, message));
+  });
+  lost.catch(() => {});
+  try {
+    return await Promise.race([work, lost]);
+  } catch (e) {
+    if (e instanceof InputError || e instanceof LostGpu || e instanceof ShaderError) throw e;
+    // Of a lost device, what was under way is told before the loss.
+    await bounded(lost, patience.loss, '').catch((late: unknown) => {
+      if (late instanceof LostGpu) throw late;
+    });
+    throw e;
+  }
+}
+
+/** How the loss of a device is told. */
+export const lossOf = (reason: string, message: string): string => `the GPU device was lost (${reason || 'unknown'}): ${message}`;
+
+/** Rejects with a GpuFailure where a promise takes longer than so many milliseconds. */
 export async function bounded<T>(promise: Promise<T>, limit: number, what: string): Promise<T> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new RunError(`${what} within ${limit / 1000} s`)), limit);
+    timer = setTimeout(() => reject(new GpuFailure(`${what} within ${limit / 1000} s`)), limit);
   });
   try {
     return await Promise.race([promise, late]);

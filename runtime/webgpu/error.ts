@@ -10,11 +10,14 @@ export class NoGpu extends InputError {
   }
 }
 
+/** The GPU failed, or gave no answer in time: not what was computed on it, but the device, its driver or its memory. */
+export class GpuFailure extends RunError {}
+
 /** The GPU went away during a run: load the artifact again, and restore a trainer from its last checkpoint. */
-export class LostGpu extends RunError {}
+export class LostGpu extends GpuFailure {}
 
 /** A driver rejected a shader. `shader` is its text. */
-export class ShaderError extends RunError {
+export class ShaderError extends GpuFailure {
   readonly shader: string;
   constructor(message: string, shader: string) {
     super(message);

@@ -1,22 +1,25 @@
 /** Runs a program of compute shaders: the memory of an artifact in GPU buffers, one command buffer a run. */
 import { control } from '../control.ts';
-import { InputError, RunError } from '../error.ts';
+import { InputError, type RunError } from '../error.ts';
 import type { Executor } from '../executor.ts';
 import type { DTypeName, GpuProgram, GpuStep, IoEntry, Manifest } from '../manifest.ts';
 import { dtypeFacts } from '../tensor.ts';
 import type { Patch, Range } from '../worker.ts';
-import { bounded, isClosed, patience, type OpenDevice } from './device.ts';
-import { record, walkCalls, type CallTree } from './calls.ts';
-import { LostGpu, NoGpu } from './error.ts';
+import { bounded, isClosed, lossOf, patience, wordsOf, type OpenDevice } from './device.ts';
+import { record, walkCalls, type Call, type CallTree } from './calls.ts';
+import { GpuFailure, LostGpu, NoGpu } from './error.ts';
 import type { Pipeline } from './pipelines.ts';
 import { timeByQueue, TimeStamps } from './timestamps.ts';
-import { mapRead, usage, type GpuBindGroup, type GpuBuffer, type GpuCommandEncoder, type GpuDevice } from './types.ts';
+import { mapRead, usage, type GpuBindGroup, type GpuBuffer, type GpuCommandEncoder, type GpuDevice, type GpuError } from './types.ts';
 import { checkFloats, fromWords, storesHalves, toWords, wordBytes } from './words.ts';
 
-const chunkBytes = 1 << 24;
+/** Bytes that are written, and that are read, at a time; every device has buffers of so many. */
+const [chunkBytes, stagingBytes] = [1 << 24, 1 << 26];
 
 /** A tensor that the host reads or writes; `start` as segments count it. */
 interface Place { readonly name: string; readonly dtype: DTypeName; readonly start: number; readonly width: number }
+/** A part of a tensor that is brought to the host: `bytes` of GPU memory from `from` on, which go to byte `at` of the staging buffer and byte `to` of the result with this number. */
+interface Piece { readonly place: Place; readonly result: number; readonly from: number; readonly bytes: number; readonly at: number; readonly to: number }
 /** A range of one GPU buffer. */
 interface Span { readonly buffer: GpuBuffer; readonly offset: number; readonly bytes: number }
 
@@ -26,12 +29,20 @@ export async function makeExecutor(open: OpenDevice, manifest: Manifest, pipelin
   const program = manifest.gpu!;
   device.pushErrorScope('out-of-memory');
   device.pushErrorScope('validation');
-  const buffers = program.segments.map((s) => device.createBuffer({ size: Math.max(256, s.bytes), usage: usage.storage | usage.copySource | usage.copyTarget | (s.kind === 'gate' ? usage.indirect : 0), label: s.kind }));
+  const created = (): GpuBuffer[] => program.segments.map((s) => device.createBuffer({ size: Math.max(256, s.bytes), usage: usage.storage | usage.copySource | usage.copyTarget | (s.kind === 'gate' ? usage.indirect : 0), label: s.kind }));
+  const none = (e: unknown): NoGpu => new NoGpu(`the GPU ${open.adapter} has no room for the ${mebibytes(programBytes(program))} that the model needs: ${wordsOf(e)}`);
+  let buffers: GpuBuffer[] = [];
+  let thrown: unknown;
+  try {
+    buffers = created();
+  } catch (e) {
+    thrown = e;
+  }
   const errors = await bounded(Promise.all([device.popErrorScope(), device.popErrorScope()]), patience.device, 'the GPU did not make its buffers');
-  const error = errors.find((e) => e !== null);
-  if (error) {
+  const error = thrown ?? errors.find((e) => e !== null);
+  if (error !== undefined) {
     for (const b of buffers) b.destroy();
-    throw new NoGpu(`the GPU ${open.adapter} has no room for the ${Math.ceil(program.segments.reduce((n, s) => n + s.bytes, 0) / 2 ** 20)} MiB that the model needs: ${error.message}`);
+    throw none(error);
   }
   const groups = new Map<string, GpuBindGroup>();
   const tree = (steps: readonly GpuStep[]): CallTree[] => steps.map((s): CallTree => {
@@ -87,9 +98,9 @@ class GpuExecutor implements Executor {
     });
     this.#failed.catch(() => {});
     void open.device.lost.then(({ reason, message }) => {
-      if (!this.#closed) this.#fail(new LostGpu(`the GPU device was lost (${reason || 'unknown'}): ${message}`));
+      if (!this.#closed) this.#fail(new LostGpu(lossOf(reason, message)));
     });
-    if (open.own) open.device.onuncapturederror = (event) => this.#fail(new RunError(`the GPU reports an error: ${event.error.message}`));
+    if (open.own) open.device.onuncapturederror = (event) => this.#fail(new GpuFailure(`the GPU reports an error: ${wordsOf(event.error)}`));
     const named: readonly { readonly name: string; readonly address: number; readonly dtype?: DTypeName; readonly shape?: readonly number[] }[] = [...manifest.inputs, ...manifest.outputs, ...(manifest.state ?? []), ...manifest.weights, ...(manifest.entries ?? []).flatMap((e): readonly IoEntry[] => [...e.inputs, ...e.outputs])];
     // Tensors without elements lie nowhere.
     for (const t of named) if (!t.shape?.includes(0)) this.#places.set(t.address, this.#place(t));
@@ -103,7 +114,8 @@ class GpuExecutor implements Executor {
     for (let at = 0; at < bytes; at += chunkBytes) {
       const chunk = new Uint8Array(Math.min(chunkBytes, bytes - at));
       await read(at, chunk);
-      this.#write(place, (at / width) * place.width, toWords(place.name, place.dtype, chunk, wholeWords(place.dtype), this.#halves));
+      const words = toWords(place.name, place.dtype, chunk, wholeWords(place.dtype), this.#halves);
+      await this.#within(this.#heard(() => this.#write(place, (at / width) * place.width, words)));
     }
   }
 
@@ -115,17 +127,20 @@ class GpuExecutor implements Executor {
 
   async run(writes: readonly Patch[], reads: readonly Range[]): Promise<Uint8Array<ArrayBuffer>[]> {
     this.#check();
+    const { profile, steps } = this.#manifest;
+    const given: [Place, Uint8Array<ArrayBuffer>][] = [];
     for (const w of writes) {
       if (w.address === control.entry) this.#entry = new Int32Array(w.bytes.slice().buffer)[0]!;
-      else if (w.address !== this.#manifest.profile && w.bytes.length > 0) {
+      else if (w.address !== profile && w.bytes.length > 0) {
         const place = this.#at(w.address);
         if (this.#program.floatInputs?.includes(place.name)) checkFloats(place.name, w.bytes, this.#program.integerInputs);
-        this.#write(place, 0, toWords(place.name, place.dtype, w.bytes, place.dtype === 'i64' ? this.#program.integerInputs : [0, this.#program.integerInputs[1]], this.#halves));
+        given.push([place, toWords(place.name, place.dtype, w.bytes, place.dtype === 'i64' ? this.#program.integerInputs : [0, this.#program.integerInputs[1]], this.#halves)]);
       }
     }
+    await this.#within(this.#heard(() => given.forEach(([place, words]) => this.#write(place, 0, words))));
     const calls = this.#entries[this.#entry]!;
-    const tensors = reads.filter((r) => r.address !== this.#manifest.profile);
-    const byQueue = this.#manifest.profile >= 0 && !this.#times ? await timeByQueue(this.#device, calls, this.#manifest.steps.length, (done) => this.#within(done)) : undefined;
+    const tensors = reads.filter((r) => r.address !== profile);
+    const byQueue = profile >= 0 && !this.#times ? await timeByQueue(calls, steps.length, (call) => this.#finished(call)) : undefined;
     const results = await this.#submit(tensors, (encoder) => {
       if (byQueue) return;
       if (this.#times) return this.#times.record(encoder, calls);
@@ -134,7 +149,7 @@ class GpuExecutor implements Executor {
       pass.end();
     });
     const times = tensors.length < reads.length ? (byQueue ?? (await this.#within(this.#times!.read()))) : undefined;
-    return reads.map((r) => (r.address === this.#manifest.profile ? new Uint8Array(times!.buffer) : results.shift()!));
+    return reads.map((r) => (r.address === profile ? new Uint8Array(times!.buffer) : results.shift()!));
   }
 
   async close(): Promise<void> {
@@ -145,36 +160,96 @@ class GpuExecutor implements Executor {
     if (this.#open.own) this.#device.destroy();
   }
 
-  /** Submits what `encode` records and copies of the ranges, and waits for them. */
+  /** Submits what `encode` records, brings the ranges home, as many bytes at a time as the staging buffer takes, and waits for them. */
   async #submit(ranges: readonly Range[], encode: (encoder: GpuCommandEncoder) => void): Promise<Uint8Array<ArrayBuffer>[]> {
     this.#check();
-    let size = 0;
-    const copies = ranges.map((r) => {
-      if (r.bytes === 0) return undefined;
-      const place = this.#at(r.address);
-      const bytes = (r.bytes / dtypeFacts[place.dtype].bytes) * place.width;
-      const at = size;
-      // Copies take whole words.
-      size += Math.ceil(bytes / 4) * 4;
-      return { place, at, bytes, spans: this.#spans(place.start, Math.ceil(bytes / 4) * 4) };
-    });
-    const staging = this.#stage(size);
-    const encoder = this.#device.createCommandEncoder();
-    encode(encoder);
-    for (const c of copies) {
-      let at = c?.at ?? 0;
-      for (const s of c?.spans ?? []) {
-        encoder.copyBufferToBuffer(s.buffer, s.offset, staging, at, s.bytes);
-        at += s.bytes;
-      }
+    const results = ranges.map((r) => new Uint8Array(r.bytes));
+    let work = encode;
+    for (const pieces of this.#pieces(ranges)) {
+      await this.#bring(pieces, results, work);
+      work = () => {};
     }
-    this.#device.queue.submit([encoder.finish()]);
-    await this.#within(staging.mapAsync(mapRead, 0, Math.max(4, size)));
-    const mapped = staging.getMappedRange(0, Math.max(4, size));
-    const results = copies.map((c) => (c ? fromWords(c.place.dtype, mapped.slice(c.at, c.at + c.bytes), this.#halves) : new Uint8Array(0)));
-    staging.unmap();
     this.#check();
     return results;
+  }
+
+  /** What is read of the ranges, in groups that the staging buffer holds; one group at least. */
+  #pieces(ranges: readonly Range[]): Piece[][] {
+    const groups: Piece[][] = [[]];
+    let at = 0;
+    ranges.forEach((r, result) => {
+      if (r.bytes === 0) return;
+      const place = this.#at(r.address);
+      const { bytes: width } = dtypeFacts[place.dtype];
+      const all = (r.bytes / width) * place.width;
+      for (let from = 0; from < all;) {
+        if (at === stagingBytes) {
+          groups.push([]);
+          at = 0;
+        }
+        const bytes = Math.min(stagingBytes - at, all - from);
+        groups.at(-1)!.push({ place, result, from, bytes, at, to: (from / place.width) * width });
+        from += bytes;
+        at += wholeBytes(bytes);
+      }
+    });
+    return groups;
+  }
+
+  async #bring(pieces: readonly Piece[], results: readonly Uint8Array[], encode: (encoder: GpuCommandEncoder) => void): Promise<void> {
+    const last = pieces.at(-1);
+    const size = Math.max(4, last ? last.at + wholeBytes(last.bytes) : 0);
+    let staging: GpuBuffer | undefined;
+    let mapped: Promise<unknown> | undefined;
+    const heard = this.#heard(() => {
+      staging = this.#stage(size);
+      const encoder = this.#device.createCommandEncoder();
+      encode(encoder);
+      for (const p of pieces) {
+        let { at } = p;
+        for (const s of this.#spans(p.place.start + p.from, wholeBytes(p.bytes))) {
+          encoder.copyBufferToBuffer(s.buffer, s.offset, staging, at, s.bytes);
+          at += s.bytes;
+        }
+      }
+      this.#device.queue.submit([encoder.finish()]);
+      mapped = staging.mapAsync(mapRead, 0, size);
+      mapped.catch(() => {});
+    });
+    await this.#within(heard.then(() => mapped));
+    const words = staging!.getMappedRange(0, size);
+    for (const p of pieces) results[p.result]!.set(fromWords(p.place.dtype, words.slice(p.at, p.at + p.bytes), this.#halves), p.to);
+    staging!.unmap();
+  }
+
+  /** Submits one dispatch and waits for its end. */
+  #finished(call: Call): Promise<unknown> {
+    let done: Promise<unknown> | undefined;
+    const heard = this.#heard(() => {
+      const encoder = this.#device.createCommandEncoder();
+      const pass = encoder.beginComputePass();
+      record(pass, call);
+      pass.end();
+      this.#device.queue.submit([encoder.finish()]);
+      done = this.#device.queue.onSubmittedWorkDone();
+    });
+    return this.#within(heard.then(() => done));
+  }
+
+  /** Does `work`, which hands the device something, and rejects with what the device finds wrong with it: on a shared device nobody else would be told. */
+  #heard(work: () => void): Promise<void> {
+    for (const filter of filters) this.#device.pushErrorScope(filter);
+    let answers: Promise<GpuError | null>[] = [];
+    try {
+      work();
+    } finally {
+      answers = filters.map(() => this.#device.popErrorScope());
+      for (const a of answers) a.catch(() => {});
+    }
+    return Promise.all(answers).then(([memory, invalid]) => {
+      if (memory) throw new GpuFailure(`the GPU ${this.#open.adapter} ran out of memory: the model holds ${mebibytes(programBytes(this.#program))} of it, and a run up to ${mebibytes(stagingBytes)} more for its results (${wordsOf(memory)})`);
+      if (invalid) throw new GpuFailure(`the GPU refuses what the artifact asks for: ${wordsOf(invalid)}`);
+    });
   }
 
   #check(): void {
@@ -193,8 +268,8 @@ class GpuExecutor implements Executor {
   #within<T>(promise: Promise<T>): Promise<T> {
     const failed = async (e: unknown): Promise<never> => {
       // Of a lost device, what was under way is told before the loss.
-      if (!this.#failure) await bounded(this.#failed, patience.loss, '').catch(() => {});
-      const error: RunError = this.#failure ?? new RunError(`the GPU failed: ${e instanceof Error ? e.message : String(e)}`);
+      if (!this.#failure && !(e instanceof GpuFailure)) await bounded(this.#failed, patience.loss, '').catch(() => {});
+      const error: RunError = this.#failure ?? (e instanceof GpuFailure ? e : new GpuFailure(`the GPU failed: ${wordsOf(e)}`));
       throw error;
     };
     return bounded(Promise.race([promise, this.#failed]).catch(failed), patience.run, 'the GPU did not finish its work');
@@ -234,6 +309,14 @@ class GpuExecutor implements Executor {
     return spans;
   }
 }
+
+/** Kinds of errors that a device reports. Scopes end in the other order. */
+const filters = ['validation', 'out-of-memory'] as const;
+
+/** Copies take whole words. */
+const wholeBytes = (bytes: number): number => Math.ceil(bytes / 4) * 4;
+const programBytes = (p: GpuProgram): number => p.segments.reduce((n, s) => n + s.bytes, 0);
+const mebibytes = (bytes: number): string => `${Math.ceil(bytes / 2 ** 20)} MiB`;
 
 /** Weights were proved when the artifact was compiled. */
 const wholeWords = (dtype: DTypeName): readonly [number, number] => (dtype === 'u64' ? [0, 2 ** 32 - 1] : [-(2 ** 31), 2 ** 31 - 1]);

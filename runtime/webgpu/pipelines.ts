@@ -1,10 +1,10 @@
 /** Compute pipelines of an artifact: made once, all at the same time, and shared by sessions on one device. */
-import { RunError } from '../error.ts';
+import { InputError } from '../error.ts';
 import type { GpuProgram } from '../manifest.ts';
-import { bounded, patience } from './device.ts';
-import { ShaderError } from './error.ts';
+import { bounded, patience, wordsOf } from './device.ts';
+import { GpuFailure, ShaderError } from './error.ts';
 import { subgroupsInOrder } from './subgroups.ts';
-import { computeStage, type GpuBindGroupLayout, type GpuDevice, type GpuPipeline } from './types.ts';
+import { computeStage, type GpuBindGroupLayout, type GpuDevice, type GpuPipeline, type GpuShaderModule } from './types.ts';
 
 export interface Pipeline { readonly pipeline: GpuPipeline; readonly layout: GpuBindGroupLayout }
 
@@ -19,7 +19,7 @@ export async function makePipelines(device: GpuDevice, shaders: GpuProgram['shad
   const all = shaders.map(async (shader) => {
     const s = shader.subgroups !== undefined && await inOrder ? { ...shader, file: shader.subgroups } : shader;
     const code = texts[s.file];
-    if (code === undefined) throw new RunError(`the artifact lacks the shader ${s.file}`);
+    if (code === undefined) throw new InputError(`the artifact lacks the shader ${s.file}`);
     const key = code.slice(code.indexOf('\n'));
     let pipeline = known.get(key);
     if (!pipeline) {
@@ -44,11 +44,17 @@ async function makePipeline(device: GpuDevice, shader: GpuProgram['shaders'][num
     await quiet;
     return { pipeline, layout };
   } catch (e) {
-    const { messages } = await module.getCompilationInfo();
-    const lines = messages.filter((m) => m.type === 'error').map((m) => `line ${m.lineNum}: ${m.message}`);
-    const from = shader.source.length > 0 ? `, from ${shader.source.join(', ')}` : '';
-    throw new ShaderError(`the GPU driver rejects the shader ${shader.file} of ${shader.name}${from}: ${lines.length > 0 ? lines.join('; ') : e instanceof Error ? e.message : String(e)}${dumped(shader.file, code)}`, code);
+    const lines = await errorsOf(module);
+    const what = `the shader ${shader.file} of ${shader.name}${shader.source.length > 0 ? `, from ${shader.source.join(', ')}` : ''}`;
+    if (lines.length === 0 && (e as Error | null)?.name !== 'GPUPipelineError') throw new GpuFailure(`the GPU driver did not compile ${what}: ${wordsOf(e)}`);
+    throw new ShaderError(`the GPU driver rejects ${what}: ${lines.length > 0 ? lines.join('; ') : wordsOf(e)}${dumped(shader.file, code)}`, code);
   }
+}
+
+/** What a compiler says against a module; nothing where it cannot be asked any more. */
+async function errorsOf(module: GpuShaderModule): Promise<string[]> {
+  const info = await bounded(module.getCompilationInfo(), patience.loss, '').catch(() => undefined);
+  return (info?.messages ?? []).filter((m) => m.type === 'error').map((m) => `line ${m.lineNum}: ${m.message}`);
 }
 
 /** Where the text of a rejected shader can be read, in Node. */

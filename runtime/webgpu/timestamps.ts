@@ -74,23 +74,16 @@ export class TimeStamps {
 
 /**
  * Runs the calls one by one, each after the GPU has finished the one before, and gives what `TimeStamps.read` gives: times of the host's clock, from the submission until the host hears of the end.
- * `within` bounds each wait.
+ * `finished` submits a call and waits for its end.
  */
-export async function timeByQueue(device: GpuDevice, calls: readonly CallTree[], steps: number, within: (done: Promise<unknown>) => Promise<unknown>): Promise<Float64Array<ArrayBuffer>> {
+export async function timeByQueue(calls: readonly CallTree[], steps: number, finished: (call: Call) => Promise<unknown>): Promise<Float64Array<ArrayBuffer>> {
   const times = new Float64Array(2 * steps);
   const all: Call[] = [];
   walkCalls(calls, (c) => all.push(c));
-  await within(device.queue.onSubmittedWorkDone());
   const zero = performance.now();
   for (const call of all) {
-    const encoder = device.createCommandEncoder();
-    const pass = encoder.beginComputePass();
-    record(pass, call);
-    pass.end();
-    const commands = encoder.finish();
     const start = performance.now();
-    device.queue.submit([commands]);
-    await within(device.queue.onSubmittedWorkDone());
+    await finished(call);
     const at = 2 * call.step;
     if (times[at] === 0) times.set([start - zero, start - zero], at);
     times[at + 1]! += performance.now() - start;
