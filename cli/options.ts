@@ -2,6 +2,7 @@
 import { InvalidArgumentError, Option } from 'commander';
 import { UserError } from '../ir/diagnostic.ts';
 import type { Features } from '../runtime/features.ts';
+import type { BatchAxes } from '../passes/batch-independence/batch-axes.ts';
 
 const invalid = (message: string): never => {
   throw new InvalidArgumentError(message);
@@ -87,8 +88,15 @@ export const exitOverLimit = 3;
 export const dimOption = (note = 'may be repeated'): Option => new Option('--dim <symbol=size>', `size of a symbolic dimension; ${note}`).argParser(dims);
 /** `--value`. */
 export const valueOption = (note = 'may be repeated'): Option => new Option('--value <input=file>', `value (.npy, .pb) of an input that decides shapes; ${note}`).argParser(pairs);
+/** `--batch-axis`. */
+export const batchAxisOption = (): Option => new Option('--batch-axis <input=axis>', 'the axis of an input that counts samples, where it is not the first, or none for an input that is the same for all samples; may be repeated').argParser(batchAxes);
 /** `--input`, of pictures too or of numbers alone. */
 export const inputOption = (kinds: 'pictures' | 'numbers', note: string): Option => new Option('-i, --input <name=file>', `an input: ${kinds === 'pictures' ? '.npy, .pb, .png, .jpg' : '.npy, .pb'}; ${note}`).argParser(inputPairs);
+function batchAxes(text: string, before: BatchAxes | undefined): BatchAxes {
+  const [, name, axis] = /^(.+)=(\d+|none)$/.exec(text) ?? [];
+  if (name === undefined || axis === undefined) throw new InvalidArgumentError('expected INPUT=AXIS or INPUT=none, as in x=1');
+  return { ...before, [name]: axis === 'none' ? axis : Number(axis) };
+}
 /** `--data` of commands that look at samples; what training takes is a list of files with targets, and its own. */
 export const samplesOption = (use: string): Option =>
   new Option('--data <[input=]samples>', `${use}, as train takes them, targets optional; once for each input`).argParser((text: string, before: readonly string[] | undefined) => [...(before ?? []), text]);

@@ -4,7 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
 import { tilewright } from './cli-harness.ts';
-import { encodeModel, floats, node, value, type TestModel } from './onnx-encode.ts';
+import { writeNpy } from '../runtime/npy.ts';
+import { encodeModel, floats, int64s, node, value, type TestModel } from './onnx-encode.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'tilewright-check-'));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -80,6 +81,48 @@ describe('check', () => {
     const initializers = [floats('one', [4], [1, 1, 1, 1]), floats('zero', [4], [0, 0, 0, 0]), ...['mean', 'fixed.mean'].map((n) => floats(n, [4], [0, 0, 0, 0])), ...['var', 'fixed.var'].map((n) => floats(n, [4], [1, 1, 1, 1]))];
     const { findings } = await check(write('frozen', { nodes: [norm('a', 'x', 'p'), node('Relu', ['p'], ['q']), frozen, relu], initializers }));
     expect(findings.find((f) => f.rule === 'frozen-statistics')?.nodes).toEqual(['BatchNormalization(frozen)']);
+  });
+
+  test('statistics of one sample: a fixed batch, batches of data, parts of one', async () => {
+    const one = (r: Report): readonly (readonly string[])[] => r.findings.filter((f) => f.rule === 'batch-of-one').map((f) => f.nodes);
+    const fixed = write('fixed', { nodes: [norm('bn', 'x', 'u'), relu], inputs: [value('x', 'f32', [1, 4, 3])] });
+    const file = write('one', { nodes: [norm('bn', 'x', 'u'), relu] });
+    const data = join(folder, 'x.npy');
+    writeFileSync(data, writeNpy({ dtype: 'f32', shape: [4, 4, 3], data: Float32Array.from({ length: 48 }, (_, i) => Math.sin(i)) }));
+    const batch = ['BatchNormalization(bn)'];
+    expect(one(await check(fixed))).toEqual([batch]);
+    expect(one(await check(file, '--data', data, '--batch', '1'))).toEqual([batch]);
+    expect(one(await check(file, '--data', data, '--batch', '2'))).toEqual([]);
+    expect(one(await check(file, '--norm', 'ghost:1'))).toEqual([batch]);
+    expect(one(await check(file, '--norm', 'ghost:2'))).toEqual([]);
+    expect(one(await check(fixed, '--norm', 'layer'))).toEqual([]);
+  });
+
+  test.each([
+    ['renorm', /joins the samples of a batch/, /by statistics of the batch, brought near the running ones, in training and by running statistics in inference/],
+    ['ghost:2', /normalizes parts of 2 samples of the batch by themselves: a sample depends on the others of its part/, /by statistics of parts of 2 samples of the batch in training/],
+    ['domains:2', /joins the samples of a domain/, /by statistics of the samples of its domain in the batch in training and by the running statistics of its domain in inference/],
+  ] as const)('norms rewritten to %s are linted', async (spec, mixing, mismatch) => {
+    const file = write('follows', { nodes: [norm('a', 'x', 'p', { momentum: { float: 1 } }), node('Relu', ['p'], ['q']), norm('b', 'q', 'u', { epsilon: { float: 0 } }), relu] });
+    const { code, findings } = await check(file, '--norm', spec);
+    const of = (rule: string): Report['findings'] => findings.filter((f) => f.rule === rule);
+    expect(code).toBe(1);
+    expect(of('batch-dependence')).toMatchObject([{ nodes: ['BatchNormalization(a)'], reason: expect.stringMatching(mixing) as string, remedy: expect.stringMatching(/--norm group:4\+proxy/) as string }]);
+    expect(of('training-inference-mismatch')).toMatchObject([{ nodes: ['BatchNormalization(a)', 'BatchNormalization(b)'], reason: expect.stringMatching(mismatch) as string }]);
+    expect([of('shared-statistics').length, of('momentum')[0]?.nodes, of('epsilon')[0]?.nodes]).toEqual([1, ['BatchNormalization(a)'], ['BatchNormalization(b)']]);
+    expect(await check(file, '--norm', spec, '--inference')).toMatchObject({ code: 0, batchIndependent: true });
+  });
+
+  test('samples on another axis, and an input that holds none', async () => {
+    // y = mean of x over its first axis, t times: over the samples where they are first, over something else where they are second.
+    const mean = write('second', { inputs: [value('x', 'f32', [5, 'n', 4]), value('t', 'f32', [4])], nodes: [node('ReduceMean', ['x'], ['m'], { keepdims: 0 }, { name: 'mean' }), node('Mul', ['m', 't'], ['y'])].map((n, i) => (i === 0 ? { ...n, inputs: ['x', 'axis'] } : n)),
+      initializers: [int64s('axis', [1], [0])] });
+    const refused = await tilewright(['check', mean]);
+    expect(refused).toMatchObject({ code: 2, stderr: expect.stringMatching(/"t" is f32\[4\].*--value t=FILE\.npy.*--batch-axis t=none.*--batch-axis t=AXIS/s) as string });
+    expect(await check(mean, '--batch-axis', 'x=1', '--batch-axis', 't=none')).toMatchObject({ code: 0, batchIndependent: true });
+    expect(await check(mean, '--batch-axis', 'x=0', '--batch-axis', 't=none')).toMatchObject({ code: 1, findings: [{ rule: 'batch-dependence', nodes: ['ReduceMean(mean)'] }] });
+    expect(await tilewright(['check', mean, '--batch-axis', 'x=3'])).toMatchObject({ code: 2, stderr: expect.stringMatching(/"x" is f32\[5,1,4\] and has no axis 3/) as string });
+    expect(await tilewright(['check', mean, '--batch-axis', 'z=1'])).toMatchObject({ code: 2, stderr: expect.stringMatching(/no input "z".*"x", "t"/) as string });
   });
 
   test('a batch axis that cannot be found', async () => {

@@ -3,6 +3,7 @@ import type { Graph, Op, Value } from '../../ir/graph.ts';
 import { num } from '../../ir/op.ts';
 import { openRegions, placedOps } from '../../ir/regions.ts';
 import { findNorms, placeOf, type BatchNorm, type Statistic } from './find-norms.ts';
+import type { NormSpec } from './options.ts';
 import type { NormalizedModel } from './rewrite-norms.ts';
 
 /** Something that a user should know about a model. The last two rules need data. */
@@ -18,16 +19,23 @@ export interface Finding {
   readonly figures?: Readonly<Record<string, number>>;
 }
 
-/** Lints the batch normalizations of a model, in the batch size and the mode (training or inference) that it was imported in. */
-export function lintNorms({ graph, statistics }: NormalizedModel): Finding[] {
+export interface LintOptions {
+  /** Norms that follow the batch in another way: the model is linted as if it had been rewritten to them. */
+  readonly spec?: NormSpec;
+  /** Samples of the batches that it is run on, where that is not the batch size that it was imported in. */
+  readonly batch?: number;
+}
+
+/** Lints the batch normalizations of a model, in the mode (training or inference) that it was imported in. */
+export function lintNorms({ graph, statistics }: NormalizedModel, { spec, batch }: LintOptions = {}): Finding[] {
   const norms = findNorms(graph, statistics);
-  const training = norms.filter((n) => n.form === 'training');
-  const frozen = norms.filter((n) => n.form === 'inference');
+  const training = norms.filter((n) => n.form === 'training' || spec);
+  const frozen = norms.filter((n) => n.form === 'inference' && !spec);
   const findings: Finding[] = [];
   const add = (rule: Finding['rule'], about: readonly BatchNorm[], reason: string, remedy: string): void => {
     if (about.length > 0) findings.push({ rule, nodes: about.map(nodeOf), reason, remedy });
   };
-  add('training-inference-mismatch', training, `${count(training.length)} by statistics of the batch in training and by running statistics in inference: the same sample gives different results`,
+  add('training-inference-mismatch', training, `${count(training.length)} by ${statisticsOf(spec)} in training and by ${spec?.kind === 'domains' ? 'the running statistics of its domain' : 'running statistics'} in inference: the same sample gives different results`,
     'rewrite them (--norm group:4+proxy, or another norm of one sample), or see that batches are large and like the data that inference meets');
   for (const { state, norms: sharing } of sharedStatistics(training, statistics)) {
     const towers = areTowers(sharing, graph);
@@ -50,9 +58,38 @@ export function lintNorms({ graph, statistics }: NormalizedModel): Finding[] {
   add('momentum', training.filter((n) => n.running?.momentum === 1), 'momentum 1 never updates the running statistics: inference uses those that the model started with', 'set momentum below 1 (0.9 is usual)');
   add('momentum', training.filter((n) => n.running?.momentum === 0), 'momentum 0 keeps the statistics of the last batch alone: inference depends on what that batch was', 'set momentum above 0 (0.9 is usual)');
   add('epsilon', norms.filter((n) => n.epsilon === 0), 'epsilon 0 divides by zero where a channel is constant', 'set epsilon (1e-5 is usual)');
-  add('batch-of-one', training.filter((n) => n.x.type.shape[0] === 1), 'the batch is one sample: its statistics are that sample’s own, those of a single value have variance 0, and inference by running statistics differs',
-    'train with larger batches, or rewrite to a norm of one sample (--norm group:4+proxy)');
+  findings.push(...oneSample(training, spec, batch));
   return findings;
+}
+
+/** The finding that statistics are those of one sample, where a model (or what `spec` makes of it) is run on batches of `batch` samples. */
+export function lintBatchOfOne({ graph, statistics }: NormalizedModel, batch: number, spec?: NormSpec): Finding | undefined {
+  return oneSample(findNorms(graph, statistics).filter((n) => n.form === 'training' || spec), spec, batch)[0];
+}
+
+function oneSample(norms: readonly BatchNorm[], spec: NormSpec | undefined, batch: number | undefined): Finding[] {
+  const alone = spec?.kind === 'ghost' && spec.size === 1;
+  const found = norms.filter((n) => alone || (batch ?? n.x.type.shape[0]) === 1);
+  if (found.length === 0) return [];
+  return [{
+    rule: 'batch-of-one', nodes: found.map(nodeOf),
+    reason: `${alone ? 'parts of the batch are one sample each' : 'the batch is one sample'}: its statistics are that sample’s own, those of a single value have variance 0, and inference by running statistics differs`,
+    remedy: `${alone ? 'give parts of more samples' : 'train with larger batches'}, or rewrite to a norm of one sample (--norm group:4+proxy)`,
+  }];
+}
+
+/** What a norm that follows the batch normalizes by in training. */
+function statisticsOf(spec: NormSpec | undefined): string {
+  switch (spec?.kind) {
+    case 'renorm':
+      return 'statistics of the batch, brought near the running ones,';
+    case 'ghost':
+      return `statistics of parts of ${spec.size ?? 1} samples of the batch`;
+    case 'domains':
+      return 'statistics of the samples of its domain in the batch';
+    default:
+      return 'statistics of the batch';
+  }
 }
 
 /** Whether a loop runs its body more than once, for all that is known. */

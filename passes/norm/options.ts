@@ -76,6 +76,9 @@ export function showNorm({ kind, groups, size, limits, proxy, weights }: NormSpe
   return [...norm, ...(weights ? [`${weights} weights`] : [])].join(', ');
 }
 
+/** Whether a norm of this kind follows the batch in training and running statistics in inference. */
+export const followsBatch = ({ kind }: NormSpec): boolean => ['batch', 'renorm', 'ghost', 'domains'].includes(kind);
+
 /** The form that inference has: norms over the batch use running statistics. */
 export function inferenceForm(spec: NormSpec): NormSpec {
   const { kind, size: _, limits: __, ...rest } = spec;

@@ -32,7 +32,7 @@ export function accumulateGradients(graph: Graph, options: Accumulation): Graph 
   if (loss.kind === 'output') throw new Unsupported('micro-batches of a loss that the model computes', 'the model computes its own loss, so its share of the whole batch is not known; train with a loss of the compiler, or without micro-batches');
   const samples = followSamples(graph);
   const [join] = samples.joins;
-  if (join && !joinWithin) throw new UserError(`${describe(join)} joins the samples of a batch, so micro-batches would give other numbers than the whole batch; train without micro-batches, or allow it to join within a micro-batch`);
+  if (join && !joinWithin) throw new UserError(`${describe(join)} joins the samples of a batch, so micro-batches would give other numbers than the whole batch; train without micro-batches, rewrite it to a norm of one sample (--norm group:4+proxy) if it is a batch norm, or let it join the samples of a micro-batch alone (--allow-batch-dependence, joinWithinMicroBatch)`);
   if (samples.batch % microBatch !== 0 || microBatch < 1) throw new UserError(`a batch of ${samples.batch} does not divide into micro-batches of ${microBatch}; give a divisor of the batch`);
 
   const judged = outputNamed(graph, options.output);

@@ -26,7 +26,10 @@ export function followSamples(graph: Graph): Samples {
   const inputs = graph.inputs.filter((v) => v.type.shape.length > 0);
   if (batch === undefined) throw new UserError('the model has no input with a batch axis');
   const odd = inputs.find((v) => v.type.shape[0] !== batch);
-  if (odd) throw new UserError(`the inputs have different batch sizes: "${odd.name ?? ''}" is ${showType(odd.type)}, the first input with a batch axis has ${batch} samples`);
+  if (odd) {
+    const name = odd.name ?? '';
+    throw new UserError(`the inputs have different batch sizes: "${name}" is ${showType(odd.type)}, the first input with a batch axis ("${inputs[0]!.name ?? ''}") has ${batch} samples. If "${name}" is the same for all samples, fix its value (--value ${name}=FILE.npy) or, to check, say so (--batch-axis ${name}=none); if its samples are on another axis, check takes --batch-axis ${name}=AXIS`);
+  }
   if (batch === 1) throw new UserError('a batch of one sample cannot be told from any other axis of size 1: import the model with a larger batch');
   // Values that are the same for all samples (an expanded token, a mask) turn out to need samples only where they meet them: then all starts again, knowing that.
   const asked = new Map<Value, number>();

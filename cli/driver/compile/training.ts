@@ -2,7 +2,8 @@
 import { importModel, type ImportedModel } from '../../../frontend/index.ts';
 import { Unsupported, UserError } from '../../../ir/diagnostic.ts';
 import type { TileProgram } from '../../../ir/tile.ts';
-import type { NormSpec } from '../../../passes/norm/options.ts';
+import { lintBatchOfOne } from '../../../passes/norm/lint-norms.ts';
+import { followsBatch, type NormSpec } from '../../../passes/norm/options.ts';
 import { rewriteNorms } from '../../../passes/norm/rewrite-norms.ts';
 import { recomputing, runPipeline, type PipelineOptions } from '../../../passes/pipeline.ts';
 import { planEntries } from '../../../passes/plan.ts';
@@ -13,6 +14,7 @@ import { scalarsOf } from '../../../passes/train/declare-parameters.ts';
 import { evaluationStep } from '../../../passes/train/evaluation-step.ts';
 import type { TrainOptions } from '../../../passes/train/options.ts';
 import { trainingStep, type TrainingStep } from '../../../passes/train/pipeline.ts';
+import { batchOf } from '../../../passes/train/sample-factors.ts';
 import { explainOver } from '../explain.ts';
 import { rewrittenOnnx } from '../export.ts';
 import { fitMemory, type MemoryFit } from '../fit-memory.ts';
@@ -30,7 +32,8 @@ export async function compileTraining(model: string | Uint8Array, options: Compi
   if (options.f16 && options.backend === 'wgsl' && train.precision !== 'mixed') throw new UserError('a step in f16 keeps its parameters in f32 and stores f16 in between: it needs mixed precision (--precision mixed)');
   const target = targetOf(options);
   onProgress?.('import', 0, 1);
-  const imported = normalized(importModel(model, importOptions(options)), options.norm);
+  const original = importModel(model, importOptions(options));
+  const imported = normalized(original, options.norm);
   onGraph?.(imported.graph, 'import', 0);
   const hooks = { ...(onGraph && { onGraph }), ...(onProgress && { onProgress }) };
   const inference = normalized(importModel(model, { ...importOptions(options), inference: true }), options.norm, true);
@@ -49,7 +52,11 @@ export async function compileTraining(model: string | Uint8Array, options: Compi
   const { trained } = scalarsOf(imported.graph, imported.statistics, train);
   const counted = trained.length === 0 ? [] : [`the single numbers ${trained.map((n) => `"${n}"`).join(', ')} are trained, as their names are those of parameters; freeze those that are constants`];
   const within = step.joins.slice(0, 1).map((op) => `${op} joins the samples of a micro-batch alone: the step differs from that of the whole batch`);
-  return { ...emitted, ...(fit && { fit: fit.fit }), ...(rewritten && { rewritten }), warnings: [...emitted.warnings, ...counted, ...within], explain: explainOver(step.graph) };
+  const follows = options.norm && followsBatch(options.norm);
+  const samples = fit?.lever.microBatch ?? train.microBatch ?? train.batch ?? batchOf(original.graph);
+  const one = samples === undefined ? undefined : lintBatchOfOne(follows ? original : imported, samples, follows ? options.norm : undefined);
+  const alone = one ? [`${one.nodes.slice(0, 3).join(', ')}${one.nodes.length > 3 ? ` and ${one.nodes.length - 3} more` : ''}: ${one.reason}; ${one.remedy}`] : [];
+  return { ...emitted, ...(fit && { fit: fit.fit }), ...(rewritten && { rewritten }), warnings: [...emitted.warnings, ...counted, ...within, ...alone], explain: explainOver(step.graph) };
 }
 
 interface BuiltStep { readonly step: TrainingStep; readonly program: TileProgram }
