@@ -25,10 +25,10 @@ export interface PartsSearch {
 
 /** Ops of all graphs that are planned to find a number of samples, and to find regions: what takes seconds. */
 const [mostSampleOps, mostRegionOps] = [12_000, 30_000];
+/** Ops of the largest graph in parts that is planned: one plan of more takes tens of seconds. */
+const largestGraph = 4000;
 /** Regions that have to be within reach, for a search to be worth its time. */
 const fewestRegions = 20;
-/** Ops of a graph that is planned to report its bytes though it cannot fit. */
-const mostReportedOps = 5000;
 /** How often regions around the fullest step are put in parts. */
 const rounds = 8;
 /** Code of a plan in parts, of what one of the whole takes, at least. */
@@ -72,7 +72,7 @@ function fitSamples(trials: Trials, { target, batch, levels, temporary, graphAt 
       before = size;
       const first = variants.findIndex((v) => leastOf(v.graph, target) <= room);
       const last = variants.length - 1;
-      let [low, high] = [first < 0 && last >= 0 && variants[last]!.graph.ops.length <= mostReportedOps ? last : first, last];
+      let [low, high] = [first < 0 ? last : first, last];
       while (low >= 0 && low <= high) {
         const middle = (low + high) >> 1;
         const { graph: made, parts, region } = variants[middle]!;
@@ -95,7 +95,7 @@ interface InSamples { readonly parts: number; readonly region: RegionInParts; re
 /** All numbers of parts that samples divide into, the fewest first, as far as the graphs have at most so many ops. */
 function samplesIn(graph: Graph, again: Again, ops: number): InSamples[] {
   const whole = sampleRegion(graph, { again });
-  const counts = whole ? Array.from({ length: whole.parts - 1 }, (_, i) => i + 2).filter((n) => whole.parts % n === 0 && n * graph.ops.length <= ops) : [];
+  const counts = whole ? Array.from({ length: whole.parts - 1 }, (_, i) => i + 2).filter((n) => whole.parts % n === 0 && n * graph.ops.length <= Math.min(ops, largestGraph)) : [];
   return counts.flatMap((parts) => {
     const region = { ...whole!, parts };
     const made = withRegions(graph, [region]);
