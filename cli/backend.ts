@@ -1,8 +1,8 @@
 /** The option --backend: what a model is compiled for. */
 import { InvalidArgumentError, Option, type Command } from 'commander';
-import type { LoadOptions } from '../runtime/index.ts';
+import { openGpu, type LoadOptions } from '../runtime/index.ts';
 import { defaultLimits } from '../runtime/webgpu/device.ts';
-import type { Backend } from './driver/compile.ts';
+import type { Backend, CompileOptions } from './driver/compile.ts';
 import type { GpuLimits } from './driver/gpu.ts';
 import { byteCount, pairs, refuseOption } from './options.ts';
 
@@ -29,14 +29,30 @@ const isGiven = (command: Command, option: string): boolean => command.getOption
 
 const limitNames = Object.keys(defaultLimits) as readonly (keyof GpuLimits)[];
 
-/** `--gpu-limit name=value`, which may be repeated; sizes as 1GiB. */
-export const gpuLimitOption = (): Option => new Option('--gpu-limit <name=value>', `with --backend wgsl: a limit that adapters have, where that is not WebGPU’s default; may be repeated: ${limitNames.join(', ')}`)
+/** `--gpu-limit name=value`, which may be repeated; sizes as 1GiB. `otherwise`: whose limits hold where it is not given. */
+export const gpuLimitOption = (otherwise = 'this machine’s adapter'): Option => new Option('--gpu-limit <name=value>', `with --backend wgsl: a limit that shaders are written for, in place of that of ${otherwise}; may be repeated: ${limitNames.join(', ')}`)
   .argParser((text: string, before: GpuLimits | undefined): GpuLimits => {
     const [name, value] = Object.entries(pairs(text))[0]!;
     const known = limitNames.find((n) => n === name);
     if (known === undefined) throw new InvalidArgumentError(`there is no limit ${name}; there are ${limitNames.join(', ')}`);
     return { ...before, [known]: byteCount(value) };
   });
+
+/** Refuses `--gpu-limit` where it does not go: with another backend, or with an artifact, whose shaders are written. */
+export function refuseGpuLimit({ gpuLimit, backend }: { readonly gpuLimit?: GpuLimits; readonly backend: Backend }, isArtifact = false): void {
+  refuseOption(gpuLimit !== undefined && isArtifact, '--gpu-limit', 'goes with an .onnx model: the shaders of an artifact are written already; compile it again with --gpu-limit');
+  refuseOption(gpuLimit !== undefined && backend !== 'wgsl', '--gpu-limit', 'goes with --backend wgsl');
+}
+
+/** The limits for shaders that run here and now: those of this machine's adapter, but for those that are given. Nothing for other backends; NoGpu where there is no adapter. */
+export async function limitsHere({ backend, gpuLimit }: { readonly backend: Backend; readonly gpuLimit?: GpuLimits }): Promise<Pick<CompileOptions, 'gpuLimits'>> {
+  if (backend !== 'wgsl') return {};
+  const gpu = await openGpu();
+  const { limits } = gpu.device;
+  const offered = Object.fromEntries(limitNames.map((name) => [name, limits[name]!]));
+  gpu.close();
+  return { gpuLimits: { ...offered, maxComputeInvocationsPerWorkgroup: Math.min(limits['maxComputeInvocationsPerWorkgroup']!, limits['maxComputeWorkgroupSizeX']!), ...gpuLimit } };
+}
 
 /** The adapter's name, for JSON; nothing where no GPU ran. */
 export const gpuOf = (session: { readonly notices: readonly string[] }): { readonly gpu?: string } => {

@@ -4,8 +4,9 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { availableParallelism, cpus, tmpdir, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { Option, type Command } from 'commander';
-import { backendOption, f16Option, gpuOf, refuseF16 } from './backend.ts';
+import { backendOption, f16Option, gpuLimitOption, gpuOf, limitsHere, refuseF16, refuseGpuLimit } from './backend.ts';
 import type { Backend } from './driver/compile.ts';
+import type { GpuLimits } from './driver/gpu.ts';
 import { version } from './driver/version.ts';
 import { UserError } from '../ir/diagnostic.ts';
 import { load, type Tensor } from '../runtime/index.ts';
@@ -20,6 +21,7 @@ import { median } from './statistics.ts';
 interface Options {
   readonly threads: number[];
   readonly backend: Backend;
+  readonly gpuLimit?: GpuLimits;
   readonly f16?: boolean;
   readonly against?: PeerName[];
   readonly runs: number;
@@ -57,6 +59,7 @@ export function benchCommand(program: Command): void {
     .argument('<model>', 'an .onnx file')
     .option('--threads <list>', 'numbers of threads', positives, [1])
     .addOption(backendOption())
+    .addOption(gpuLimitOption())
     .addOption(f16Option())
     .addOption(new Option('--against <list>', `runtimes to compare with: ${peerNames.join(', ')}`).argParser(peerList))
     .option('--runs <n>', 'measured runs of each', positive, 20)
@@ -80,6 +83,7 @@ function peerList(text: string): PeerName[] {
 async function run(model: string, options: Options): Promise<void> {
   if (isArtifact(model)) throw new UserError('bench needs the .onnx model, so that other runtimes can run it too');
   refuseF16(options);
+  refuseGpuLimit(options);
   const machine = { cpu: cpus()[0]?.model.trim() ?? 'unknown', cores: availableParallelism(), memory: totalmem(), node: process.version, v8: process.versions.v8 };
   // onnxruntime-web fixes its threads when it starts, so each number of threads has a process of its own.
   const results = options.threads.length === 1 ? await measure(model, options, options.threads[0]!) : options.threads.flatMap(inOwnProcess);
@@ -108,7 +112,8 @@ async function measure(model: string, options: Options, threads: number): Promis
   const images = { size: undefined, layout: undefined, scale: undefined, mean: [], std: [], gray: false };
   const given = await readInputs(options.input ?? {}, modelInputs(readModelGraph(model)), images);
   const values = readTensors(options.value ?? {});
-  const artifact = await compileFor(model, { ...(options.dim && { dims: options.dim }), values, backend: options.backend, ...(options.f16 && { f16: true }), features: options.wide ? ['wide', bestFeatures()] : [bestFeatures()] }, given);
+  const limits = await limitsHere(options);
+  const artifact = await compileFor(model, { ...(options.dim && { dims: options.dim }), values, backend: options.backend, ...limits, ...(options.f16 && { f16: true }), features: options.wide ? ['wide', bestFeatures()] : [bestFeatures()] }, given);
   // Bound inputs are no inputs of the artifact, but other runtimes want them.
   const inputs = { ...sampleTensors(artifact.manifest.inputs), ...given, ...values };
   const folder = mkdtempSync(join(tmpdir(), 'tilewright-bench-'));

@@ -3,7 +3,7 @@ import { writeFileSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { basename, extname, join, resolve } from 'node:path';
 import { InvalidArgumentError, Option, type Command } from 'commander';
-import { backendOption, f16Option, gpuLimitOption, refuseF16 } from './backend.ts';
+import { backendOption, f16Option, gpuLimitOption, refuseF16, refuseGpuLimit } from './backend.ts';
 import { compile, compileGraph, type Backend, type CompileOptions } from './driver/compile.ts';
 import { rewrittenOnnx } from './driver/export.ts';
 import { checkFolder, makeFolders } from './driver/folder.ts';
@@ -69,7 +69,7 @@ export function compileCommand(program: Command): void {
     .addOption(valueOption())
     .addOption(backendOption())
     .addOption(f16Option('. With --train it goes with --precision mixed'))
-    .addOption(gpuLimitOption())
+    .addOption(gpuLimitOption('every adapter'))
     .option('--no-fallback', 'with --backend wgsl: leave out the same model for WebAssembly, which load() takes where there is no GPU')
     .option('--features <list>', 'feature sets to emit modules for, best first: wide, relaxed, simd, plain', featureSets)
     .option('--profile', 'note the time of every step when the artifact runs')
@@ -103,7 +103,7 @@ async function run(model: string, options: Options, command: Command): Promise<v
   refuseOption(options.train === true && options.stopAfter !== undefined, '--stop-after', 'does not go with --train; inspect --train --ir prints the step');
   refuseOption(options.backend !== 'wasm' && options.features !== undefined, '--features', 'names modules of WebAssembly; it does not go with --backend wgsl');
   refuseF16(options);
-  refuseOption(options.backend === 'wasm' && options.gpuLimit !== undefined, '--gpu-limit', 'goes with --backend wgsl');
+  refuseGpuLimit(options);
   refuseOption(options.backend === 'wasm' && !options.fallback, '--no-fallback', 'goes with --backend wgsl');
   const norm = normOf(options);
   if (options.onnx !== undefined) {

@@ -1,8 +1,9 @@
 /** tilewright profile: where the time of a model goes, step by step. */
 import { writeFileSync } from 'node:fs';
 import type { Command } from 'commander';
-import { backendOption, f16Option, gpuOf, loadingOf, placeOf, refuseF16, refuseThreads } from './backend.ts';
+import { backendOption, f16Option, gpuLimitOption, gpuOf, limitsHere, loadingOf, placeOf, refuseF16, refuseGpuLimit, refuseThreads } from './backend.ts';
 import type { Backend } from './driver/compile.ts';
+import type { GpuLimits } from './driver/gpu.ts';
 import { UserError } from '../ir/diagnostic.ts';
 import { reason } from '../runtime/bytes.ts';
 import { loadSession, type LoadOptions, type Session, type StepTime, type Tensor } from '../runtime/index.ts';
@@ -19,6 +20,7 @@ interface Options {
   readonly value?: Record<string, string>;
   readonly threads: number;
   readonly backend: Backend;
+  readonly gpuLimit?: GpuLimits;
   readonly f16?: boolean;
   readonly runs: number;
   readonly limit: number;
@@ -42,6 +44,7 @@ export function profileCommand(program: Command): void {
     .addOption(dimOption('.onnx only'))
     .addOption(valueOption('.onnx only'))
     .addOption(backendOption())
+    .addOption(gpuLimitOption())
     .addOption(f16Option())
     .addOption(threadsOption(1))
     .option('--runs <n>', 'runs to take the median of', positive, 20)
@@ -54,6 +57,7 @@ export function profileCommand(program: Command): void {
 async function run(model: string, options: Options, command: Command): Promise<void> {
   refuseF16(options, isArtifact(model));
   refuseThreads(command, options.backend);
+  refuseGpuLimit(options, isArtifact(model));
   const { session, inputs } = await open(model, options, loadingOf(command, options.backend));
   try {
     const times = await measure(session, inputs, options.runs);
@@ -87,7 +91,8 @@ async function open(model: string, options: Options, backend: Pick<LoadOptions, 
   }
   const given = await readInputs(options.input ?? {}, modelInputs(readModelGraph(model)), images);
   const values = readTensors(options.value ?? {});
-  const artifact = await withProgress(model, (onProgress) => compileFor(model, { ...(options.dim && { dims: options.dim }), values, backend: options.backend, ...(options.f16 && { f16: true }), features: [bestFeatures()], profile: true, onProgress }, given));
+  const limits = await limitsHere(options);
+  const artifact = await withProgress(model, (onProgress) => compileFor(model, { ...(options.dim && { dims: options.dim }), values, backend: options.backend, ...limits, ...(options.f16 && { f16: true }), features: [bestFeatures()], profile: true, onProgress }, given));
   for (const w of artifact.warnings) note(`warning: ${w}`);
   const session = await loadSession(artifact, { threads, ...backend });
   return { session, inputs: { ...sampleTensors(session.inputs), ...given } };

@@ -2,8 +2,9 @@
 import type { Command } from 'commander';
 import { UserError } from '../ir/diagnostic.ts';
 import { openArtifact } from '../runtime/artifact.ts';
-import { backendOption, f16Option, gpuOf, loadingOf, placeOf, refuseF16, refuseThreads } from './backend.ts';
+import { backendOption, f16Option, gpuLimitOption, gpuOf, limitsHere, loadingOf, placeOf, refuseF16, refuseGpuLimit, refuseThreads } from './backend.ts';
 import type { Backend } from './driver/compile.ts';
+import type { GpuLimits } from './driver/gpu.ts';
 import { isTileArtifact } from './driver/tile-artifact.ts';
 import { loadSession, type LoadOptions, type Session, type Tensor } from '../runtime/index.ts';
 import type { ImageOptions } from './image.ts';
@@ -29,6 +30,7 @@ interface Options {
   readonly output?: string;
   readonly threads?: number;
   readonly backend: Backend;
+  readonly gpuLimit?: GpuLimits;
   readonly f16?: boolean;
   readonly wide?: boolean;
   readonly json?: boolean;
@@ -52,6 +54,7 @@ export function runCommand(program: Command): void {
     .option('--output <folder>', 'write each output as NAME.npy')
     .addOption(threadsOption())
     .addOption(backendOption())
+    .addOption(gpuLimitOption())
     .addOption(f16Option())
     .option('--wide', 'use 256-bit vectors where the artifact and V8 have them (experimental)')
     .addOption(jsonOption('outputs and times'));
@@ -65,6 +68,7 @@ async function run(model: string, options: Options, command: Command): Promise<v
   refuseOption(options.std?.includes(0) === true, '--std', 'must not hold 0: samples are divided by it');
   refuseF16(options, isArtifact(model));
   refuseThreads(command, options.backend);
+  refuseGpuLimit(options, isArtifact(model));
   const images = imagesOf(options);
   if (isArtifact(model) && isTileArtifact(model)) {
     for (const name of ['dim', 'value', 'threads', 'wide'] as const) refuseOption(options[name] !== undefined, `--${name}`, 'does not go with a tile program, which is executed as it was planned');
@@ -107,9 +111,10 @@ async function open(model: string, options: Options, images: ImageOptions, backe
     throw new UserError(`${model}: missing ${missing.map((d) => `--input ${d.name}=FILE.npy (${d.dtype ?? '?'}[${d.dims?.map((x) => x ?? '?').join(',') ?? '...'}])`).join(' ')}${hint}`);
   }
   const values = readTensors(options.value ?? {});
+  const limits = await limitsHere(options);
   const started = performance.now();
   const artifact = await withProgress(model, (onProgress) =>
-    compileFor(model, { ...(options.dim && { dims: options.dim }), values, backend: options.backend, ...(options.f16 && { f16: true }), features: options.wide ? ['wide', bestFeatures()] : [bestFeatures()], onProgress }, tensors));
+    compileFor(model, { ...(options.dim && { dims: options.dim }), values, backend: options.backend, ...limits, ...(options.f16 && { f16: true }), features: options.wide ? ['wide', bestFeatures()] : [bestFeatures()], onProgress }, tensors));
   for (const w of artifact.warnings) note(`warning: ${w}`);
   const compiled = performance.now() - started;
   const session = await loadSession(artifact, loading);

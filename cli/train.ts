@@ -8,10 +8,11 @@ import { hasCheckpoint, prepareFolder } from '../runtime/checkpoint-files.ts';
 import { batchesOf, plainNormalisation, standardisation, type Augmentation, type Epoch, type Normalisation, type Samples } from '../runtime/data/index.ts';
 import { blends } from '../runtime/data/augment.ts';
 import { loadTrainer, type Trainer } from '../runtime/index.ts';
-import { backendOption, refuseThreads } from './backend.ts';
+import { backendOption, gpuLimitOption, limitsHere, refuseGpuLimit, refuseThreads } from './backend.ts';
 import { readDomains } from './data/domains.ts';
 import type { Reading } from './data/files.ts';
 import type { Backend } from './driver/compile.ts';
+import type { GpuLimits } from './driver/gpu.ts';
 import { resetHead } from './driver/reset-head.ts';
 import { bestFeatures } from './model.ts';
 import { channelOptions, dimOption, jsonOption, memoryOption, nonNegative, positive, positiveNumber, threadsOption, wholeNumber } from './options.ts';
@@ -55,6 +56,7 @@ interface Options extends StepOptions, NormOptions {
   readonly dim?: Record<string, number>;
   readonly threads?: number;
   readonly backend: Backend;
+  readonly gpuLimit?: GpuLimits;
   readonly json?: boolean;
 }
 
@@ -93,6 +95,7 @@ export function trainCommand(program: Command): void {
     .addOption(memoryOption())
     .addOption(threadsOption())
     .addOption(backendOption())
+    .addOption(gpuLimitOption())
     .addOption(jsonOption('what was reached'));
   for (const option of channelOptions()) command.addOption(option);
   command.action(run);
@@ -101,13 +104,15 @@ export function trainCommand(program: Command): void {
 async function run(model: string, options: Options, command: Command): Promise<void> {
   const started = performance.now();
   refuseThreads(command, options.backend);
+  refuseGpuLimit(options);
   const folder = checkpointFolder(options);
   checkOutputs(model, options, folder);
   if (folder !== undefined) await prepareFolder(folder);
   const norm = normOf(options);
   const train = trainOptions(options, { soft: options.augment !== undefined && blends(options.augment), gradients: options.logGradients !== undefined });
   const source = options.resetHead === undefined ? model : await resetHead(model, options.resetHead, options.resetHeadSeed === undefined ? {} : { seed: options.resetHeadSeed });
-  const artifact = await withProgress(basename(model), (onProgress) => compileTraining(source, train, options.batch, { ...(options.dim && { dims: options.dim }), backend: options.backend, features: [bestFeatures()], file: model, ...(norm && { norm }), ...(options.memory !== undefined && { memory: options.memory }), onProgress }));
+  const limits = await limitsHere(options);
+  const artifact = await withProgress(basename(model), (onProgress) => compileTraining(source, train, options.batch, { ...(options.dim && { dims: options.dim }), backend: options.backend, ...limits, features: [bestFeatures()], file: model, ...(norm && { norm }), ...(options.memory !== undefined && { memory: options.memory }), onProgress }));
   for (const w of artifact.warnings) note(`warning: ${w}`);
   if (artifact.fit) note(showFit(artifact.fit));
   const memory = stepMemory(artifact.program, new Map(artifact.manifest.state!.map((s) => [s.name, s.role])));

@@ -1,5 +1,7 @@
 /** Programs for adapters with other limits than WebGPU's defaults: tensors above what a binding or a buffer holds, and workgroups with less memory. */
 import { readFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
 import { compile } from '../index.ts';
 import { Builder } from '../ir/builder.ts';
@@ -7,10 +9,12 @@ import { evaluate } from '../ir/evaluate.ts';
 import type { Graph, Value } from '../ir/graph.ts';
 import type { Tensor } from '../ir/type.ts';
 import { withConstants } from '../passes/tile/target.ts';
+import { limitsHere } from '../cli/backend.ts';
 import { readTarget } from '../cli/driver/target-file.ts';
 import { load, NoGpu, type SharedGpu } from '../runtime/index.ts';
 import type { GpuStep, GpuProgram } from '../runtime/manifest.ts';
 import type { GpuDevice } from '../runtime/webgpu/types.ts';
+import { digit, example, tilewright } from './cli-harness.ts';
 import { difference } from './wasm-harness.ts';
 import { compiled, gpu, numbers, onGpu, runOnGpu } from './wgsl-harness.ts';
 
@@ -108,6 +112,44 @@ describe.skipIf(!gpu)(onGpu('limits'), { timeout: 120_000 }, () => {
     expect([session.features, session.notices.join()]).toEqual(['simd', expect.stringMatching(/WebAssembly in place of WebGPU: the GPU .* has no room for the 1 MiB that the model needs: out of memory/)]);
     await expect(load({ ...both, fallback: undefined } as unknown as typeof both, { gpu: full })).rejects.toThrow(NoGpu);
   });
+});
+
+describe.skipIf(!gpu)(onGpu('the limits of the adapter that is here'), { timeout: 120_000 }, () => {
+  const offered = (name: string): number => gpu!.device.limits[name]!;
+
+  test('are those that shaders are written for, but for limits that are named; other backends have none', async () => {
+    expect(await limitsHere({ backend: 'wasm' })).toEqual({});
+    const { gpuLimits } = await limitsHere({ backend: 'wgsl', gpuLimit: { maxBufferSize: 4096 } });
+    expect(gpuLimits).toEqual({
+      maxBufferSize: 4096, maxStorageBufferBindingSize: offered('maxStorageBufferBindingSize'), maxStorageBuffersPerShaderStage: offered('maxStorageBuffersPerShaderStage'),
+      maxComputeWorkgroupStorageSize: offered('maxComputeWorkgroupStorageSize'), maxComputeInvocationsPerWorkgroup: Math.min(offered('maxComputeInvocationsPerWorkgroup'), offered('maxComputeWorkgroupSizeX')),
+    });
+  });
+
+  test('give a sort all of the memory that a workgroup has, on a device of its own', async () => {
+    const words = 2 ** Math.floor(Math.log2(offered('maxComputeWorkgroupStorageSize') / 8));
+    const b = new Builder('lines');
+    const x = b.input({ dtype: 'f32', shape: [2, words] }, 'x');
+    const graph = b.finish([{ name: 'y', value: b.op('topK', [x], { axis: 1, k: words, largest: false, sorted: true })[0]! }]);
+    const artifact = await compiled(graph, true, await limitsHere({ backend: 'wgsl' }));
+    expect(Math.max(...artifact.manifest.steps.map((s) => s.vertex ?? 0))).toBe(8 * words);
+    const given = numbers([2, words]);
+    await using session = await load(artifact);
+    const { y } = await session.run({ x: given });
+    const lines = [0, 1].flatMap((i) => [...(given.data as Float32Array).slice(i * words, (i + 1) * words).sort()]);
+    expect([...(y!.data as Float32Array)]).toEqual(lines);
+  });
+
+  test.each([['run', ['--input', digit]], ['bench', []], ['profile', []], ['train', ['--data', 'none.npz', '-o', join(tmpdir(), 'never.onnx')]]] as const)('can be replaced in %s', async (command, args) => {
+    const { code, stderr } = await tilewright([command, example, ...args, '--backend', 'wgsl', '--gpu-limit', 'maxStorageBufferBindingSize=100'], 60_000);
+    expect(stderr).toMatch(/maxStorageBufferBindingSize is 100 bytes, expected at least 256/);
+    expect(code).toBe(2);
+  });
+});
+
+test('limits of adapters do not go with WebAssembly', async () => {
+  const { code, stderr } = await tilewright(['bench', example, '--gpu-limit', 'maxBufferSize=1MiB'], 60_000);
+  expect([code, stderr]).toEqual([2, expect.stringMatching(/--gpu-limit goes with --backend wgsl/)]);
 });
 
 /** A device whose first error scope finds that memory is short, as a driver's does. */

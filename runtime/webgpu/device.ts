@@ -65,7 +65,9 @@ const defaults: Readonly<Record<string, number>> = defaultLimits;
 /** A device with these limits and with what the adapter has of the features that shaders and profiles may use. */
 function deviceOf(adapter: GpuAdapter, limits: Readonly<Record<string, number>>, { timestamps }: { readonly timestamps: boolean }): Promise<GpuDevice> {
   const features = [...(timestamps ? ['timestamp-query'] : []), 'subgroups', 'shader-f16'].filter((f) => adapter.features.has(f));
-  return bounded(adapter.requestDevice({ requiredLimits: limits, requiredFeatures: features }).catch(refused(`the GPU adapter ${nameOf(adapter)} made no device`)), patience.device, 'the GPU adapter made no device');
+  // Shaders lay all invocations of a workgroup along its first axis.
+  const along = Math.min(limits['maxComputeInvocationsPerWorkgroup']!, adapter.limits['maxComputeWorkgroupSizeX']!);
+  return bounded(adapter.requestDevice({ requiredLimits: { ...limits, maxComputeWorkgroupSizeX: along }, requiredFeatures: features }).catch(refused(`the GPU adapter ${nameOf(adapter)} made no device`)), patience.device, 'the GPU adapter made no device');
 }
 
 async function findAdapter(): Promise<GpuAdapter> {
