@@ -1,12 +1,10 @@
 /**
- * Bandwidth of norm-affine-activation(-proxy) on 32x64x56x56 with channels side by side, as networks have it, against a copy of the same bytes in the same run. Bytes are counted as two
- * reads and a write forward (inference form), four reads and a write backward, whose
- * time is that of forward and backward less that of forward. The copy is a loop of loads and stores over all threads.
- * npm run bench:norm -- [--threads 1,2] [--runs 15] [--only TEXT] [--profile]
+ * Bandwidth of norm-affine-activation(-proxy) on 32x64x56x56 with channels side by side, as networks have it, against a copy of the same bytes. Bytes are counted as two reads and a write forward, in
+ * inference form and in a training step, and as four reads and a write backward: all steps after the loss. A pass over so much memory takes up to twice as long where its pages lie badly, so
+ * the copy (a loop of loads and stores over all threads) and the norms are entries of one module over one memory and take turns, and several memories are opened one after the other.
+ * npm run bench:norm -- [--threads 1,2] [--runs 7] [--memories 5] [--only TEXT] [--profile]
  */
-import { artifactOf } from '../cli/driver/compile.ts';
 import { wasmTarget } from '../cli/driver/target.ts';
-import { bestFeatures } from '../cli/model.ts';
 import { table } from '../cli/print.ts';
 import { median } from '../cli/statistics.ts';
 import { importModel } from '../frontend/index.ts';
@@ -18,14 +16,14 @@ import { addLoss } from '../passes/train/add-loss.ts';
 import { declareParameters } from '../passes/train/declare-parameters.ts';
 import { differentiate } from '../passes/train/differentiate.ts';
 import { joinAffine } from '../passes/join-affine.ts';
-import { loadSession, type Session, type StepTime } from '../runtime/index.ts';
 import { encodeModel, node, raw, value, type TestNode } from '../test/onnx-encode.ts';
 import { commandLine } from './options.ts';
+import { compileVariants, open, type Variants } from './pairs.ts';
 import { numbers } from './train-networks.ts';
 
-const { options } = commandLine('npm run bench:norm', '', { threads: [1, 2], runs: 15, only: '', profile: false });
+const { options } = commandLine('npm run bench:norm', '', { threads: [1, 2], runs: 7, memories: 5, only: '', profile: false });
 const { runs } = options;
-const warmUp = 5;
+const warmUp = 3;
 const shape = [32, 56, 56, 64];
 const elements = shape.reduce((n, d) => n * d, 1);
 const channels = 64;
@@ -38,36 +36,77 @@ const lossNodes = [
   node('Mul', ['y', 'dy'], ['product']), node('ReduceSum', ['product', 'samples'], ['over.samples']), node('ReduceSum', ['over.samples'], ['sum'], { keepdims: 0 }), node('Mul', ['sum', 'sum'], ['total']),
 ];
 
+type Kind = 'copy' | 'forward' | 'training';
+/** What is timed: the copy, forward in inference form, and both passes of a training step. */
+const parts = ['copy', 'forward', 'forward of training', 'backward'] as const;
+type Part = (typeof parts)[number];
+interface Step { readonly name: string; readonly source: readonly string[] }
+/** Reads and writes of a whole tensor that a part counts as. */
+const tensors = { 'copy': 2, 'forward': 3, 'forward of training': 3, 'backward': 5 } as const satisfies Record<Part, number>;
+
+const shown = parts.filter((part) => part !== 'copy');
 for (const threads of options.threads) {
-  const copy = await sessionOf(graphOf([node('Neg', ['x'], ['y'])]), threads);
   const rows: string[][] = [];
   for (const c of cases) {
     const nodes = normNodes(c.activation);
-    const forward = await sessionOf(rewritten(graphOf(nodes), c.norm, true), threads);
-    const loss = rewritten(graphOf([...nodes, ...lossNodes], true), c.norm, false);
-    const backward = await sessionOf(gradient(loss), threads);
-    const all = [copy, forward, backward];
-    const times = all.map((): number[] => []);
-    for (let i = 0; i < runs + warmUp; i++) {
-      for (const [k, session] of all.entries()) {
-        await session.run(inputsOf(session));
-        if (i >= warmUp) times[k]!.push(timed(session).reduce((n, s) => n + s.end - s.start, 0));
-      }
-    }
-    if (options.profile) for (const session of [forward, backward]) printSteps(session);
-    const [copied, ahead, both] = times.map(median) as [number, number, number];
-    const back = both - ahead;
-    rows.push([c.name, copied.toFixed(2), ahead.toFixed(2), share(3, copied, ahead), back.toFixed(2), share(5, copied, back)]);
-    for (const session of [forward, backward]) await session.close();
+    const graphs = new Map<Kind, Graph>([
+      ['copy', graphOf([node('Neg', ['x'], ['y'])]).graph],
+      ['forward', rewritten(graphOf(nodes), c.norm, true).graph],
+      ['training', gradient(rewritten(graphOf([...nodes, ...lossNodes], true), c.norm, false))],
+    ]);
+    const variants = compileVariants(new Map([...graphs].map(([kind, graph]) => [kind, runPipeline(graph, wasmTarget)])), true);
+    const times: Record<Part, number[]>[] = [];
+    for (let i = 0; i < options.memories; i++) times.push(await timesOf(variants, threads));
+    const cells = shown.map((part) => {
+      // Of each memory the median of its runs, each against the copy beside it.
+      const shares = times.map((t) => median(t[part].map((ms, i) => (t.copy[i]! / ms) * (tensors[part] / tensors.copy))));
+      return [median(times.map((t) => median(t[part]))).toFixed(2), `${percent(median(shares))} (${percent(Math.min(...shares))} to ${percent(Math.max(...shares))})`];
+    });
+    rows.push([c.name, median(times.map((t) => median(t.copy))).toFixed(2), ...cells.flat()]);
   }
-  await copy.close();
-  console.log(`${threads} ${threads === 1 ? 'thread' : 'threads'}, 32x64x56x56 (${(elements * 4 / 2 ** 20).toFixed(0)} MiB a tensor), milliseconds`);
-  for (const line of table(['norm', 'copy', 'forward', 'of a copy', 'backward', 'of a copy'], rows, [1, 2, 3, 4, 5])) console.log(line);
+  console.log(`${threads} ${threads === 1 ? 'thread' : 'threads'}, 32x64x56x56 (${(elements * 4 / 2 ** 20).toFixed(0)} MiB a tensor), milliseconds; of a copy: median of ${options.memories} memories and range`);
+  for (const line of table(['norm', 'copy', ...shown.flatMap((part) => [part, 'of a copy'])], rows, [1, 2, 3, 4, 5, 6, 7])) console.log(line);
 }
 
-/** Speed against a copy that moves as many bytes: `tensors` reads and writes, of which a copy has two. */
-function share(tensors: number, copied: number, time: number): string {
-  return `${((100 * copied * tensors) / 2 / time).toFixed(0)} %`;
+/** Milliseconds of each part, run by run, over one memory in which they take turns. */
+async function timesOf(variants: Variants, threads: number): Promise<Record<Part, number[]>> {
+  const opening = await open(variants, { start: Float32Array.of(1), x: data, dy: data }, threads);
+  const times: Record<Part, number[]> = { 'copy': [], 'forward': [], 'forward of training': [], 'backward': [] };
+  const { entries, steps } = variants.artifact.manifest;
+  for (let run = 0; run < warmUp + runs; run++) {
+    const sums: Record<Part, number> = { 'copy': 0, 'forward': 0, 'forward of training': 0, 'backward': 0 };
+    for (const [k, kind] of (variants.names as readonly Kind[]).entries()) {
+      await opening.time(kind);
+      const kernels = await opening.kernels(kind);
+      const [first] = entries![k]!.steps;
+      let after = false;
+      kernels.forEach((ms, i) => {
+        const step = steps[first + i]!;
+        after ||= isLoss(step);
+        if (!isCounted(step)) return;
+        const part: Part = kind !== 'training' ? kind : after ? 'backward' : 'forward of training';
+        sums[part] += ms;
+        if (options.profile && run === warmUp && ms > 0.02) console.log(`${ms.toFixed(2).padStart(7)} ${part}: ${step.name}`);
+      });
+    }
+    if (run >= warmUp) for (const part of parts) times[part].push(sums[part]);
+  }
+  await opening.close();
+  return times;
+}
+
+function percent(share: number): string {
+  return `${(100 * share).toFixed(0)} %`;
+}
+
+/** Copies between the layouts of inputs, outputs and kernels are none of the norm's. */
+function isCounted({ name, source }: Step): boolean {
+  return name !== 'copy' && !source.includes('Abs(started)') && !isLoss({ name, source });
+}
+
+/** The loss stands between the passes. */
+function isLoss({ source }: Step): boolean {
+  return source.some((name) => /ReduceSum|Mul\((product|total)\)/.test(name));
 }
 
 function normNodes(activation: Activation): TestNode[] {
@@ -76,7 +115,7 @@ function normNodes(activation: Activation): TestNode[] {
   return [...norm, ...act, node('Transpose', ['a'], ['y'], { perm: [0, 2, 3, 1] })];
 }
 
-/** A model of the input `x`, or (`trained`) of `x` and `dy`. */
+/** A model of the input `x`, or (`trained`) of `x` and `dy`. Its first step is a small one: the first thread notes times, and all threads have come when it begins the second step. */
 function graphOf(nodes: readonly TestNode[], trained = false): Parameters<typeof rewriteNorms>[0] {
   const perChannel = (name: string, make: (v: number) => number): ReturnType<typeof raw> => raw(name, 'f32', [channels], numbers(channels, name.length).map(make));
   const statistics = nodes.some((n) => n.op === 'BatchNormalization')
@@ -84,7 +123,8 @@ function graphOf(nodes: readonly TestNode[], trained = false): Parameters<typeof
     : [];
   const last = nodes.at(-1)!.outputs[0]!;
   return importModel(encodeModel({
-    name: 'norm', nodes, inputs: (trained ? ['x', 'dy'] : ['x']).map((name) => value(name, 'f32', shape)), outputs: [value(last, 'f32', trained ? [] : shape)],
+    name: 'norm', nodes: [node('Abs', ['start'], ['started']), ...nodes], inputs: [value('start', 'f32', [1]), ...(trained ? ['x', 'dy'] : ['x']).map((name) => value(name, 'f32', shape))],
+    outputs: [value('started', 'f32', [1]), value(last, 'f32', trained ? [] : shape)],
     initializers: [...statistics, raw('samples', 'i64', [1], BigInt64Array.of(0n))],
   }), { file: 'norm' });
 }
@@ -102,25 +142,6 @@ function prepare(model: Parameters<typeof rewriteNorms>[0]): Graph {
   return runPipeline(declareParameters(graph, [], {}), wasmTarget, { passes: [...simplified, pass('join-affine', joinAffine), simplified[0]!, pass('add-loss', (g) => addLoss(g, { kind: 'output', name: 'total' }, undefined))] });
 }
 /** Loss and the gradients of x, scale, shift and the proxy. */
-function gradient(model: Parameters<typeof rewriteNorms>[0]): { graph: Graph } {
-  return { graph: joinAffine(differentiate(prepare(model))) };
-}
-
-async function sessionOf({ graph }: { readonly graph: Graph }, threads: number): Promise<Session> {
-  const artifact = await artifactOf({ imported: { bound: new Map(), dims: new Map(), warnings: [] }, graph: runPipeline(graph, wasmTarget) } as never, { features: [bestFeatures()], profile: true });
-  return loadSession(artifact, { threads });
-}
-
-function inputsOf(session: Session): Record<string, Float32Array> {
-  return Object.fromEntries(session.inputs.map((i) => [i.name, data]));
-}
-
-/** The steps that count: copies between the layouts of inputs, outputs and kernels are none of the norm's, nor is the loss. */
-function timed(session: Session): readonly StepTime[] {
-  return session.profile()!.filter((s) => s.name !== 'copy' && !s.source.some((name) => /ReduceSum|Mul\((product|total)\)/.test(name)));
-}
-
-function printSteps(session: Session): void {
-  const steps = timed(session).filter((s) => s.end - s.start > 0.02);
-  for (const line of table(['ms', 'op', 'from'], steps.map((s) => [(s.end - s.start).toFixed(2), s.name, s.source.join(', ').slice(0, 60)]), [0])) console.log(line);
+function gradient(model: Parameters<typeof rewriteNorms>[0]): Graph {
+  return joinAffine(differentiate(prepare(model)));
 }

@@ -27,7 +27,7 @@ export interface Variants {
 }
 
 /** One opening of variants: threads over a memory that lies somewhere. */
-interface Opening {
+export interface Opening {
   /** Milliseconds of one run. */
   time(name: string): Promise<number>;
   /** Milliseconds of each kernel of the last run of an entry, in a profiling build. */
@@ -47,7 +47,8 @@ export function compileVariants(graphs: ReadonlyMap<string, Graph>, profile = fa
   return { names: [...graphs.keys()], artifact: { manifest, modules: { 'model.wasm': binary }, weights: chunkSource(safetensorsChunks(weightsOf(program)), 'weights.safetensors') } };
 }
 
-async function open({ names, artifact }: Variants, inputs: Readonly<Record<string, InputValue>>, threads: number): Promise<Opening> {
+/** Opens variants over new memory, with inputs by name. */
+export async function open({ names, artifact }: Variants, inputs: Readonly<Record<string, InputValue>>, threads: number): Promise<Opening> {
   const { manifest, executor } = await start(await openArtifact(artifact), { threads }, []);
   const entries = new Map(names.map((name, i) => [name, {
     at: manifest.entries![i]!,

@@ -12,17 +12,19 @@ const fewestPixels = (all: number): number => Math.min(all, Math.max(24, Math.mi
 const mostPixels = 1024;
 /** Elements of a sample from which it pays to take moments in two stages. */
 const fewestElements = 4096;
+/** Channels of a group that fill a cache line: then a pass over each group by itself reads as fast. */
+const wholeLine = 16;
 
 /**
  * Rewrites the moments of groups of channels of a sample (group, instance and layer norms) in two stages, where channels lie side by side in memory: moments of each channel over blocks of pixels, then of groups of
- * them, by Chan's rule. The first stage reads all channels of a pixel at once, whatever the groups are, and is what the kernel of a convolution takes along (`fuse-moments`). Blocks are those of a sample, whatever
+ * them, by Chan's rule. The first stage reads all channels of a pixel at once, whatever the groups are, and is what the kernel of a convolution takes along (`fuse-moments`); behind other ops, groups that fill cache lines stay as they are. Blocks are those of a sample, whatever
  * the batch is. For targets whose tiles are cores with caches.
  */
 export function momentsInBlocks(graph: Graph, target: Target): Graph {
   if (!target.division) return graph;
   return rewriteOps(graph, (op, b, facts) => {
     const m = op.name === 'moments' ? groupsOf(op, facts) : undefined;
-    const pixels = m && besideEachOther(m.x, facts) ? pixelsOfBlock(m.x, facts) : undefined;
+    const pixels = m && besideEachOther(m.x, facts) ? pixelsOfBlock(m, facts) : undefined;
     return pixels === undefined ? undefined : inBlocks(m!, pixels, op, b);
   });
 }
@@ -62,13 +64,14 @@ function besideEachOther(v: Value, facts: Facts): boolean {
   return false;
 }
 
-/** How many pixels a block of x has: whole rows of an image, whole rows of tiles behind a Winograd convolution; undefined where it cannot be cut into blocks, or is too small. */
-function pixelsOfBlock(x: Value, facts: Facts): number | undefined {
+/** How many pixels a block of x has: whole rows of an image, whole rows of tiles behind a Winograd convolution; undefined where it cannot be cut into blocks, is too small, or is read as fast without. */
+function pixelsOfBlock({ x, groups }: Groups, facts: Facts): number | undefined {
   const [, channels, ...spatial] = x.type.shape as [number, number, ...number[]];
   const all = sizeOf(spatial);
   if (all * channels < fewestElements) return undefined;
   const row = all / spatial[0]!;
   const maker = makerOf(x, facts);
+  if (!maker && channels / groups >= wholeLine) return undefined;
   for (let rows = 1; rows <= spatial[0]!; rows++) {
     const pixels = rows * row;
     if (spatial[0]! % rows === 0 && pixels >= fewestPixels(all) && (!maker || blockProblem(maker, pixels) === undefined)) return pixels <= mostPixels ? pixels : undefined;

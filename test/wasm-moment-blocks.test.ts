@@ -127,14 +127,18 @@ describe('fuse-moments', () => {
     expect(joinedIn(runPipeline(network(shape).graph, testTarget))).toEqual([]);
     expect(joinedIn(runPipeline(network({ ...shape, size: [12, 10] }).graph, wasmTarget))).toEqual([]);
   });
-  it('takes moments in blocks beside what other ops than convolutions make', () => {
-    const b = new Builder('turned');
-    const x = b.input({ dtype: 'f32', shape: [2, 24, 20, 12] }, 'x');
-    const [mean, m2] = b.op('moments', [b.reshape(b.transpose(x, [0, 3, 1, 2]), [2, 4, 3, 24, 20])], { axes: [2, 3, 4] }) as [Value, Value];
-    const graph = b.finish([{ name: 'mean', value: mean }, { name: 'm2', value: m2 }]);
-    const fused = runPipeline(graph, wasmTarget, { verify: true });
+  it('takes moments of narrow groups in blocks behind other ops, too, and leaves groups that fill a cache line', () => {
+    const turned = (groups: number, channels: number): Graph => {
+      const b = new Builder('turned');
+      const y = b.transpose(b.input({ dtype: 'f32', shape: [2, 24, 20, groups * channels] }, 'x'), [0, 3, 1, 2]);
+      const [mean, m2] = b.op('moments', [b.reshape(y, [2, groups, channels, 24, 20])], { axes: [2, 3, 4] }) as [Value, Value];
+      return b.finish([{ name: 'mean', value: mean }, { name: 'm2', value: m2 }]);
+    };
+    const graph = turned(4, 3);
+    const [fused, lines] = [graph, turned(1, 16)].map((g) => runPipeline(g, wasmTarget, { verify: true })) as [Graph, Graph];
     expect(fused.ops.filter((op) => op.name === 'moments').map((op) => op.operands[0]!.type.shape)).toEqual([[2, 12, 8, 60]]);
-    const inputs = { x: random(x.type.shape, 1) };
+    expect(lines.ops.filter((op) => op.name === 'moments').map((op) => op.operands[0]!.type.shape)).toEqual([[2, 1, 16, 24, 20]]);
+    const inputs = { x: random([2, 24, 20, 12], 1) };
     const [want, found] = [evaluate(graph, inputs).outputs, evaluate(fused, inputs).outputs];
     for (const [name, tensor] of want) expect(difference(found.get(name)!, tensor, 40), name).toBeUndefined();
   });
