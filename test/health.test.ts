@@ -1,5 +1,5 @@
 /** The power decomposition, against naive sums and what its authors say of a random network. */
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
@@ -14,7 +14,9 @@ import { PowerSums } from '../passes/norm/channel-statistics.ts';
 import { measureNorms } from '../passes/norm/measure-norms.ts';
 import { parseNorm } from '../passes/norm/options.ts';
 import { rewriteNorms } from '../passes/norm/rewrite-norms.ts';
+import { writeNpy } from '../runtime/npy.ts';
 import { tilewright } from './cli-harness.ts';
+import { encodeModel, floats, node, value } from './onnx-encode.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'tilewright-health-'));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -100,6 +102,71 @@ describe('the four parts of the power', () => {
     expect(p1 + p2 + p3 + p4).toBeCloseTo(power, 6);
   });
 });
+
+describe('norms measured by what they give', () => {
+  // One batch norm of x [4, 2, 3] that keeps running statistics; y by the formulas of docs/norms.md.
+  const [n, c, area, epsilon] = [4, 2, 3, 0.01];
+  const running = { mean: [0.5, -1], variance: [2, 0.3] };
+  const x = Array.from({ length: n * c * area }, (_, i) => Math.sin(i * i) + (i % 5) / 3);
+  const reference = Array.from({ length: 2 * c * area }, (_, i) => Math.cos(3 * i) - 0.4);
+  const bytes = encodeModel({
+    nodes: [node('BatchNormalization', ['x', 'scale', 'bias', 'm', 'v'], ['y', 'm2', 'v2'], { training_mode: 1, epsilon: { float: epsilon } })], inputs: [value('x', 'f32', [n, c, area])], outputs: [value('y', 'f32')],
+    initializers: [floats('scale', [c], [3, 0.2]), floats('bias', [c], [1, 7]), floats('m', [c], running.mean), floats('v', [c], running.variance)],
+  });
+  const mean = (list: readonly number[]): number => list.reduce((s, v) => s + v, 0) / list.length;
+  const variance = (list: readonly number[]): number => mean(list.map((v) => (v - mean(list)) ** 2));
+  const row = (data: readonly number[], sample: number, channel: number): number[] => data.slice((sample * c + channel) * area, (sample * c + channel + 1) * area);
+  const pool = (samples: readonly number[], channel: number): number[] => samples.flatMap((s) => row(x, s, channel));
+  const by = (v: number, list: readonly number[]): number => (v - mean(list)) / Math.sqrt(variance(list) + epsilon);
+  const within = (v: number, bound: number): number => Math.min(Math.max(v, -bound), bound);
+  const cases: Readonly<Record<string, (v: number, sample: number, channel: number) => number>> = {
+    none: (v) => v,
+    'ghost:2': (v, s, ch) => by(v, pool(s < 2 ? [0, 1] : [2, 3], ch)),
+    'domains:2': (v, s, ch) => by(v, pool(s % 2 === 0 ? [0, 2] : [1, 3], ch)),
+    'renorm:1.5,0.25': (v, _, ch) => {
+      const all = pool([0, 1, 2, 3], ch);
+      const sigma = Math.sqrt(running.variance[ch]! + epsilon);
+      const r = Math.min(Math.max(Math.sqrt(variance(all) + epsilon) / sigma, 1 / 1.5), 1.5);
+      return by(v, all) * r + within((mean(all) - running.mean[ch]!) / sigma, 0.25);
+    },
+    virtual: (v, s, ch) => by(v, [...row(reference, 0, ch), ...row(reference, 1, ch), ...row(x, s, ch)]),
+  };
+  test.each(Object.keys(cases))('%s: the parts of y', (name) => {
+    const model = importModel(bytes);
+    const spec = parseNorm(name);
+    const { normalized, ...rest } = rewriteNorms(model, spec.kind === 'virtual' ? { ...spec, reference: { dtype: 'f32', shape: [2, c, area], data: Float32Array.from(reference) } } : spec, wasmTarget);
+    const { graph, norms } = measureNorms(rest, wasmTarget, { normalized, before: model.graph });
+    const given = { x: { dtype: 'f32', shape: [n, c, area], data: Float32Array.from(x) }, domain: { dtype: 'i64', shape: [n], data: BigInt64Array.from([0n, 1n, 0n, 1n]) } } as const;
+    const { outputs } = evaluate(graph, spec.kind === 'domains' ? given : { x: given.x });
+    expect(norms).toMatchObject([{ channels: c, positions: area, form: { kind: 'given' } }]);
+    const sums = new PowerSums(norms[0]!);
+    sums.add({ mean: outputs.get(norms[0]!.outputs.mean)!.data as Float32Array, m2: outputs.get(norms[0]!.outputs.m2)!.data as Float32Array });
+    const y = (s: number, ch: number): number[] => row(x, s, ch).map((v) => cases[name]!(v, s, ch));
+    const over = (of: (ch: number) => number): number => mean([0, 1].map(of));
+    const [means, deviations] = [(ch: number) => [0, 1, 2, 3].map((s) => mean(y(s, ch))), (ch: number) => [0, 1, 2, 3].map((s) => Math.sqrt(variance(y(s, ch))))];
+    const naive = { p1: over((ch) => mean(means(ch)) ** 2), p2: over((ch) => variance(means(ch))), p3: over((ch) => mean(deviations(ch)) ** 2), p4: over((ch) => variance(deviations(ch))) };
+    for (const part of ['p1', 'p2', 'p3', 'p4'] as const) expect(sums.parts()[part], part).toBeCloseTo(naive[part], 5);
+  });
+});
+
+test('many norms at once: one that cannot be measured is named, the others are shown', async () => {
+  const file = join(folder, 'reference.npy');
+  const shape = [3, 4, 3, 3];
+  writeFileSync(file, writeNpy({ dtype: 'f32', shape, data: initialValues({ name: 'r', shape, init: { normal: 1 }, statistic: false }, 2) }));
+  const small = ['health', '--random', '--layers', '3', '--channels', '4', '--size', '3', '--batch', '8', '--json'];
+  const names = ['layer', 'renorm:3,5', 'none', 'ghost:4', 'domains:2', 'frozen', 'virtual', 'none+proxy'];
+  const { code, stdout, stderr } = await tilewright([...small, '--norms', [...names, 'ghost:3'].join(','), '--norm-reference', file], 60_000);
+  expect(code, stderr).toBe(0);
+  const { variants, notMeasured } = JSON.parse(stdout) as { variants: { norm: string; layers: { p1: number; p2: number; p3: number; p4: number }[] }[]; notMeasured: { norm: string; reason: string }[] };
+  expect(variants.map((v) => [v.norm, v.layers.length])).toEqual(names.map((name) => [name, 3]));
+  expect(notMeasured).toEqual([{ norm: 'ghost:3', reason: expect.stringMatching(/does not divide into parts of 3/) as string }]);
+  // Each part of ghost:4 and each domain has mean 0 and power 1 in every channel, so all of them together do.
+  for (const norm of ['ghost:4', 'domains:2']) {
+    for (const { p1, p2, p3, p4 } of variants.find((v) => v.norm === norm)!.layers) expect([p1 < 1e-10, Math.abs(p1 + p2 + p3 + p4 - 1) < 1e-2]).toEqual([true, true]);
+  }
+  expect(await tilewright([...small, '--norms', 'ghost:3'])).toMatchObject({ code: 2, stderr: expect.stringMatching(/does not divide into parts of 3/) as string });
+  expect(await tilewright([...small, '--norms', 'layer', '--norm-reference', file])).toMatchObject({ code: 2, stderr: expect.stringMatching(/--norm-reference needs virtual among --norms/) as string });
+}, 90_000);
 
 test('a random network of 40 layers: layer norm collapses, Proxy Norm keeps it from it', async () => {
   const page = join(folder, 'health.html');

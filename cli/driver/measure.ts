@@ -20,12 +20,13 @@ export interface Measured {
   readonly left: ReturnType<typeof measureNorms>['left'];
 }
 
-/** Runs every batch; `begin` is told the norms, and what it returns is given what each batch measures of each of them. A model that was exported with another batch is rebound. */
+/** Runs every batch; `rewritten` as in measureNorms; `begin` is told the norms, and what it returns is given what each batch measures of each of them. A model that was exported with another batch is rebound. */
 export async function measure(
   model: NormalizedModel & Pick<ImportedModel, 'bound' | 'dims' | 'warnings'>, batch: number, batches: Iterable<Batch>,
   begin: (norms: readonly MeasuredNorm[]) => (norm: number, moments: InstanceMoments) => void,
+  rewritten?: Parameters<typeof measureNorms>[2],
 ): Promise<Measured> {
-  const { graph, norms, left } = measureNorms(model, wasmTarget);
+  const { graph, norms, left } = measureNorms(model, wasmTarget, rewritten);
   if (norms.length === 0) throw new UserError(`the model has no normalization over channels on axis 1${left[0] ? ` that can be measured: ${left[0].node} ${left[0].why}` : ''}`);
   const see = begin(norms);
   const sized = graph.inputs.every((v) => v.type.shape[0] === batch) ? graph : rebindBatch(graph, batch);

@@ -1,5 +1,5 @@
 /** Makes a model give the statistics of what its normalizations normalize, in place of its outputs. */
-import type { Graph, Op, Value } from '../../ir/graph.ts';
+import type { Graph, Value } from '../../ir/graph.ts';
 import { Builder } from '../../ir/builder.ts';
 import type { Target } from '../../ir/tile.ts';
 import { sizeOf } from '../../ir/type.ts';
@@ -7,9 +7,9 @@ import { eliminateDeadCode } from '../eliminate-dead-code.ts';
 import { findNorms, placeOf, type BatchNorm } from './find-norms.ts';
 import { sampleNorms, type SampleNorm } from './find-sample-norms.ts';
 import { nodeOf } from './lint-norms.ts';
-import type { NormalizedModel } from './rewrite-norms.ts';
+import type { NormalizedModel, NormalizedValue } from './rewrite-norms.ts';
 
-/** A normalization whose input is measured. */
+/** A normalization whose input (or, of the form `given`, whose result) is measured. */
 export interface MeasuredNorm {
   /** The ONNX node. */
   readonly node: string;
@@ -17,8 +17,8 @@ export interface MeasuredNorm {
   /** Positions of a channel in one sample. */
   readonly positions: number;
   readonly epsilon: number;
-  /** By the statistics of the batch, by running ones, or by those of `groups` groups of channels of one sample. */
-  readonly form: { readonly kind: 'batch' } | { readonly kind: 'running' } | { readonly kind: 'sample'; readonly groups: number };
+  /** By the statistics of the batch, by running ones, or by those of `groups` groups of channels of one sample; `given`: measured is what the norm gives, before scale and shift. */
+  readonly form: { readonly kind: 'batch' } | { readonly kind: 'running' } | { readonly kind: 'given' } | { readonly kind: 'sample'; readonly groups: number };
   /** Running statistics, one element a channel, where the model has them. */
   readonly running: { readonly mean: ArrayLike<number>; readonly variance: ArrayLike<number> } | undefined;
   /** Names of the outputs: the mean of each channel of each sample over its positions, and the sum of squared deviations from it; [n, channels]. */
@@ -34,42 +34,61 @@ export interface Measurement {
   readonly left: readonly { readonly node: string; readonly why: string }[];
 }
 
-/** Adds, for every normalization over channels on axis 1, the moments of its input over the positions of each sample and channel: all statistics of the norm follow from them. */
-export function measureNorms({ graph, statistics }: NormalizedModel, target: Target): Measurement {
-  const states = new Map(graph.state.map((s) => [s.value, s.init]));
-  const measured = new Map<Op, Omit<MeasuredNorm, 'outputs'> & { readonly x: Value }>();
+type Found = Omit<MeasuredNorm, 'outputs'> & { readonly x: Value };
+
+/**
+ * Adds, for every normalization over channels on axis 1, the moments of its input over the positions of each sample and channel: all statistics of the norm follow from them. `rewritten` are norms
+ * whose statistics follow from more than that (running and reference ones, parts of the batch): they are measured by what they give, and beside them the norms of one sample that `before` has.
+ */
+export function measureNorms(model: NormalizedModel, target: Target, rewritten?: { readonly normalized: readonly NormalizedValue[]; readonly before: Graph }): Measurement {
+  const { graph } = model;
+  const measured = new Map<Value, Found[]>();
   const left: { node: string; why: string }[] = [];
-  for (const norm of findNorms(graph, statistics)) {
-    if (norm.within.length > 0) left.push({ node: nodeOf(norm), why: `stands ${placeOf(norm)}` });
-    else measured.set(norm.last, batchNorm(norm, states));
+  const note = (at: Value, found: Found): void => void measured.set(at, [...(measured.get(at) ?? []), found]);
+  if (rewritten) {
+    for (const { node, value, shape, within } of rewritten.normalized) {
+      if (within.length > 0) left.push({ node, why: `stands ${placeOf({ within })}` });
+      else note(value, { node, channels: shape[1]!, positions: sizeOf(shape.slice(2)), x: value, epsilon: 0, form: { kind: 'given' }, running: undefined });
+    }
+  } else {
+    const states = new Map(graph.state.map((s) => [s.value, s.init]));
+    for (const norm of findNorms(graph, model.statistics)) {
+      if (norm.within.length > 0) left.push({ node: nodeOf(norm), why: `stands ${placeOf(norm)}` });
+      else note(norm.last.results[0]!, batchNorm(norm, states));
+    }
   }
+  const kept = rewritten && new Set(sampleNorms(rewritten.before).map((n) => n.moments.results[0]));
   for (const norm of sampleNorms(graph)) {
+    if (kept && !kept.has(norm.moments.results[0])) continue;
     const node = norm.moments.source.join(', ');
     if (norm.within.length > 0) left.push({ node, why: `stands ${placeOf(norm)}` });
     else if (ofTokens(norm)) left.push({ node, why: 'normalizes the features of each token' });
-    else measured.set(norm.moments, sampleNorm(norm));
+    else note(norm.moments.results[0]!, sampleNorm(norm));
   }
   const b = new Builder(graph.name);
   b.adopt(graph);
   const outputs: { name: string; value: Value }[] = [];
   const norms: MeasuredNorm[] = [];
+  const measure = (at: Value): void => {
+    for (const { x, ...facts } of measured.get(at) ?? []) {
+      const flat = b.reshape(x, [sizeOf(x.type.shape) / facts.channels / facts.positions, facts.channels, facts.positions]);
+      const [mean, m2] = b.op('moments', [flat], { axes: [2] }) as [Value, Value];
+      const names = { mean: `norm.${norms.length}.mean`, m2: `norm.${norms.length}.m2` };
+      outputs.push({ name: names.mean, value: mean }, { name: names.m2, value: m2 });
+      norms.push({ ...facts, outputs: names });
+    }
+  };
+  graph.inputs.forEach(measure);
   for (const op of graph.ops) {
     b.append(op);
-    const found = measured.get(op);
-    if (!found) continue;
-    const { x, ...facts } = found;
-    const flat = b.reshape(x, [x.type.shape[0]!, facts.channels, facts.positions]);
-    const [mean, m2] = b.op('moments', [flat], { axes: [2] }) as [Value, Value];
-    const names = { mean: `norm.${norms.length}.mean`, m2: `norm.${norms.length}.m2` };
-    outputs.push({ name: names.mean, value: mean }, { name: names.m2, value: m2 });
-    norms.push({ ...facts, outputs: names });
+    op.results.forEach(measure);
   }
   return { graph: eliminateDeadCode(b.finish(outputs), target), norms, left };
 }
 
 const shapeFacts = (x: Value): { readonly channels: number; readonly positions: number } => ({ channels: x.type.shape[1]!, positions: sizeOf(x.type.shape.slice(2)) });
 
-function batchNorm(norm: BatchNorm, states: ReadonlyMap<Value, Graph['state'][number]['init']>): Omit<MeasuredNorm, 'outputs'> & { readonly x: Value } {
+function batchNorm(norm: BatchNorm, states: ReadonlyMap<Value, Graph['state'][number]['init']>): Found {
   const [mean, variance] = [norm.running?.mean, norm.running?.variance].map((v) => v && states.get(v));
   const known = mean && variance && mean !== 'zero' && variance !== 'zero';
   return {
@@ -78,7 +97,7 @@ function batchNorm(norm: BatchNorm, states: ReadonlyMap<Value, Graph['state'][nu
   };
 }
 
-const sampleNorm = ({ x, groups, epsilon, moments }: SampleNorm): Omit<MeasuredNorm, 'outputs'> & { readonly x: Value } => ({
+const sampleNorm = ({ x, groups, epsilon, moments }: SampleNorm): Found => ({
   node: moments.source.join(', ') || moments.name, ...shapeFacts(x), x, epsilon: epsilon ?? 0, form: { kind: 'sample', groups }, running: undefined,
 });
 

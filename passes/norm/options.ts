@@ -79,6 +79,9 @@ export function showNorm({ kind, groups, size, limits, proxy, weights }: NormSpe
 /** Whether a norm of this kind follows the batch in training and running statistics in inference. */
 export const followsBatch = ({ kind }: NormSpec): boolean => ['batch', 'renorm', 'ghost', 'domains'].includes(kind);
 
+/** Parses `batch,renorm:3,5,layer+proxy`: a comma before a digit belongs to the norm. */
+export const parseNorms = (text: string): NormSpec[] => text.split(/,(?!\s*[\d.])/).map(parseNorm);
+
 /** The form that inference has: norms over the batch use running statistics. */
 export function inferenceForm(spec: NormSpec): NormSpec {
   const { kind, size: _, limits: __, ...rest } = spec;

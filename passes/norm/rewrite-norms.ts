@@ -1,6 +1,6 @@
 /** Gives the batch normalizations of a model another form. */
 import { Unsupported, UserError } from '../../ir/diagnostic.ts';
-import type { Graph, Value } from '../../ir/graph.ts';
+import type { Graph, Op, Value } from '../../ir/graph.ts';
 import { closeRegions, openRegions, placedOps } from '../../ir/regions.ts';
 import type { Target } from '../../ir/tile.ts';
 import { eliminateDeadCode } from '../eliminate-dead-code.ts';
@@ -56,9 +56,19 @@ export interface RewriteReport {
   readonly weights: readonly NormalizedWeight[];
 }
 
-export type RewriteResult = NormalizedModel & RewriteReport;
+/** What a rewritten norm gives before scale and shift: `shape` with its axes split into groups or parts. */
+export interface NormalizedValue {
+  /** The ONNX node. */
+  readonly node: string;
+  readonly value: Value;
+  readonly shape: readonly number[];
+  /** The branches and loops in which it stands, outermost first. */
+  readonly within: readonly Op[];
+}
 
-const nothing: RewriteReport = { rewritten: [], left: [], weights: [] };
+export type RewriteResult = NormalizedModel & RewriteReport & { readonly normalized: readonly NormalizedValue[] };
+
+const nothing: Omit<RewriteResult, keyof NormalizedModel> = { rewritten: [], left: [], weights: [], normalized: [] };
 
 function checkNumbers({ epsilon, proxy }: NormSpec): void {
   for (const [what, value] of [['epsilon', epsilon], ['epsilon of the proxy', proxy?.epsilon]] as const) {
@@ -99,7 +109,7 @@ function rewriteBatchNorms(model: NormalizedModel, wanted: NormSpec, target: Tar
   const kept = [...statistics.filter(({ state }) => !norms.some((n) => n.running?.mean === state || n.running?.variance === state)), ...rewriting.statistics];
   // Running statistics become updates only in training: what computes them has to survive until then.
   const held = eliminateDeadCode({ ...made, updates: [...made.updates, ...kept.flatMap(({ state, next }) => (next ? [{ state, value: next }] : []))] }, target);
-  return { graph: { ...closeRegions(held), updates: made.updates }, statistics: kept.filter((k) => held.state.some((s) => s.value === k.state)), rewritten: rewriting.rewritten, left, weights: [] };
+  return { graph: { ...closeRegions(held), updates: made.updates }, statistics: kept.filter((k) => held.state.some((s) => s.value === k.state)), rewritten: rewriting.rewritten, normalized: rewriting.normalized, left, weights: [] };
 }
 
 /** Statistics, and those that norms in inference form have among the weights: no training changes them. */

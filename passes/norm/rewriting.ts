@@ -14,7 +14,7 @@ import { domainName, isProxied, ownName, proxySuffixes } from './own-names.ts';
 import { proxyMoments } from './proxy.ts';
 import { ProxyPlaces } from './proxy-places.ts';
 import type { referenceBatch, ReferenceMoments } from './reference-batch.ts';
-import type { RewrittenNorm } from './rewrite-norms.ts';
+import type { NormalizedValue, RewrittenNorm } from './rewrite-norms.ts';
 import { parameterValues } from './structure.ts';
 
 /** The input that names the domain of each sample. */
@@ -34,6 +34,7 @@ interface Affine extends Pick<Normalized, 'row'> {
 
 /** A rewrite of an open graph. */
 export class Rewriting {
+  readonly normalized: NormalizedValue[] = [];
   readonly rewritten: RewrittenNorm[] = [];
   readonly statistics: Statistic[] = [];
   readonly #graph: Graph;
@@ -121,6 +122,7 @@ export class Rewriting {
     const { gamma, beta } = affineOf(b, norm, at);
     const { value, statistics, row } = normalize(b, at(norm.x), norm, this.#spec, { reference: this.#reference.get(norm), domains: this.#domains(norm) });
     this.statistics.push(...statistics);
+    this.normalized.push({ node: norm.last.source[0] ?? norm.last.name, value, shape: norm.y.type.shape, within: norm.within });
     this.rewritten.push({ node: norm.last.source[0] ?? norm.last.name, from: norm.form, channels, proxy: this.#spec.proxy && this.#activations.has(norm) ? Object.values(proxySuffixes).map((s) => ownName(norm, s, this.#graph)) : [] });
     const scaled = b.mul(value, row(gamma));
     const shifted = this.#activations.has(norm) || !this.#spec.proxy?.centerOnly;
