@@ -45,7 +45,8 @@ if (process.stderr.isTTY) process.stderr.write('\r');
 const refusals = new Map<string, number>();
 for (const r of rows) if (r.outcome === 'refused') refusals.set(r.feature, (refusals.get(r.feature) ?? 0) + 1);
 for (const [feature, n] of [...refusals].sort((a, b) => b[1] - a[1])) console.log(`refused ${String(n).padStart(4)}  ${feature}`);
-if (options.json !== undefined) writeFileSync(options.json, JSON.stringify(rows, null, 1));
+// What runs on a GPU are dispatches.
+if (options.json !== undefined) writeFileSync(options.json, JSON.stringify(gpu ? rows.map(({ kernels: dispatches, ...row }) => ({ ...row, dispatches })) : rows, null, 1));
 const count = (outcome: Row['outcome']): number => rows.filter((r) => r.outcome === outcome).length;
 console.log(`${count('passed')} passed, ${count('failed')} failed, ${count('refused')} refused`);
 process.exitCode = count('failed') === 0 ? 0 : 1;
