@@ -12,7 +12,7 @@ import { batchOf } from '../passes/train/sample-factors.ts';
 import { wasmTarget } from './driver/target.ts';
 import { readTensors } from './inputs.ts';
 import { checkOnData, sayData, type DataReport } from './check/data.ts';
-import { normOf, normOptions, type NormOptions } from './norm.ts';
+import { normOf, normOptions, rewriteFacts, showRewrite, type NormOptions } from './norm.ts';
 import { batchAxisOption, channelOptions, dimOption, jsonOption, positive, refuseOption, samplesOption, valueOption } from './options.ts';
 import { note, say, sayJson } from './print.ts';
 import { boundBatch } from './train/model.ts';
@@ -51,7 +51,9 @@ async function run(path: string, options: Options): Promise<void> {
   refuseOption(options.data !== undefined && options.batchAxis !== undefined, '--batch-axis', 'does not go with --data: samples of files are on the first axis');
   const spec = normOf(options);
   const { models, fixed, warnings } = specialisations(path, options);
-  const [model, other] = spec ? models.map((m) => rewriteNorms(m, spec, wasmTarget, { ...(options.inference && { inference: true }) })) : models;
+  const rewrites = spec && models.map((m) => rewriteNorms(m, spec, wasmTarget, { ...(options.inference && { inference: true }) }));
+  const [model, other] = rewrites ?? models;
+  const rewrite = rewrites?.[0];
   const [first, second] = models;
   const verdict = proveBatchIndependence(model!.graph, wasmTarget, other?.graph, second && [first!, second]);
   const report = options.data && (await onData(path, { ...options, data: options.data }));
@@ -62,8 +64,9 @@ async function run(path: string, options: Options): Promise<void> {
   process.exitCode = verdict.proved ? 0 : 1;
   for (const w of warnings) note(`warning: ${w}`);
   if (fixed !== undefined) note(`the model has a fixed batch of ${fixed}: numbers that were computed from it on export count as constants`);
-  if (options.json) return sayJson({ model: path, ...(spec && { norm: showNorm(spec) }), batchIndependent: verdict.proved, findings, ...(report && { data: { samples: report.samples, batch: report.batch, norms: report.norms } }), warnings });
+  if (options.json) return sayJson({ model: path, ...(spec && { norm: showNorm(spec) }), ...(spec && rewrite && { norms: rewriteFacts(rewrite, spec) }), batchIndependent: verdict.proved, findings, ...(report && { data: { samples: report.samples, batch: report.batch, norms: report.norms } }), warnings });
   say(`${path}: ${verdict.proved ? 'batch-independent, proved' : 'not batch-independent'}`);
+  if (spec && rewrite) showRewrite(rewrite, spec).forEach(say);
   if (report) sayData(report);
   for (const f of findings) {
     say(`${f.rule}: ${f.nodes.slice(0, 3).join(', ')}${f.nodes.length > 3 ? ` and ${f.nodes.length - 3} more` : ''}`);

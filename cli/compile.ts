@@ -19,7 +19,7 @@ import { reason } from '../runtime/bytes.ts';
 import type { Features } from '../runtime/features.ts';
 import { readTensors } from './inputs.ts';
 import { modelInputs, readModelGraph } from './model.ts';
-import { normOf, normOptions, type NormOptions } from './norm.ts';
+import { normOf, normOptions, rewriteFacts, showRewrite, type NormOptions } from './norm.ts';
 import { dimOption, featureSets, jsonOption, memoryOption, refuseOption, tileOptions, valueOption } from './options.ts';
 import { kernelFacts, showRelaxed } from './plan/kernels.ts';
 import { targetHelp, targetOf } from './plan/target.ts';
@@ -31,6 +31,7 @@ import { refuseStepOptions, trainOptions, withStepOptions, type StepOptions } fr
 
 interface Options extends StepOptions, NormOptions {
   readonly train?: boolean;
+  readonly inference?: boolean;
   readonly memory?: number;
   readonly onnx?: string;
   readonly output?: string;
@@ -72,6 +73,7 @@ export function compileCommand(program: Command): void {
     .addOption(gpuLimitOption('every adapter'))
     .option('--no-fallback', 'with --backend wgsl: leave out the same model for WebAssembly, which load() takes where there is no GPU')
     .option('--features <list>', 'feature sets to emit modules for, best first: wide, relaxed, simd, plain', featureSets)
+    .option('--inference', 'compile the model as it works in inference, whatever mode it was exported in (with --norm it is, but for --train)')
     .option('--profile', 'note the time of every step when the artifact runs')
     .option('--dump-ir <folder>', 'write the IR after the import and after each pass that changed it, one numbered file each')
     .option('--print-after <passes>', `print the IR after these passes, a list with commas: ${passNames.join(', ')}`, passList(passNames))
@@ -101,6 +103,7 @@ async function run(model: string, options: Options, command: Command): Promise<v
   if (!options.train) refuseStepOptions(command);
   refuseOption(!options.train && options.memory !== undefined, '--memory', 'goes with --train');
   refuseOption(options.train === true && options.stopAfter !== undefined, '--stop-after', 'does not go with --train; inspect --train --ir prints the step');
+  refuseOption(options.train === true && options.inference === true, '--inference', 'does not go with --train, which makes an entry of each');
   refuseOption(options.backend !== 'wasm' && options.features !== undefined, '--features', 'names modules of WebAssembly; it does not go with --backend wgsl');
   refuseF16(options);
   refuseGpuLimit(options);
@@ -131,6 +134,7 @@ async function run(model: string, options: Options, command: Command): Promise<v
     ...(options.gpuLimit && { gpuLimits: options.gpuLimit }),
     ...(options.features && { features: options.features }),
     ...(options.profile && { profile: true }),
+    ...(options.inference && { inference: true }),
     ...(norm && { norm }),
     ...((options.dumpIr !== undefined || options.printAfter) && { onGraph: (graph, pass) => {
       seen.add(pass);
@@ -154,11 +158,12 @@ async function run(model: string, options: Options, command: Command): Promise<v
   const step = manifest.state && stepMemory(artifact.program, new Map(manifest.state.map((s) => [s.name, s.role])));
   const weights = manifest.weights.reduce((n, w) => n + w.bytes, 0);
   if (options.json) {
-    sayJson({ folder, ...(artifact.fit && { fit: artifact.fit }), ms: time, inputs: manifest.inputs, outputs: manifest.outputs, dims: manifest.dims, modules, weights, ...(!manifest.gpu && { kernels: kernelFacts(manifest, machine) }), memory: { ...manifest.memory, scheduleBytes: artifact.program.memory.scheduleBytes, ...(step && { step }) }, steps: manifest.steps.length, warnings: artifact.warnings });
+    sayJson({ folder, ...(artifact.fit && { fit: artifact.fit }), ...(norm && artifact.norms && { norms: rewriteFacts(artifact.norms, norm) }), ms: time, inputs: manifest.inputs, outputs: manifest.outputs, dims: manifest.dims, modules, weights, ...(!manifest.gpu && { kernels: kernelFacts(manifest, machine) }), memory: { ...manifest.memory, scheduleBytes: artifact.program.memory.scheduleBytes, ...(step && { step }) }, steps: manifest.steps.length, warnings: artifact.warnings });
     return;
   }
   const code = manifest.gpu ? [`${manifest.gpu.shaders.length} shaders${artifact.fallback ? ' and WebAssembly' : ''}`] : modules.map((m) => `${m.file} ${bytes(m.bytes)}`);
   say(`${folder}: ${code.join(', ')}, weights ${bytes(weights)}, ${manifest.steps.length} steps, in ${ms(time)}`);
+  if (norm && artifact.norms) showRewrite(artifact.norms, norm).forEach(say);
   if (artifact.fit) say(showFit(artifact.fit));
   if (step) say(showMemory(step));
   say(`memory: ${bytes(manifest.memory.weights)} weights, ${bytes(manifest.memory.activations)} activations (${bytes(artifact.program.memory.scheduleBytes)} live at once; ${bytes(manifest.memory.io)} inputs and outputs among them), ${bytes(manifest.memory.scratchPerThread)} scratch a thread`);

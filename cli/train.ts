@@ -16,7 +16,7 @@ import type { GpuLimits } from './driver/gpu.ts';
 import { resetHead } from './driver/reset-head.ts';
 import { bestFeatures } from './model.ts';
 import { channelOptions, dimOption, jsonOption, memoryOption, nonNegative, positive, positiveNumber, threadsOption, wholeNumber } from './options.ts';
-import { normOf, normOptions, type NormOptions } from './norm.ts';
+import { normOf, normOptions, rewriteFacts, showRewrite, type NormOptions } from './norm.ts';
 import { note, say, sayJson, withProgress } from './print.ts';
 import { augmentation } from './train/augmentation.ts';
 import { openGradientLog } from './train/gradients.ts';
@@ -114,6 +114,7 @@ async function run(model: string, options: Options, command: Command): Promise<v
   const limits = await limitsHere(options);
   const artifact = await withProgress(basename(model), (onProgress) => compileTraining(source, train, options.batch, { ...(options.dim && { dims: options.dim }), backend: options.backend, ...limits, features: [bestFeatures()], file: model, ...(norm && { norm }), ...(options.memory !== undefined && { memory: options.memory }), onProgress }));
   for (const w of artifact.warnings) note(`warning: ${w}`);
+  if (norm && artifact.norms && !options.json) showRewrite(artifact.norms, norm).forEach(say);
   if (artifact.fit) note(showFit(artifact.fit));
   const memory = stepMemory(artifact.program, new Map(artifact.manifest.state!.map((s) => [s.name, s.role])));
   if (!options.json) say(showMemory(memory));
@@ -169,7 +170,7 @@ async function run(model: string, options: Options, command: Command): Promise<v
     await exported(trainer, artifact.rewritten ?? source, options.output, options.average ?? false);
     if (!options.json) say(`wrote ${options.output}`);
   }
-  if (options.json) sayJson({ steps: trainer.step, memory, epochs: rows, output: options.output, seconds: (performance.now() - started) / 1000, threads: trainer.threads, stopped });
+  if (options.json) sayJson({ steps: trainer.step, memory, ...(norm && artifact.norms && { norms: rewriteFacts(artifact.norms, norm) }), epochs: rows, output: options.output, seconds: (performance.now() - started) / 1000, threads: trainer.threads, stopped });
   if (!stopped) return;
   note(folder === undefined ? `stopped after step ${trainer.step}${options.output === undefined ? '' : `; the model as it is was written to ${options.output}`}` : `stopped after step ${trainer.step}; go on with --resume ${folder}`);
   process.exitCode = exitInterrupted;

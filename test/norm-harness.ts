@@ -21,9 +21,10 @@ const slope = [0.1, 0.25, -0.3, 0.5];
 export const x = spread(size, 2, 0.4);
 
 /** x -> BatchNormalization "bn" -> the given nodes -> y. */
-export function batchNormModel(after: readonly TestNode[], { training = false, epsilon = 1e-5 } = {}): Uint8Array {
+export function batchNormModel(after: readonly TestNode[], { training = false, epsilon = 1e-5, opset = 21 } = {}): Uint8Array {
   const outputs = training ? ['u', 'm', 'v'] : ['u'];
   return encodeModel({
+    opsets: { '': opset },
     nodes: [node('BatchNormalization', ['x', 'n.weight', 'n.bias', 'n.mean', 'n.var'], outputs, { epsilon: { float: epsilon }, ...(training && { training_mode: 1 }) }, { name: 'bn' }), ...after],
     initializers: [floats('n.weight', [c], gamma), floats('n.bias', [c], beta), floats('n.mean', [c], mean), floats('n.var', [c], variance), floats('slope', [c, 1], slope), floats('half', [], [0.5]), floats('one', [], [1]), floats('root', [], [Math.SQRT2]), floats('lo', [], [-0.5]), floats('hi', [], [0.75])],
     inputs: [value('x', 'f32', ['n', c, h])],

@@ -9,7 +9,7 @@ const relu = (u: number): number => Math.max(u, 0);
 /** `Sub x m d`: the op, its inputs, its output. */
 const spell = (text: string): TestNode[] => text.split(';').map((part) => {
   const [op = '', ...names] = part.trim().split(' ');
-  const axes = op === 'ReduceMean' ? [...names.slice(0, -1), 'axes'] : names.slice(0, -1);
+  const axes = op === 'ReduceMean' || op === 'ReduceSum' ? [...names.slice(0, -1), 'axes'] : names.slice(0, -1);
   return node(op, axes, [names.at(-1)!]);
 });
 
@@ -86,6 +86,8 @@ describe('what is no batch normalization stays, and is named', () => {
     ['the same of the batch', `${stats}; Sqrt bv s; Add s e w; Div dx w q; Mul q g k; Add k b u`, 'Div(q)', /added to the deviation/],
     ['a bounded variance of the batch', `${stats}; Max bv e w; Sqrt w s; Div dx s q; Mul q g k; Add k b u`, 'Div(q)', /bounded from below/],
     ['a corrected variance', `${stats}; Mul bv count t; Div t less cv; Add cv e w; Sqrt w s; Div dx s q; Mul q g k; Add k b u`, 'Div(q)', /without correction for their number/],
+    ['a variance that is a sum over one less', 'ReduceMean x bm; Sub x bm dx; Mul dx dx sq; ReduceSum sq sum; Div sum less bv; Add bv e w; Sqrt w s; Div dx s q; Mul q g k; Add k b u', 'Div(q)', /without correction for their number/],
+    ['a mean that is added', 'Add x m d; Add v e w; Sqrt w s; Div d s q; Mul q g k; Add k b u', 'Div(q)', /is not \(x - mean\)/],
     ['no mean', 'Add v e w; Sqrt w s; Div x s q; Mul q g k; Add k b u', 'Div(q)', /is not \(x - mean\)/],
   ])('%s', (_, nodes, left, reason) => {
     const bytes = model(spell(nodes));

@@ -49,6 +49,14 @@ describe.each(kinds.flatMap((kind) => [kind, `${kind}+proxy`]))('%s', (norm) => 
   });
 });
 
+it('a norm that keeps its proxy gets no second one in training', () => {
+  const once = rewrittenOnnx(model, parseNorm('renorm+proxy'));
+  const training = again(once, parseNorm('renorm+proxy'));
+  expect(training.rewritten.map((r) => r.proxy)).toEqual([['n1.proxy_gamma', 'n1.proxy_beta'], []]);
+  const want = outputOf(again(model, parseNorm('renorm+proxy')));
+  outputOf(training).forEach((v, i) => expect(v).toBeCloseTo(want[i]!, 4));
+});
+
 describe('a file with frozen statistics', () => {
   const frozen = rewrittenOnnx(model, parseNorm('frozen'));
   it('has its normalizations still: their epsilon is an initializer', () => {

@@ -4,7 +4,7 @@ import { UserError } from '../../ir/diagnostic.ts';
 import type { Graph } from '../../ir/graph.ts';
 import type { Tensor } from '../../ir/type.ts';
 import { halfPrecision } from '../../passes/half-precision.ts';
-import { rewriteNorms } from '../../passes/norm/rewrite-norms.ts';
+import { reportOf, rewriteNorms, type RewriteReport } from '../../passes/norm/rewrite-norms.ts';
 import { runPipeline } from '../../passes/pipeline.ts';
 import { plan } from '../../passes/plan.ts';
 import type { SpecialisationRequest } from '../../runtime/artifact.ts';
@@ -28,6 +28,8 @@ export type { Backend, CompileOptions } from './compile/options.ts';
 export interface CompiledGraph {
   readonly imported: ImportedModel;
   readonly graph: Graph;
+  /** What became of normalizations that were to be rewritten. */
+  readonly norms?: RewriteReport;
 }
 
 /** Imports a model and runs the passes, up to `stopAfter` if given. */
@@ -37,12 +39,13 @@ export function compileGraph(model: string | Uint8Array, options: CompileOptions
   const imported = importModel(model, importOptions(options));
   onGraph?.(imported.graph, 'import', 0);
   if (stopAfter === 'import') return { imported, graph: imported.graph };
-  const normed = options.norm ? rewriteNorms(imported, options.norm, targetOf(options)).graph : imported.graph;
+  const rewrite = options.norm && rewriteNorms(imported, options.norm, targetOf(options), { inference: true });
+  const normed = rewrite?.graph ?? imported.graph;
   if (normed !== imported.graph) onGraph?.(normed, 'rewrite-norms', 0);
   const start = options.f16 && options.backend === 'wgsl' ? halfPrecision(normed, targetOf(options)) : normed;
   if (start !== normed) onGraph?.(start, 'half-precision', 0);
   const graph = runPipeline(start, targetOf(options), { ...(onGraph && { onGraph }), ...(onProgress && { onProgress }), ...(stopAfter !== undefined && { stopAfter }) });
-  return { imported, graph };
+  return { imported, graph, ...(rewrite && { norms: reportOf(rewrite) }) };
 }
 
 /**
@@ -71,12 +74,13 @@ async function compileOne(model: string | Uint8Array, options: CompileOptions): 
 
 /** Plans a graph after the passes and emits its modules. `recompile` makes other specialisations of the same model, where that is possible. */
 export async function artifactOf(
-  { imported, graph }: { readonly imported: ImportFacts; readonly graph: Graph },
+  { imported, graph, norms }: { readonly imported: ImportFacts; readonly graph: Graph; readonly norms?: RewriteReport },
   options: CompileOptions = {},
   recompile?: Respecialise,
 ): Promise<Artifact> {
   options.onProgress?.('plan', 0, 1);
-  return emitArtifact(imported, inStage('plan', graph, () => plan(graph, targetOf(options))), options, { recompile });
+  const artifact = await emitArtifact(imported, inStage('plan', graph, () => plan(graph, targetOf(options))), options, { recompile });
+  return norms ? { ...artifact, norms } : artifact;
 }
 
 /** The model does not fit the inputs of a run: an error of its caller, who knows the runtime's errors. */

@@ -38,7 +38,7 @@ export function buildAccumulated(wanted: Wanted & { readonly train: TrainOptions
 function coreGraph(wanted: Wanted, gradients: boolean): Graph {
   const bound = boundBatch(wanted.model, wanted.batch, wanted.dims ?? {});
   const imported = importModel(wanted.model, { dims: bound.dims, ...(wanted.values && { values: wanted.values }), ...(!wanted.train && { inference: true }) });
-  const model = wanted.norm ? rewriteNorms(imported, wanted.norm, wasmTarget) : imported;
+  const model = wanted.norm ? rewriteNorms(imported, wanted.norm, wasmTarget, { inference: !wanted.train }) : imported;
   if (!wanted.train) return model.graph;
   return trainingStep(model.graph, model.statistics, { ...wanted.train, ...(gradients && { gradients }), ...(bound.batch !== undefined && { batch: bound.batch }) }, wasmTarget).graph;
 }

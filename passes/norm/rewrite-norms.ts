@@ -68,6 +68,9 @@ export interface NormalizedValue {
 
 export type RewriteResult = NormalizedModel & RewriteReport & { readonly normalized: readonly NormalizedValue[] };
 
+/** What a rewrite did, without the model. */
+export const reportOf = ({ rewritten, left, weights }: RewriteReport): RewriteReport => ({ rewritten, left, weights });
+
 const nothing: Omit<RewriteResult, keyof NormalizedModel> = { rewritten: [], left: [], weights: [], normalized: [] };
 
 function checkNumbers({ epsilon, proxy }: NormSpec): void {

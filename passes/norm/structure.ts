@@ -3,7 +3,7 @@ import type { Graph, Op, State, Value } from '../../ir/graph.ts';
 import { nums } from '../../ir/op.ts';
 import { opDef } from '../../ir/ops/index.ts';
 import { isControl, openRegions, placedOps, type Placed } from '../../ir/regions.ts';
-import { sizeOf, type Tensor } from '../../ir/type.ts';
+import { sizeOf, type DType, type Tensor } from '../../ir/type.ts';
 import { uniform } from '../rules/pattern.ts';
 
 /** The mean or the variance of a value over its batch: over all axes but that of the channels, 1; not corrected for the number of elements. */
@@ -110,7 +110,7 @@ export class Structure {
       if (factor === undefined || !sum) continue;
       const { shape } = sum.operands[0]!.type;
       const count = sizeOf(shape) / shape[1]!;
-      if (Math.abs((op.name === 'div' ? factor : 1 / factor) - count) <= 1e-3 * count) return sum;
+      if (Math.abs((op.name === 'div' ? factor : 1 / factor) - count) <= roundingOf(sum.results[0]!.type.dtype) * count) return sum;
     }
     return undefined;
   }
@@ -145,6 +145,9 @@ export class Structure {
   }
 
 }
+
+/** How far a number of elements, or its reciprocal, may be off: by its rounding, and less than by one element of a small batch. */
+const roundingOf = (dtype: DType): number => ({ f16: 2 ** -10, bf16: 2 ** -7 } as Partial<Record<DType, number>>)[dtype] ?? 2 ** -22;
 
 /** Whether a reduction goes over all axes but the channels. */
 export function overBatch(reduction: Op): boolean {

@@ -4,6 +4,7 @@ import type { ArtifactObject } from '../../../runtime/artifact.ts';
 import type { Manifest } from '../../../runtime/manifest.ts';
 import { bindings } from '../bindings.ts';
 import { manifestBytes } from '../fallback.ts';
+import type { RewriteReport } from '../../../passes/norm/rewrite-norms.ts';
 import type { MemoryFit } from '../fit-memory.ts';
 import { writeFolder, type Files } from '../folder.ts';
 
@@ -15,6 +16,8 @@ export interface Artifact extends ArtifactObject {
   readonly warnings: readonly string[];
   /** Of a training artifact whose normalizations were rewritten: the model as ONNX, which exportOnnx puts trained weights into. */
   readonly rewritten?: Uint8Array;
+  /** What became of the model's normalizations, where they were to be rewritten. */
+  readonly norms?: RewriteReport;
   /** How the step was kept under a limit of memory, if one was given. */
   readonly fit?: MemoryFit;
   readonly fallback?: Artifact;

@@ -54,6 +54,8 @@ export interface CompileOptions {
   readonly onProgress?: (stage: string, done: number, of: number) => void;
   /** The last pass to run, or `import`; for `compileGraph`. */
   readonly stopAfter?: string;
+  /** Compiles the model as it works in inference, whatever mode it was exported in: by running statistics, without dropout. With `norm` it is, but for training. */
+  readonly inference?: boolean;
   /** Rewrites the model's batch normalizations. */
   readonly norm?: NormSpec;
 }
@@ -62,6 +64,6 @@ export interface CompileOptions {
 export const targetOf = ({ backend, target, f16 }: CompileOptions): Target => (backend === 'wgsl' ? (f16 ? wgslHalfTarget : wgslTarget) : target ? wasmTargetOf(target) : wasmTarget);
 
 /** What the importer is asked for. */
-export function importOptions({ dims, values, shapes, file, train }: CompileOptions): ImportOptions {
-  return { ...(train && { seeded: true }), ...(dims && { dims }), ...(values && { values }), ...(shapes && { shapes }), ...(file !== undefined && { file }) };
+export function importOptions({ dims, values, shapes, file, train, inference, norm }: CompileOptions): ImportOptions {
+  return { ...(!train && (inference === true || norm !== undefined) && { inference: true }), ...(train && { seeded: true }), ...(dims && { dims }), ...(values && { values }), ...(shapes && { shapes }), ...(file !== undefined && { file }) };
 }

@@ -4,7 +4,7 @@ import { Unsupported, UserError } from '../../../ir/diagnostic.ts';
 import type { TileProgram } from '../../../ir/tile.ts';
 import { lintBatchOfOne } from '../../../passes/norm/lint-norms.ts';
 import { followsBatch, type NormSpec } from '../../../passes/norm/options.ts';
-import { rewriteNorms } from '../../../passes/norm/rewrite-norms.ts';
+import { reportOf, rewriteNorms, type RewriteReport } from '../../../passes/norm/rewrite-norms.ts';
 import { recomputing, runPipeline, type PipelineOptions } from '../../../passes/pipeline.ts';
 import { planEntries } from '../../../passes/plan.ts';
 import { stepTime } from '../../../passes/step-time.ts';
@@ -33,10 +33,10 @@ export async function compileTraining(model: string | Uint8Array, options: Compi
   const target = targetOf(options);
   onProgress?.('import', 0, 1);
   const original = importModel(model, importOptions(options));
-  const imported = normalized(original, options.norm);
+  const { imported, norms } = normalized(original, options.norm);
   onGraph?.(imported.graph, 'import', 0);
   const hooks = { ...(onGraph && { onGraph }), ...(onProgress && { onProgress }) };
-  const inference = normalized(importModel(model, { ...importOptions(options), inference: true }), options.norm, true);
+  const { imported: inference } = normalized(importModel(model, { ...importOptions(options), inference: true }), options.norm, true);
   const rewritten = options.norm && rewrittenOnnx(model, options.norm, { ...importOptions(options), anyBatch: true });
   const build = ({ microBatch, recompute }: Lever, h: PipelineOptions): BuiltStep => {
     const step = trainingStep(imported.graph, imported.statistics, { ...train, ...(microBatch !== undefined && { microBatch }) }, target, h);
@@ -56,7 +56,7 @@ export async function compileTraining(model: string | Uint8Array, options: Compi
   const samples = fit?.lever.microBatch ?? train.microBatch ?? train.batch ?? batchOf(original.graph);
   const one = samples === undefined ? undefined : lintBatchOfOne(follows ? original : imported, samples, follows ? options.norm : undefined);
   const alone = one ? [`${one.nodes.slice(0, 3).join(', ')}${one.nodes.length > 3 ? ` and ${one.nodes.length - 3} more` : ''}: ${one.reason}; ${one.remedy}`] : [];
-  return { ...emitted, ...(fit && { fit: fit.fit }), ...(rewritten && { rewritten }), warnings: [...emitted.warnings, ...counted, ...within, ...alone], explain: explainOver(step.graph) };
+  return { ...emitted, ...(fit && { fit: fit.fit }), ...(rewritten && { rewritten }), ...(norms && { norms }), warnings: [...emitted.warnings, ...counted, ...within, ...alone], explain: explainOver(step.graph) };
 }
 
 interface BuiltStep { readonly step: TrainingStep; readonly program: TileProgram }
@@ -85,6 +85,8 @@ function fitStep(limit: number, train: TrainOptions, build: (lever: Lever) => Bu
 }
 
 /** The model with its normalizations rewritten; `inference`: in the form that inference has. */
-function normalized(imported: ImportedModel, norm: NormSpec | undefined, inference = false): ImportedModel {
-  return norm ? { ...imported, ...rewriteNorms(imported, norm, wasmTarget, { inference }) } : imported;
+function normalized(imported: ImportedModel, norm: NormSpec | undefined, inference = false): { readonly imported: ImportedModel; readonly norms?: RewriteReport } {
+  if (!norm) return { imported };
+  const made = rewriteNorms(imported, norm, wasmTarget, { inference });
+  return { imported: { ...imported, graph: made.graph, statistics: made.statistics }, norms: reportOf(made) };
 }
