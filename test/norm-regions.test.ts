@@ -147,7 +147,7 @@ describe.each([false, true])('a batch normalization, training form: %s', (traini
 
   it('is rewritten once', () => {
     const once = rewrite(nested(training), 'group:2+proxy');
-    expect(rewriteNorms(once, parseNorm('group:2+proxy'), testTarget)).toEqual({ ...once, rewritten: [] });
+    expect(rewriteNorms(once, parseNorm('group:2+proxy'), testTarget)).toEqual({ ...once, rewritten: [], normalized: [] });
   });
 
   it.each(['batch+proxy', 'renorm', 'ghost:3', 'domains:2', 'virtual'])('is refused as %s, by name', (kind) => {
