@@ -101,6 +101,12 @@ describe('refuses by name', () => {
     ['the square of the number of samples less its line through both sizes', counted([node('Mul', ['n', 'n'], ['s']), node('Mul', ['n', 'd'], ['t']), node('Sub', ['s', 't'], ['q'])], [ints('d', [18])]), /^Mul\(here\): it computes with the number of samples/],
     ['that of samples up to the hundredth', counted([node('Slice', ['x', 'zero', 'h'], ['first']), node('Shape', ['first'], ['m'], { start: 0, end: 1 }), node('Sub', ['n', 'm'], ['q'])], [ints('zero', [0]), ints('h', [100])]), /^Slice\(first\): it takes its start or end from the number of samples/],
     ['features up to the smaller of the number of samples and 5', counted([node('Min', ['n', 'five'], ['q'])], [ints('five', [5]), ints('zero', [0]), ints('one', [1])], cut), /^Slice\(here\): it takes its ends from the number of samples/],
+    ['the smaller of the number of samples and 5, in a loop that captures it', counted([node('Min', ['n', 'five'], ['q'])], [ints('five', [5]), int64s('twice', [], [2])], [
+      node('Cast', ['q'], ['c'], { to: 1 }, { name: 'cast' }),
+      named('Loop', ['twice', '', 'x'], ['y'], { body: { graph: {
+        inputs: [value('i', 'i64', []), value('more', 'bool', []), value('a', 'f32', ['n', 6])], outputs: [value('again', 'bool'), value('b', 'f32')], nodes: [node('Identity', ['more'], ['again']), node('Mul', ['a', 'c'], ['b'])],
+      } } }),
+    ]), /^Cast\(cast\): it takes its result from the number of samples/],
     ['a branch for more than 100 samples', counted([node('Greater', ['n', 'h'], ['q']), node('Squeeze', ['q'], ['c'])], [ints('h', [100])], [named('If', ['c'], ['y'], {
       then_branch: { graph: { nodes: [node('Neg', ['x'], ['a'])], outputs: [value('a', 'f32')] } }, else_branch: { graph: { nodes: [node('Abs', ['x'], ['b'])], outputs: [value('b', 'f32')] } },
     })]), /^If\(here\): it takes its cond from the number of samples/],

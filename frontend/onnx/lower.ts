@@ -10,7 +10,7 @@ import { initialized, initializersOf } from './initializers.ts';
 import { isTensorValue, NeedsValue, type Bound, type LowerContext, type Lowering, type Node, type Subgraph } from './lowering.ts';
 import { functionKey, showNode, type FunctionView, type NodeView } from './model.ts';
 import { orderNodes } from './order.ts';
-import { mapBound, nameValues, newFrame, type Frame, type Scope, type Session } from './scope.ts';
+import { definitionIn, mapBound, nameValues, newFrame, type Frame, type Scope, type Session } from './scope.ts';
 import { checkDeclared } from './shapes.ts';
 import { rowFor, trimmed } from './table.ts';
 import { maxElements } from './tensor.ts';
@@ -147,7 +147,7 @@ export function newLowerer(session: Session): Lowerer {
     if (before) return before;
     const name = nameOf(outer, to.parent);
     const repeat = sizeOf(outer.type.shape) <= maxRepeated && constants.isConstant(to.parent, outer) && !constants.dependsOnWeights(to.parent, outer);
-    if (repeat) session.reads.push({ source: to.b.source, what: name ?? 'captured value', from: outer });
+    if (repeat) session.reads.push({ source: definitionIn(to.parent, outer)?.source ?? [], what: 'result', from: outer });
     const value: Value = repeat ? to.b.constant(constants.tensor(to.parent, outer, name ?? 'a captured value'), name) : { type: outer.type, name };
     to.inner.set(outer, value);
     if (!repeat) to.outer.set(value, outer);
