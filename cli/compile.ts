@@ -21,7 +21,7 @@ import { readTensors } from './inputs.ts';
 import { modelInputs, readModelGraph } from './model.ts';
 import { normOf, normOptions, rewriteFacts, showRewrite, type NormOptions } from './norm.ts';
 import { dimOption, featureSets, jsonOption, memoryOption, refuseOption, tileOptions, valueOption } from './options.ts';
-import { kernelFacts, showRelaxed } from './plan/kernels.ts';
+import { kernelFacts, showRelaxed, usualTarget } from './plan/kernels.ts';
 import { targetHelp, targetOf } from './plan/target.ts';
 import { bytes, ms, note, say, sayJson, withProgress } from './print.ts';
 import { compileForTiles } from './tiles/compile.ts';
@@ -82,7 +82,7 @@ export function compileCommand(program: Command): void {
     .addOption(jsonOption())
     .option('--train', 'make a training artifact, with the options below: entries step and eval over one state');
   command
-    .option('--target <name>', `the machine: ${targetHelp}. For cpu (the default), host and files in their form kernels are cut for its tiles and bytes; for others the folder holds a tile program, plan.json and program.txt, which \`tilewright run\` executes on simulated tiles`)
+    .option('--target <name>', `the machine: ${targetHelp}. For cpu (the default), host and files in their form kernels are cut for its tiles and bytes, and with --backend wgsl workgroups for gpu (the default then) and files in its form; for others the folder holds a tile program, plan.json and program.txt, which \`tilewright run\` executes on simulated tiles`)
     .addOption(new Option('--dtype <dtype>', 'how a tile program stores tensors (default: f32)').choices(['f16', 'f32']))
     .addOption(new Option('--recompute <what>', 'what the backward pass of a tile program computes again (default: auto, the least that fits)').choices([...recomputeLevels, 'auto']));
   for (const option of [...tileOptions(), memoryOption()]) command.addOption(option);
@@ -115,11 +115,11 @@ async function run(model: string, options: Options, command: Command): Promise<v
   }
   const folder = options.output ?? basename(model, extname(model));
   const values = options.value && readTensors(options.value);
-  const machine = options.target === undefined && options.tiles === undefined && options.tileMemory === undefined ? undefined : await targetOf({ ...options, target: options.target ?? 'cpu' });
+  const machine = options.target === undefined && options.tiles === undefined && options.tileMemory === undefined ? undefined : await targetOf({ ...options, target: options.target ?? (options.backend === 'wgsl' ? 'gpu' : 'cpu') });
   const placed = options.printAfter?.includes(place) === true || options.stopAfter === place;
-  if (machine && (machine.backend !== 'wasm' || placed)) return forTiles(model, machine, folder, norm, values, options, command);
+  refuseOption(machine?.backend === 'wasm' && options.backend === 'wgsl', '--target', `${machine?.name ?? ''} cuts kernels of WebAssembly; with --backend wgsl it is gpu, or a file that says "backend": "wgsl"`);
+  if (machine && (machine.backend !== options.backend || placed)) return forTiles(model, machine, folder, norm, values, options, command);
   refuseTileOptions(options, command);
-  refuseOption(machine !== undefined && options.backend !== 'wasm', '--target', `${machine?.name ?? ''} is for WebAssembly; leave out --backend ${options.backend}`);
   if (options.stopAfter === undefined) await checkFolder(folder);
   const started = performance.now();
   const seen = new Set<string>();
@@ -154,11 +154,12 @@ async function run(model: string, options: Options, command: Command): Promise<v
   const time = performance.now() - started;
   for (const w of artifact.warnings) note(`warning: ${w}`);
   const { manifest } = artifact;
+  const cutFor = machine ?? usualTarget(options.backend, options.gpuLimit?.maxComputeWorkgroupStorageSize);
   const modules = Object.entries(artifact.modules).map(([file, binary]) => ({ file, bytes: binary.byteLength }));
   const step = manifest.state && stepMemory(artifact.program, new Map(manifest.state.map((s) => [s.name, s.role])));
   const weights = manifest.weights.reduce((n, w) => n + w.bytes, 0);
   if (options.json) {
-    sayJson({ folder, ...(artifact.fit && { fit: artifact.fit }), ...(norm && artifact.norms && { norms: rewriteFacts(artifact.norms, norm) }), ms: time, inputs: manifest.inputs, outputs: manifest.outputs, dims: manifest.dims, modules, weights, ...(!manifest.gpu && { kernels: kernelFacts(manifest, machine) }), memory: { ...manifest.memory, scheduleBytes: artifact.program.memory.scheduleBytes, ...(step && { step }) }, steps: manifest.steps.length, warnings: artifact.warnings });
+    sayJson({ folder, ...(artifact.fit && { fit: artifact.fit }), ...(norm && artifact.norms && { norms: rewriteFacts(artifact.norms, norm) }), ms: time, inputs: manifest.inputs, outputs: manifest.outputs, dims: manifest.dims, modules, weights, kernels: kernelFacts(manifest, cutFor), memory: { ...manifest.memory, scheduleBytes: artifact.program.memory.scheduleBytes, ...(step && { step }) }, steps: manifest.steps.length, warnings: artifact.warnings });
     return;
   }
   const code = manifest.gpu ? [`${manifest.gpu.shaders.length} shaders${artifact.fallback ? ' and WebAssembly' : ''}`] : modules.map((m) => `${m.file} ${bytes(m.bytes)}`);
@@ -167,7 +168,7 @@ async function run(model: string, options: Options, command: Command): Promise<v
   if (artifact.fit) say(showFit(artifact.fit));
   if (step) say(showMemory(step));
   say(`memory: ${bytes(manifest.memory.weights)} weights, ${bytes(manifest.memory.activations)} activations (${bytes(artifact.program.memory.scheduleBytes)} live at once; ${bytes(manifest.memory.io)} inputs and outputs among them), ${bytes(manifest.memory.scratchPerThread)} scratch a thread`);
-  if (!manifest.gpu) showRelaxed(kernelFacts(manifest, machine));
+  showRelaxed(kernelFacts(manifest, cutFor));
 }
 
 /** Compiles to a tile program; options that say how WebAssembly or shaders are made do not go with it. */

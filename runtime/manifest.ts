@@ -37,7 +37,7 @@ export interface EntryPoint {
 export interface TargetData {
   readonly name: string;
   readonly description: string;
-  readonly backend?: 'wasm';
+  readonly backend?: 'wasm' | 'wgsl';
   readonly constants: Readonly<Record<string, { readonly value: number; readonly unit: string; readonly source: string }>>;
 }
 

@@ -3,6 +3,8 @@ import type { Memory } from './memory.ts';
 
 /** Limits and features that shaders are written for. Plain data, which the driver gives; an artifact says which of them it needs. */
 export interface Machine {
+  /** Workgroups at work at once. */
+  readonly workgroups: number;
   /** Bytes of workgroup memory: what a workgroup shares of its operands fits them. */
   readonly workgroupBytes: number;
   /** Invocations of a workgroup. */

@@ -21,12 +21,12 @@ export interface GpuParts {
 
 /** Emits the shaders of a program that was planned for `wgslTarget`, and describes it. `roles`: of the state of a training program. */
 export function emitGpu(
-  imported: Pick<ImportedModel, 'bound' | 'dims'>, program: TileProgram, options: { readonly profile: boolean; readonly producer: string; readonly machine: Machine },
+  imported: Pick<ImportedModel, 'bound' | 'dims'>, program: TileProgram, options: { readonly profile: boolean; readonly producer: string; readonly machine: Machine; readonly target?: Manifest['target'] | undefined },
   roles: ReadonlyMap<string, StateEntry['role']> | undefined,
 ): GpuParts {
   const { shaders, gpu, steps, entrySteps } = emitWgsl(program, options.machine);
   const end = control.size + Math.max(0, ...gpu.segments.map((s) => s.start + s.bytes));
-  const facts = { modules: [], steps, scratch: end, scratchPerThread: 0, maxThreads: 1, profile: options.profile ? profileAddress : -1, training: roles && { roles, entrySteps } };
+  const facts = { modules: [], steps, scratch: end, scratchPerThread: 0, maxThreads: 1, profile: options.profile ? profileAddress : -1, training: roles && { roles, entrySteps }, target: options.target };
   const base = makeManifest(imported, program, facts, options.producer);
   const types = new Map(weightsOf(program).map((t) => [t.name, t.dtype]));
   const manifest: Manifest = { ...base, backend: 'wgsl', weights: base.weights.map((w) => ({ ...w, dtype: types.get(w.name)! })), gpu };
@@ -44,13 +44,16 @@ export type GpuLimits = Partial<GpuProgram['limits']>;
 
 /** The machine that shaders are written for. A limit below WebGPU's default may be asked for, too. */
 export function machineOf(limits: GpuLimits = {}, { f16 = false, target }: { readonly f16?: boolean; readonly target?: TileTarget | undefined } = {}): Machine {
-  const all = { ...defaultLimits, maxComputeWorkgroupStorageSize: (target ?? readTarget('gpu')).constants.bytesPerTile, ...limits };
+  const { tiles, bytesPerTile } = (target ?? readTarget('gpu')).constants;
+  // A target that is named is kept to, and so is a limit.
+  const most = limits.maxComputeWorkgroupStorageSize ?? bytesPerTile;
+  const all = { ...defaultLimits, ...limits, maxComputeWorkgroupStorageSize: target ? Math.min(bytesPerTile, most) : most };
   const aligned = (name: 'maxBufferSize' | 'maxStorageBufferBindingSize'): number => {
     if (all[name] < 256) throw new UserError(`${name} is ${all[name]} bytes, expected at least 256`);
     return Math.floor(all[name] / 256) * 256;
   };
   return {
-    workgroupBytes: all.maxComputeWorkgroupStorageSize, invocations: all.maxComputeInvocationsPerWorkgroup, bindings: all.maxStorageBuffersPerShaderStage,
+    workgroups: tiles, workgroupBytes: all.maxComputeWorkgroupStorageSize, invocations: all.maxComputeInvocationsPerWorkgroup, bindings: all.maxStorageBuffersPerShaderStage,
     bindingBytes: aligned('maxStorageBufferBindingSize'), bufferBytes: aligned('maxBufferSize'), f16,
   };
 }

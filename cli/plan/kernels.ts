@@ -1,5 +1,5 @@
-/** How kernels for WebAssembly are cut for the cores of a target: the bytes of their vertices, and where these are more than a tile has. */
-import type { TileTarget } from '../../passes/tile/target.ts';
+/** How kernels for WebAssembly are cut for the cores of a target, and shaders for its workgroups: the bytes of their vertices, and where these are more than a tile has. */
+import { withConstants, type TileTarget } from '../../passes/tile/target.ts';
 import type { Manifest } from '../../runtime/manifest.ts';
 import { readTarget } from '../driver/target-file.ts';
 import { bytes, say, table } from '../print.ts';
@@ -24,9 +24,13 @@ export interface KernelFacts {
   readonly relaxed: readonly KernelRow[];
 }
 
-/** What the steps of an artifact for WebAssembly say of its cut; `machine`: what it was compiled for, if it was named. */
-export function kernelFacts(manifest: Manifest, machine?: TileTarget): KernelFacts {
-  const target = machine ?? readTarget('cpu');
+/** What is compiled for where no target is named; `bytesPerTile`: of workgroup memory, where a limit says it. */
+export function usualTarget(backend: Manifest['backend'], bytesPerTile?: number): TileTarget {
+  return withConstants(readTarget(backend === 'wgsl' ? 'gpu' : 'cpu'), bytesPerTile === undefined ? {} : { bytesPerTile });
+}
+
+/** What the steps of an artifact say of its cut for a target. */
+export function kernelFacts(manifest: Manifest, target: TileTarget): KernelFacts {
   const rows = kernelRows(manifest);
   const kept = rows.filter((r) => r.relaxed === undefined);
   return {

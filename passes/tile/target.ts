@@ -20,8 +20,8 @@ export type ConstantName = keyof typeof constantUnits;
 export interface TileTarget {
   readonly name: string;
   readonly description: string;
-  /** What is compiled for it in place of a tile program: kernels for WebAssembly, whose cores share a memory, cut for its tiles and bytes. */
-  readonly backend?: 'wasm';
+  /** What is compiled for it in place of a tile program, cut for its tiles and bytes: kernels for WebAssembly, whose cores share a memory, or, where that backend is asked for, shaders, whose workgroups do. */
+  readonly backend?: 'wasm' | 'wgsl';
   readonly constants: Readonly<Record<ConstantName, number>>;
   /** Where each constant comes from. */
   readonly sources: Readonly<Record<ConstantName, string>>;
@@ -36,7 +36,7 @@ export function parseTarget(data: unknown, file: string): TileTarget {
   const { name, description, backend, constants } = data as Record<string, unknown>;
   if (typeof name !== 'string' || name === '') throw new UserError(`${file}: field "name" is missing; it is the target's name`);
   if (typeof description !== 'string') throw new UserError(`${file}: field "description" is missing; it says in words what the target is`);
-  if (backend !== undefined && backend !== 'wasm') throw new UserError(`${file}: field "backend" is ${JSON.stringify(backend)}, expected "wasm" (kernels for WebAssembly are cut for the target) or none (tile programs)`);
+  if (backend !== undefined && backend !== 'wasm' && backend !== 'wgsl') throw new UserError(`${file}: field "backend" is ${JSON.stringify(backend)}, expected "wasm" (kernels for WebAssembly are cut for the target), "wgsl" (shaders are) or none (tile programs)`);
   if (typeof constants !== 'object' || constants === null) throw new UserError(`${file}: field "constants" is missing; it holds a value, a unit and a source for each constant`);
   const given = constants as Record<string, unknown>;
   const names = Object.keys(constantUnits) as ConstantName[];

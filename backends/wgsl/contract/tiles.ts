@@ -12,13 +12,13 @@ import { KIndex, type Matrix, type ProductView } from './view.ts';
 /** Invocations of a workgroup along m and n, sums of each along both, and steps of k between two copies. */
 export interface Tiling { readonly lanesM: number; readonly lanesN: number; readonly sumsM: number; readonly sumsN: number; readonly steps: number }
 
-/** Enough workgroups to keep a large GPU busy. */
-const manyTiles = 128;
+/** Large tiles are taken where the machine's workgroups get as many each. */
+const rounds = 2;
 
 /** The tiling for a size, as large as the workgroups of the machine hold; undefined where tiles would be mostly empty. `vector`: bytes of four elements in a panel. */
-export function tilingFor({ batch, m, n, k }: Pick<ProductView, 'batch' | 'm' | 'n' | 'k'>, machine: Pick<Machine, 'workgroupBytes' | 'invocations'>, vector: number): Tiling | undefined {
+export function tilingFor({ batch, m, n, k }: Pick<ProductView, 'batch' | 'm' | 'n' | 'k'>, machine: Pick<Machine, 'workgroups' | 'workgroupBytes' | 'invocations'>, vector: number): Tiling | undefined {
   if (m < 5 || n < 5 || k < 4) return undefined;
-  const large = m >= 96 && n >= 96 && batch * Math.ceil(m / 128) * Math.ceil(n / 128) >= manyTiles;
+  const large = m >= 96 && n >= 96 && batch * Math.ceil(m / 128) * Math.ceil(n / 128) >= rounds * machine.workgroups;
   const lanesM = m <= 16 ? 4 : m <= 32 ? 8 : 16;
   let t: Tiling = large ? { lanesM: 16, lanesN: 16, sumsM: 8, sumsN: 8, steps: 8 } : { lanesM, lanesN: 16, sumsM: 4, sumsN: 4, steps: 8 };
   const fits = (): boolean => panelBytes(t, vector) <= machine.workgroupBytes && t.lanesM * t.lanesN <= machine.invocations;

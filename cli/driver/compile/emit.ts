@@ -55,7 +55,7 @@ export async function emitArtifact(imported: ImportFacts, program: TileProgram, 
 
 function emitShaders(imported: ImportFacts, program: TileProgram, options: CompileOptions, roles: Additions['roles']): Emitted {
   options.onProgress?.('emit wgsl', 0, 1);
-  const settings = { profile: options.profile ?? false, producer: producer(), machine: machineOf(options.gpuLimits, options) };
+  const settings = { profile: options.profile ?? false, producer: producer(), machine: machineOf(options.gpuLimits, options), target: options.target && targetData(options.target) };
   return { modules: {}, ...inStage('emit wgsl', program.graph, () => emitGpu(imported, program, settings, roles)) };
 }
 

@@ -1,5 +1,6 @@
 /** What a compilation can be asked for, and what follows from it for the importer and the planner. */
 import type { ImportOptions } from '../../../frontend/index.ts';
+import { UserError } from '../../../ir/diagnostic.ts';
 import type { Graph } from '../../../ir/graph.ts';
 import type { Target } from '../../../ir/tile.ts';
 import type { Tensor } from '../../../ir/type.ts';
@@ -31,7 +32,7 @@ export interface CompileOptions {
    * artifact stores f16 what its mixed precision makes f16.
    */
   readonly f16?: boolean;
-  /** With the backend wasm: the machine that kernels are cut for; targets/cpu.json unless given. */
+  /** The machine that kernels (targets/cpu.json unless given) or workgroups (targets/gpu.json) are cut for; one of the other backend's is a UserError. */
   readonly target?: TileTarget;
   /** A module is emitted for each feature set, best first; the runtime takes the first that runs. */
   readonly features?: readonly Features[];
@@ -61,7 +62,10 @@ export interface CompileOptions {
 }
 
 /** The machine that a compilation plans for. */
-export const targetOf = ({ backend, target, f16 }: CompileOptions): Target => (backend === 'wgsl' ? (f16 ? wgslHalfTarget : wgslTarget) : target ? wasmTargetOf(target) : wasmTarget);
+export function targetOf({ backend = 'wasm', target, f16 }: CompileOptions): Target {
+  if (target?.backend !== undefined && target.backend !== backend) throw new UserError(`the target ${target.name} is for the backend ${target.backend}, and the model is compiled for ${backend}`);
+  return backend === 'wgsl' ? (f16 ? wgslHalfTarget : wgslTarget) : target ? wasmTargetOf(target) : wasmTarget;
+}
 
 /** What the importer is asked for. */
 export function importOptions({ dims, values, shapes, file, train, inference, norm }: CompileOptions): ImportOptions {
