@@ -5,7 +5,7 @@ import { graphText } from '../../ir/text.ts';
 import type { BufferKind, TilePlan } from '../../ir/tiles.ts';
 import { dtypes, sizeOf, type DType } from '../../ir/type.ts';
 import { modelOf } from '../../passes/tile/estimate.ts';
-import { narrowed, samplesInParts } from '../../passes/tile/parts/narrow.ts';
+import { narrowed, sampleRegion, samplesInParts } from '../../passes/tile/parts/narrow.ts';
 import { planTiles, type Planned } from '../../passes/tile/plan.ts';
 import { prepare, simplified } from '../../passes/tile/prepare.ts';
 import { recomputeLevels } from '../../passes/tile/recompute.ts';
@@ -47,7 +47,7 @@ interface Found { readonly graph: Graph; readonly planned: Planned; readonly rec
 
 /**
  * Plans a graph at every level of recomputation under ever tighter bounds on the temporaries of an op, and keeps the smallest plan. Where that is far from what bounds it, the samples are computed
- * one after the other, and then regions around the fullest step in parts.
+ * one after the other, or few at a time, and then regions around the fullest step in parts.
  */
 export function leastMemory(graph: Graph, target: TileTarget): Least {
   const simple = simplified(graph, wasmTarget, {});
@@ -72,7 +72,8 @@ export function leastMemory(graph: Graph, target: TileTarget): Least {
       own = smaller(own, made);
       // One tile gathers nothing that a bound could make smaller.
       if (target.constants.tiles === 1 && worse > 0) break;
-      bound = bound === plenty ? made.planned.plan.memory.total / 2 : bound / 2;
+      // A bound above what any op takes changes nothing.
+      bound = Math.min(bound / 2, 0.75 * mostTemporaries(made.planned.plan));
     }
     return own!;
   };
@@ -80,10 +81,12 @@ export function leastMemory(graph: Graph, target: TileTarget): Least {
   let best: Found | undefined;
   for (const { recompute, prepared } of levels) best = smaller(best, tightest(prepared, recompute, 'none'));
   if (!isNear(best!)) {
-    for (const { recompute, prepared } of levels) {
-      for (const again of ['none', 'light', 'all'] as const) {
-        const parts = isNear(best!) ? undefined : samplesInParts(prepared, { again });
-        if (parts) best = smaller(best, tightest(parts, recompute, 'samples'));
+    for (const count of partsOfSamples(simple)) {
+      for (const { recompute, prepared } of levels) {
+        for (const again of ['none', 'light', 'all'] as const) {
+          const parts = isNear(best!) ? undefined : samplesInParts(prepared, { again, parts: count });
+          if (parts) best = smaller(best, tightest(parts, recompute, 'samples'));
+        }
       }
     }
   }
@@ -101,6 +104,19 @@ export function leastMemory(graph: Graph, target: TileTarget): Least {
   // The same plan again, under the limit that it needs.
   const last = planTiles(found, withConstants(target, { bytesPerTile: bytes }), { samples: 1, temporary: bound / bytes });
   return { graph: found, plan: last.plan, bytes, recompute, parts, tried, bound: boundOf(found, last.plan, target) };
+}
+
+/** Numbers of equal parts of a graph's samples, one by one first. */
+function partsOfSamples(graph: Graph): number[] {
+  const size = sampleRegion(graph)?.parts ?? 1;
+  return Array.from({ length: size - 1 }, (_, i) => size - i).filter((n) => size % n === 0);
+}
+
+/** Bytes of copies, contributions and what receives them at the step where they are most. */
+function mostTemporaries({ buffers }: TilePlan): number {
+  const at: number[] = [];
+  for (const b of buffers) if (b.viewOf === undefined && (b.kind === 'gather' || b.kind === 'partial' || b.kind === 'receive')) for (let s = b.birth; s <= b.death; s++) at[s] = (at[s] ?? 0) + b.bytes;
+  return at.reduce((n, bytes) => Math.max(n, bytes), 0);
 }
 
 export function boundOf(graph: Graph, plan: TilePlan, target: TileTarget): Bound {
