@@ -176,6 +176,29 @@ describe.skipIf(!chromiumPath)(chromiumPath ? 'the demo page' : 'the demo page (
     wasm.forEach((loss, i) => expect(Math.abs(loss - gpu[i]!)).toBeLessThan(2e-3));
   });
 
+  test('WebAssembly answers first where the driver of a GPU compiles shaders for long, and then WebGPU does', async () => {
+    const page = await withGpu.newPage();
+    pages.push(page);
+    page.setDefaultTimeout(patience);
+    await page.addInitScript(() => {
+      const { createComputePipelineAsync } = GPUDevice.prototype;
+      const compiled = new Promise<void>((resolve) => Object.assign(globalThis, { release: resolve }));
+      GPUDevice.prototype.createComputePipelineAsync = async function (...given) {
+        await compiled;
+        return createComputePipelineAsync.apply(this, given);
+      };
+    });
+    await page.goto(isolated);
+    await page.waitForFunction(() => document.getElementById('answer')!.textContent !== '');
+    expect(await page.textContent('#answer')).toBe('This is a 7. (WebAssembly, before WebGPU was ready)');
+    const first = await page.textContent('#first');
+    expect(first).toMatch(/^First classification \d+ ms/);
+    await page.evaluate(() => (globalThis as unknown as { release: () => void }).release());
+    await ready(page);
+    expect(await page.textContent('#answer')).toMatch(/^This is a 7\. \([\d.]+ ms\)$/);
+    expect([await page.textContent('#first'), await page.isChecked('input[value=webgpu]')]).toEqual([first, true]);
+  });
+
   test('a lost GPU takes nothing from the page: it reads on, trains on from its checkpoint to the same losses, and can be switched', async () => {
     const page = await open(withGpu, plain, () => {
       const { requestDevice } = GPUAdapter.prototype;
