@@ -1,20 +1,30 @@
 /** The rules that the region of a `momentBlocks` op keeps (docs/ir.md). Emitters rely on them. */
 import { contractRoot } from './bands.ts';
-import type { Op } from './graph.ts';
+import type { Op, Value } from './graph.ts';
 import { num, nums } from './op.ts';
-import { geometryOf, winogradTile } from './ops/packing/geometry.ts';
+import { copiesRows, geometryOf, winogradTile } from './ops/packing/geometry.ts';
 import { sameShape } from './type.ts';
 
-/** Why the kernel of a packed convolution of a result [N, C, spatial...] cannot take moments over blocks of so many pixels that follow each other, or undefined. */
-export function blockProblem(root: Op, pixels: number): string | undefined {
+/** Why the kernel of a packed convolution, plain or fused, of a result [N, C, spatial...] cannot take moments over blocks of so many pixels that follow each other, or undefined. */
+export function blockProblem(conv: Op, pixels: number): string | undefined {
+  const root = contractRoot(conv)!;
   const spatial = root.results[0]!.type.shape.slice(2);
   const all = spatial.reduce((n, d) => n * d, 1);
   const row = spatial.at(-1)!;
   if (all % pixels !== 0) return `${all} pixels cannot be cut into blocks of ${pixels}`;
-  const { algorithm } = geometryOf(root.attrs);
+  const geometry = geometryOf(root.attrs);
+  const { algorithm } = geometry;
   const tile = winogradTile(algorithm);
   if (tile > 0 && pixels !== all && pixels % (tile * row) !== 0) return `blocks of ${pixels} pixels are no rows of tiles`;
-  return algorithm === 'depthwise' && pixels % row !== 0 ? `blocks of ${pixels} pixels are no rows` : undefined;
+  if (algorithm === 'depthwise' && pixels % row !== 0) return `blocks of ${pixels} pixels are no rows`;
+  if (copiesRows(geometry, nums(root.attrs, 'dilations')) && pixels % row !== 0 && row % pixels !== 0) return `blocks of ${pixels} pixels are neither rows nor parts of one`;
+  return algorithm === 'direct' && pixels > 1 && conv.operands.some((v, i) => !root.operands.includes(conv.regions[0]?.inputs[i] ?? v) && variesInPart(v, spatial)) ? 'an operand varies along some axes of an image and is broadcast along others' : undefined;
+}
+
+/** Whether an operand of an epilogue is broadcast along some of the axes of an image that are longer than 1, and not along all. */
+function variesInPart({ type: { shape } }: Value, spatial: readonly number[]): boolean {
+  const own = spatial.flatMap((d, i) => (d > 1 ? [shape.at(i - spatial.length) ?? 1] : []));
+  return own.includes(1) && own.some((d) => d > 1);
 }
 
 /** Why the region of a `momentBlocks` op is not one that it may hold, or undefined. */
@@ -32,5 +42,5 @@ export function momentBlocksProblem(op: Op): string | undefined {
   if (shape.length !== 4 || !sameShape(shape.slice(0, 3), [n!, channels!, blocks]) || !sameShape(nums(moments.attrs, 'axes'), [3])) return `the moments are not of ${blocks} blocks of pixels of each channel`;
   const results = [y, ...moments.results];
   if (region.outputs.length !== 3 || region.outputs.some((o, i) => o.value !== results[i])) return 'the results are not those of the convolution and of the moments';
-  return blockProblem(root, shape[3]!);
+  return blockProblem(conv, shape[3]!);
 }

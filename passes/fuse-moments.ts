@@ -24,7 +24,7 @@ export function fuseMoments(graph: Graph, target: Target): Graph {
     const root = conv && contractRoot(conv);
     if (!view || !y || !conv || joined.has(conv) || root?.name !== 'convPacked' || !isInBlocks(moments, y)) continue;
     const { shape } = view.results[0]!.type;
-    if (y.type.dtype !== 'f32' || blockProblem(root, shape[3]!) !== undefined) continue;
+    if (y.type.dtype !== 'f32' || blockProblem(conv, shape[3]!) !== undefined) continue;
     joined.set(conv, enclosed('momentBlocks', { momentBlocks: shape[2]! }, [conv, view, moments], [y, ...moments.results]));
     gone.add(moments);
     if (c.readers(view.results[0]!).length === 1) gone.add(view);

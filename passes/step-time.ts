@@ -4,6 +4,7 @@ import type { Op } from '../ir/graph.ts';
 import { num, nums, str } from '../ir/op.ts';
 import type { Step } from '../ir/tile.ts';
 import { convTime, weightGradientTime } from './algorithm-cost.ts';
+import { rootOf } from './layout.ts';
 
 /** Operations in a nanosecond of one thread (a multiply-add is two), and nanoseconds for threads to take a kernel up and to meet after it. */
 const rates = { flops: 54, kernel: 6000 };
@@ -32,8 +33,8 @@ function kernelTime(op: Op): number {
 
 /** The share of the plain algorithm's time that the one which was chosen takes. */
 function gainOf(op: Op): number {
-  const root = op.name === 'fused' ? op.regions[0]!.ops.find((o) => 'algorithm' in o.attrs) : op;
-  if (!root || !('algorithm' in root.attrs)) return 1;
+  const root = rootOf(op);
+  if (!('algorithm' in root.attrs)) return 1;
   const algorithm = str(root.attrs, 'algorithm');
   if (algorithm !== 'winograd2' && algorithm !== 'winograd4') return 1;
   const [x, second] = root.operands.map((v) => v.type.shape) as [readonly number[], readonly number[]];

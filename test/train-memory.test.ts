@@ -3,9 +3,12 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { compile, type Artifact } from '../cli/driver/compile.ts';
 import { fitMemory, type StepFacts } from '../cli/driver/fit-memory.ts';
+import { wasmTarget } from '../cli/driver/target.ts';
+import { Builder } from '../ir/builder.ts';
 import { OverLimit, UserError } from '../ir/diagnostic.ts';
 import type { Graph, Op, Value } from '../ir/graph.ts';
 import type { Step } from '../ir/tile.ts';
+import { runPipeline } from '../passes/pipeline.ts';
 import { stepTime } from '../passes/step-time.ts';
 import type { Recompute } from '../passes/tile/recompute.ts';
 import { loadTrainer } from '../runtime/index.ts';
@@ -71,6 +74,20 @@ it('the time of steps counts work and memory of each kernel, and trips of loops'
   expect(stepTime([small])).toBeCloseTo(a, 6);
   expect(stepTime([large])).toBeCloseTo(b, 6);
   expect(stepTime([large, loop])).toBeCloseTo(b + 5 * (a + c), 3);
+});
+
+it('the time of a convolution that takes moments along is that of its algorithm', () => {
+  const b = new Builder('moments');
+  const x = b.input({ dtype: 'f32', shape: [8, 64, 32, 32] }, 'x');
+  const y = b.one('conv', [x, b.constant({ dtype: 'f32', shape: [64, 64, 3, 3], data: Float32Array.from({ length: 36_864 }, (_, i) => Math.sin(i)) })], { strides: [1, 1], pads: [1, 1, 1, 1], dilations: [1, 1], groups: 1 });
+  const [mean] = b.op('moments', [b.reshape(y, [8, 4, 16, 32, 32])], { axes: [2, 3, 4] }) as [Value, Value];
+  const { ops } = runPipeline(b.finish([{ name: 'mean', value: mean }, { name: 'y', value: y }]), wasmTarget);
+  const op = ops.find((o) => o.name === 'momentBlocks')!;
+  const [conv] = op.regions[0]!.ops as [Op];
+  expect(conv.attrs['algorithm']).toMatch(/^winograd/);
+  const time = (o: Op): number => stepTime([{ kind: 'kernel', op: o }]);
+  // Moments read what the core has at hand; their results are small.
+  expect(time(op) / time(conv)).toBeCloseTo(1, 1);
 });
 
 describe('a step under a limit', () => {

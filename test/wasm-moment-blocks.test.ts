@@ -33,7 +33,7 @@ interface Shape {
   readonly over: number;
   /** Added to the result, as a number of standard deviations of it. */
   readonly offset?: number;
-  readonly after?: (b: Builder, v: Value) => Value;
+  readonly after?: (b: Builder, v: Value, x: Value) => Value;
 }
 
 /** The mean and m2 of a convolution with a bias, and what else reads its result. */
@@ -50,7 +50,7 @@ function network(s: Shape): { graph: Graph; inputs: Record<string, Tensor> } {
   const { algorithm } = s;
   const conv = algorithm ? b.one('convPacked', [x, b.one('packConv', [w], { algorithm, groups })], { ...attrs, algorithm, weightShape: w.type.shape }) : b.one('conv', [x, w], attrs);
   const biased = b.add(conv, b.constant(random([s.channels, ...each(1)], 2)));
-  const y = (s.after ?? ((_, v) => v))(b, s.offset === undefined ? biased : b.add(biased, s.offset));
+  const y = (s.after ?? ((_, v) => v))(b, s.offset === undefined ? biased : b.add(biased, s.offset), x);
   const { shape } = y.type;
   const grouped = b.reshape(y, [batch, s.over, s.channels / s.over, ...shape.slice(2)]);
   const [mean, m2] = b.op('moments', [grouped], { axes: Array.from({ length: rank + 1 }, (_, i) => i + 2) }) as [Value, Value];
@@ -74,6 +74,8 @@ const cases: readonly (Shape & { readonly name: string; readonly blocks: number 
   { name: 'over one axis', from: 8, channels: 48, size: [240], kernel: 3, over: 3, blocks: 8 },
   { name: 'over three axes', from: 4, channels: 16, size: [6, 6, 10], kernel: 1, over: 4, blocks: 6 },
   { name: 'after an activation', from: 8, channels: 24, size: [24, 10], kernel: 1, over: 6, after: (b, v) => b.mul(v, b.unary('sigmoid', v)), blocks: 8 },
+  { name: 'beside a turned operand', batch: 1, from: 24, channels: 24, size: [16, 16], kernel: 1, over: 6, after: (b, v, x) => b.add(v, b.transpose(b.reshape(x, [24, 16, 16]), [0, 2, 1])), blocks: 8 },
+  { name: 'in tiles, an operand of rows', from: 16, channels: 24, size: [16, 12], kernel: 3, over: 4, after: (b, v) => b.add(v, b.constant(random([24, 16, 1], 5))), blocks: 8 },
 ];
 
 describe('a convolution that takes moments of its result along', () => {
@@ -145,6 +147,25 @@ describe('fuse-moments', () => {
   it('gives a graph that prints and parses back', () => {
     const printed = printGraph(runPipeline(network(shape).graph, wasmTarget));
     expect(graphText(parseGraph(printed.text, printed.tensors))).toBe(printed.text);
+  });
+  it('leaves convolutions alone whose kernel walks no whole blocks', () => {
+    const within = { from: 8, channels: 24, size: [24, 10], kernel: 1, over: 6 };
+    const rows = network({ ...within, after: (b, v) => b.add(v, b.constant(random([24, 24, 1], 5))) });
+    const b = new Builder('blocks of an image');
+    const x = b.input({ dtype: 'f32', shape: [2, 3, 96, 10] }, 'x');
+    const y = b.one('conv', [x, b.constant(random([64, 3, 3, 3], 1))], { strides: [1, 1], pads: [1, 1, 1, 1], dilations: [1, 1], groups: 1 });
+    const [mean] = b.op('moments', [b.reshape(y, [2, 64, 20, 48])], { axes: [3] }) as [Value, Value];
+    const across = { graph: b.finish([{ name: 'mean', value: mean }, { name: 'z', value: b.unary('abs', y) }]), inputs: { x: random(x.type.shape, 3) } };
+    for (const { graph, inputs } of [rows, across]) {
+      const fused = runPipeline(graph, wasmTarget, { verify: true });
+      expect(joinedIn(fused)).toEqual([]);
+      const program = plan(fused, { ...wasmTarget, sharedIo: false });
+      const module = emitWasm(program, 'simd');
+      const { memory, cells } = memoryFor(program, module, byName(program, inputs), { fill: 0xff });
+      runHere(module.binary, memory);
+      const want = evaluate(graph, inputs).outputs;
+      for (const o of program.graph.outputs) expect(difference(cells.read(o.value), want.get(o.name)!, 40), o.name).toBeUndefined();
+    }
   });
   it('is refused where the moments are not of blocks of the result that the kernel can cut', () => {
     const [op] = joinedIn(runPipeline(network(shape).graph, wasmTarget)) as [Op];

@@ -9,6 +9,7 @@ import { bytesOf, rowMajor } from '../../ir/type.ts';
 import { emitArg } from './arg.ts';
 import type { Asm, E } from './asm.ts';
 import { bandsKernel } from './contract/bands.ts';
+import { holdsBlocks } from './contract/conv-direct.ts';
 import { contractionOf } from './contract/fused.ts';
 import { genericContraction } from './contract/generic.ts';
 import { contraction, packedConv } from './contract/index.ts';
@@ -112,8 +113,9 @@ const emitMomentBlocks: Emitter = (asm, op, operands, results) => {
   const region = op.regions[0]!;
   const [conv] = region.ops as [Op];
   invariant(conv.operands.every((v, i) => v === region.inputs[i]), 'the operands are those of the convolution');
+  const k = contractionOf(conv);
   const moments = blockMoments(op, results);
-  return moments && runsOnLanes(conv) ? packedConv(asm, contractionOf(conv), operands, results[0]!, moments) : emitSequence(asm, op, operands, results);
+  return moments && runsOnLanes(conv) && holdsBlocks(k, operands, results[0]!, moments) ? packedConv(asm, k, operands, results[0]!, moments) : emitSequence(asm, op, operands, results);
 };
 
 const notAStep: Emitter = (_, op) => {

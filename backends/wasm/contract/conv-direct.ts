@@ -60,6 +60,11 @@ export function directConv(asm: Asm, k: Contraction, operands: readonly Placed[]
   });
 }
 
+/** Whether a packed convolution can take moments along: where it is direct, its rows of pixels that are evenly spaced in all tensors have to hold whole blocks. */
+export function holdsBlocks(k: Contraction, operands: readonly Placed[], result: Placed, { pixels }: BlockMoments): boolean {
+  return geometryOf(k.root.attrs).algorithm !== 'direct' || convSpace(k, operands, result).rows % pixels === 0;
+}
+
 /** The three spatial axes of a convolution (missing ones of size 1, outermost); checks the placement of its input. */
 export function convAxes(k: Contraction, input: Placed, result: Placed): [Axis, Axis, Axis] {
   const rank = input.type.shape.length - 2;
@@ -76,7 +81,7 @@ export function convAxes(k: Contraction, input: Placed, result: Placed): [Axis, 
 }
 
 /** Result pixels as rows, channels as columns. */
-export function convSpace(k: Contraction, operands: readonly Placed[], result: Placed): TileSpace {
+function convSpace(k: Contraction, operands: readonly Placed[], result: Placed): TileSpace {
   const { shape } = result.type;
   const tensors = [result, ...k.extra.map((i) => operands[i]!)].map((p) => {
     const [batch, channel, ...spatial] = broadcastTo(shape, p.type.shape, p.strides);
