@@ -18,7 +18,7 @@ export const pairs = (text: string, before: Readonly<Record<string, string>> = {
 };
 
 /** Like `pairs`; a value without a name is kept under the empty one, for models with one input. */
-export const inputPairs = (text: string, before: Readonly<Record<string, string>> = {}): Record<string, string> =>
+const inputPairs = (text: string, before: Readonly<Record<string, string>> = {}): Record<string, string> =>
   /^[^=]+=/.test(text) ? pairs(text, before) : { ...before, '': text };
 
 /** Collects `symbol=size` options. */

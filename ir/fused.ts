@@ -5,7 +5,7 @@ import { opDef } from './ops/index.ts';
 import { broadcastShapes, sameShape, showType, type TensorType } from './type.ts';
 
 export type FusedKind = 'map' | 'contract' | 'reduce' | 'row';
-export const fusedKinds: readonly FusedKind[] = ['map', 'contract', 'reduce', 'row'];
+const fusedKinds: readonly FusedKind[] = ['map', 'contract', 'reduce', 'row'];
 
 const contractRoots: ReadonlySet<string> = new Set(['contract', 'contractPacked', 'conv', 'convPacked', 'convData', 'convWeight']);
 const rowReductions: ReadonlySet<string> = new Set(['reduceSum', 'reduceMax', 'reduceMin', 'reduceProd', 'moments']);

@@ -67,7 +67,7 @@ function closed(op: Op): Op {
 }
 
 /** What the regions of an op read that is made outside of them, in order; nothing where they capture it. */
-export function readOutside(op: Op): Value[] {
+function readOutside(op: Op): Value[] {
   const made = new Set<Value>();
   const read = new Set<Value>();
   const walk = (region: Graph): void => {

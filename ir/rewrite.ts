@@ -124,7 +124,7 @@ export function withValues(op: Op, become: (v: Value) => Value, attrs: (o: Op) =
 }
 
 /** How often each value is read by ops, outputs and updates. */
-export function readerCounts(graph: Graph): Map<Value, number> {
+function readerCounts(graph: Graph): Map<Value, number> {
   const counts = new Map<Value, number>();
   const count = (v: Value): unknown => counts.set(v, (counts.get(v) ?? 0) + 1);
   for (const op of graph.ops) op.operands.forEach(count);

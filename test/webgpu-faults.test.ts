@@ -114,6 +114,7 @@ describe('a manifest for WebGPU that is damaged', () => {
     ['with a binding of a segment that is not there', (m) => void (first(m).bindings = first(m).bindings.map(() => [99, 0, 4] as const)), /the bindings of gpu\.entries\[0\]\[0\] are malformed/],
     ['without workgroups', (m) => void (first(m).workgroups = [1] as unknown as [number, number]), /the workgroups of gpu\.entries\[0\]\[0\] are malformed/],
     ['with a step that is not there', (m) => void (first(m).step = 99), /gpu\.entries\[0\]\[0\] names row 99 of \d+ steps/],
+    ['with floats that are no names', (m) => void (m.gpu.floatInputs = 5 as unknown as string[]), /gpu\.floatInputs is malformed/],
     ['with bounds that are none', (m) => void (m.gpu.integerInputs = [0, 1.5]), /gpu\.integerInputs is missing or malformed/],
   ])('%s is refused by the name of what is wrong', async (_, change, message) => {
     const error = await load(changed(alone, change)).catch((e: unknown) => e);

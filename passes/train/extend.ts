@@ -48,6 +48,7 @@ export function extend(graph: Graph, add: (x: Extension) => void): Graph {
 
 /** The output that holds a parameter's gradient. */
 export const gradientName = (parameter: string): string => `${parameter}.grad`;
+/** Whether an output or a carried sum is named as one. */
 export const isGradientName = (name: string): boolean => name.endsWith(gradientName(''));
 const directionName = (parameter: string): string => `${parameter}.direction`;
 

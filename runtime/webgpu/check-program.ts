@@ -17,6 +17,7 @@ export function checkProgram(manifest: Manifest, bad: (why: string) => never): v
   const missing = limits.find((name) => !isCount(program.limits?.[name]));
   if (missing !== undefined) bad(`gpu.limits.${missing} is missing or no whole number`);
   if (program.features !== undefined && !(Array.isArray(program.features) && program.features.every((f) => typeof f === 'string'))) bad('gpu.features is malformed; expected names of WebGPU’s features');
+  if (program.floatInputs !== undefined && !(Array.isArray(program.floatInputs) && program.floatInputs.every((f) => typeof f === 'string'))) bad('gpu.floatInputs is malformed; expected names of inputs');
   const { integerInputs } = program;
   if (!Array.isArray(integerInputs) || integerInputs.length !== 2 || !integerInputs.every((n) => Number.isSafeInteger(n))) bad('gpu.integerInputs is missing or malformed; expected the least and the largest integer');
   program.shaders.forEach((s, i) => {

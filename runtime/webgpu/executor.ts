@@ -2,15 +2,16 @@
 import { control } from '../control.ts';
 import { InputError, type RunError } from '../error.ts';
 import type { Executor } from '../executor.ts';
-import type { DTypeName, GpuProgram, GpuStep, IoEntry, Manifest } from '../manifest.ts';
+import type { DTypeName, GpuProgram, IoEntry, Manifest } from '../manifest.ts';
 import { dtypeFacts } from '../tensor.ts';
 import type { Patch, Range } from '../worker.ts';
+import { makeBuffers, mebibytes, programBytes } from './buffers.ts';
 import { bounded, isClosed, lossOf, patience, wordsOf, type OpenDevice } from './device.ts';
-import { record, walkCalls, type Call, type CallTree } from './calls.ts';
-import { GpuFailure, LostGpu, NoGpu } from './error.ts';
+import { bindCalls, record, walkCalls, type Call, type CallTree } from './calls.ts';
+import { GpuFailure, LostGpu } from './error.ts';
 import type { Pipeline } from './pipelines.ts';
 import { timeByQueue, TimeStamps } from './timestamps.ts';
-import { mapRead, usage, type GpuBindGroup, type GpuBuffer, type GpuCommandEncoder, type GpuDevice, type GpuError } from './types.ts';
+import { mapRead, usage, type GpuBuffer, type GpuCommandEncoder, type GpuDevice, type GpuError } from './types.ts';
 import { checkFloats, fromWords, storesHalves, toWords, wordBytes } from './words.ts';
 
 /** Bytes that are written, and that are read, at a time; every device has buffers of so many. */
@@ -25,42 +26,9 @@ interface Span { readonly buffer: GpuBuffer; readonly offset: number; readonly b
 
 /** Makes the buffers and bind groups of an artifact. Memory that the GPU does not have is a NoGpu with numbers. */
 export async function makeExecutor(open: OpenDevice, manifest: Manifest, pipelines: readonly Pipeline[]): Promise<Executor> {
-  const { device } = open;
   const program = manifest.gpu!;
-  device.pushErrorScope('out-of-memory');
-  device.pushErrorScope('validation');
-  const created = (): GpuBuffer[] => program.segments.map((s) => device.createBuffer({ size: Math.max(256, s.bytes), usage: usage.storage | usage.copySource | usage.copyTarget | (s.kind === 'gate' ? usage.indirect : 0), label: s.kind }));
-  const none = (e: unknown): NoGpu => new NoGpu(`the GPU ${open.adapter} has no room for the ${mebibytes(programBytes(program))} that the model needs: ${wordsOf(e)}`);
-  let buffers: GpuBuffer[] = [];
-  let thrown: unknown;
-  try {
-    buffers = created();
-  } catch (e) {
-    thrown = e;
-  }
-  const errors = await bounded(Promise.all([device.popErrorScope(), device.popErrorScope()]), patience.device, 'the GPU did not make its buffers');
-  const error = thrown ?? errors.find((e) => e !== null);
-  if (error !== undefined) {
-    for (const b of buffers) b.destroy();
-    throw none(error);
-  }
-  const groups = new Map<string, GpuBindGroup>();
-  const tree = (steps: readonly GpuStep[]): CallTree[] => steps.map((s): CallTree => {
-    if ('repeat' in s) return { repeat: s.repeat, body: tree(s.body) };
-    const { pipeline, layout } = pipelines[s.shader]!;
-    const key = `${s.shader} ${s.bindings.join(' ')}`;
-    let group = groups.get(key);
-    if (!group) {
-      group = device.createBindGroup({ layout, entries: s.bindings.map(([segment, offset, size], binding) => ({ binding, resource: { buffer: buffers[segment]!, offset, size } })) });
-      groups.set(key, group);
-    }
-    return { pipeline, group, x: s.workgroups[0], y: s.workgroups[1], ...(s.indirect && { from: { buffer: buffers[s.indirect[0]]!, offset: s.indirect[1] } }), step: s.step };
-  });
-  device.pushErrorScope('validation');
-  const entries = program.entries.map(tree);
-  const invalid = await bounded(device.popErrorScope(), patience.device, 'the GPU did not take its bindings');
-  if (invalid) throw new InputError(`the artifact does not fit this GPU (${open.adapter}): ${invalid.message}`);
-  return new GpuExecutor(open, manifest, buffers, entries);
+  const buffers = await makeBuffers(open, program);
+  return new GpuExecutor(open, manifest, buffers, await bindCalls(open, program, pipelines, buffers));
 }
 
 class GpuExecutor implements Executor {
@@ -315,8 +283,6 @@ const filters = ['validation', 'out-of-memory'] as const;
 
 /** Copies take whole words. */
 const wholeBytes = (bytes: number): number => Math.ceil(bytes / 4) * 4;
-const programBytes = (p: GpuProgram): number => p.segments.reduce((n, s) => n + s.bytes, 0);
-const mebibytes = (bytes: number): string => `${Math.ceil(bytes / 2 ** 20)} MiB`;
 
 /** Weights were proved when the artifact was compiled. */
 const wholeWords = (dtype: DTypeName): readonly [number, number] => (dtype === 'u64' ? [0, 2 ** 32 - 1] : [-(2 ** 31), 2 ** 31 - 1]);

@@ -43,7 +43,7 @@ const mostLonger = 1.03;
  * Cuts tiles and channels into chunks: every block of tiles reads all weights, every part of the channels transforms the input again. Of all cuts the fastest, or one that fits a tile of the target where that
  * is about as fast. Blocks are of a multiple of `multiple` tiles.
  */
-export function cutWinograd(d: Division, tiles: number, channels: number, out: number, positions: number, multiple = 1): WinogradCut {
+function cutWinograd(d: Division, tiles: number, channels: number, out: number, positions: number, multiple = 1): WinogradCut {
   const panels = Math.max(1, Math.floor(out / panelColumns));
   const weightBytes = 4 * positions * channels * out;
   type Tried = { readonly cut: Omit<WinogradCut, 'within'>; readonly cost: number };

@@ -7,7 +7,6 @@ import type { StepRow } from '../../../runtime/manifest.ts';
 import type { ProgramLayout } from './node.ts';
 import { Preparation } from './prepare.ts';
 
-
 export interface EmittedProgram {
   readonly rows: readonly StepRow[];
   /** Of each entry: its first row, and the one after its last. */
