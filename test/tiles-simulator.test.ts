@@ -70,6 +70,15 @@ describe('a tile program', () => {
     expect(numbers(twice.outputs.get('s'))).toEqual([2 * (39 * 20)]);
   });
 
+  it.each([1, 4])('on %i tiles does not update state where it lies while a reshape of it is still to be read', (tiles) => {
+    const t = planned(parseGraph(`graph @g(%g: f32[64], %x: f32[8,8]) state(%w: f32[64] = "w" zero) { %v = reshape %w {shape=[8,8]} : f32[8,8]
+      %n = add %w, %g : f32[64] %y = mul %v, %x : f32[8,8] return "y" = %y, state(%w = %n) }`), tiles);
+    const inputs = { g: tensorOf(f32(64), (i) => i), x: tensorOf(f32(8, 8), (i) => i + 1) };
+    const once = runPlan(t, t.planned.plan, inputs);
+    expect(numbers(once.outputs.get('y'))).toEqual(Array.from({ length: 64 }, () => 0));
+    expect(numbers(runTiled(t, inputs, once.named).outputs.get('y'))).toEqual(Array.from({ length: 64 }, (_, i) => i * (i + 1)));
+  });
+
   it('wants inputs of the types that its graph has', () => {
     const t = planned(parseGraph('graph @g(%x: f32[4]) { %y = neg %x : f32[4] return "y" = %y }'), 2);
     expect(() => runPlan(t, t.planned.plan, {})).toThrow('input x: f32[4] is missing');

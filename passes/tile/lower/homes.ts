@@ -62,7 +62,7 @@ function overwrittenState(l: Lowering, r: Value, op: Op, spread: Spread): Lowere
   for (const state of l.updates.get(r) ?? []) {
     const home = l.home(state);
     const own = op.operands.filter((v) => v === state).length;
-    if ((l.left.get(state) ?? 0) === own && isLocal(spread, home.spread)) return home;
+    if ((l.left.get(state) ?? 0) === own && isLocal(spread, home.spread) && !isShared(l, l.root(home), state)) return home;
   }
   return undefined;
 }
