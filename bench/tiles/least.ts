@@ -90,12 +90,15 @@ export function leastMemory(graph: Graph, target: TileTarget): Least {
       }
     }
   }
-  const start = best!;
-  for (const bandsFirst of [false, true]) {
-    if (isNear(best!)) break;
-    const { recompute, bound } = start;
-    const narrow = narrowed(start, { planAt: (g) => planAt(g, bound), enough: isNear, rounds, bandsFirst });
-    if (narrow.graph !== start.graph) best = smaller(best, tightest(narrow.graph, recompute, 'regions'));
+  const { graph: wide, recompute: level, bound: narrowest } = best!;
+  // Under no bound first: what makes one op small makes its neighbours large.
+  for (const under of isNear(best!) ? [] : new Set([plenty, narrowest])) {
+    const start = { graph: wide, planned: planAt(wide, under) };
+    for (const bandsFirst of [false, true]) {
+      if (isNear(best!)) break;
+      const narrow = narrowed(start, { planAt: (g) => planAt(g, under), enough: isNear, rounds, bandsFirst });
+      if (narrow.graph !== wide) best = smaller(best, tightest(narrow.graph, level, 'regions'));
+    }
   }
   // Layouts that are chosen jointly take longer to plan, and about the same memory.
   best = smaller(best, { ...best!, planned: planAt(best!.graph, best!.bound, false) });
