@@ -3,7 +3,7 @@
  *
  * Every model and every golden (a training step) is planned on targets of so many tiles with the smallest tile memory for which the planner finds a plan, and executed by the tile simulator.
  * A case passes where outputs, losses, gradients and updated state are as on the interpreter, no byte lies over the limit, and the memory is within 1.5 times the larger of always-live bytes
- * (state, constants and code) over tiles and the smallest vertex. What is refused is named. `--jobs`: so many processes share the cases.
+ * (state, constants, inputs, outputs and code) over tiles and the smallest vertex. What is refused is named. `--jobs`: so many processes share the cases.
  */
 import { commandLine, text } from './options.ts';
 import { casesOf, runUnits, type Matrix } from './tiles/jobs.ts';

@@ -1,10 +1,10 @@
 /** tilewright plan: whether a model, or a step of its training, fits a machine of tiles, and how fast it is there. */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { InvalidArgumentError, Option, type Command } from 'commander';
 import { UserError } from '../ir/diagnostic.ts';
 import type { TilePlan } from '../ir/tiles.ts';
 import { levelsOf } from '../passes/tile/fit.ts';
-import { planFromJson, planToJson } from '../passes/tile/json.ts';
+import { planToJson } from '../passes/tile/json.ts';
 import type { Lever } from '../passes/tile/levers.ts';
 import type { AccumulatedPlan, Planned } from '../passes/tile/plan.ts';
 import { recomputeLevels, type Recompute } from '../passes/tile/recompute.ts';
@@ -21,6 +21,7 @@ import { planHtml } from './plan/html.ts';
 import { showKernels } from './plan/kernels.ts';
 import { measured } from './plan/measured.ts';
 import { joinOf, requireProof } from './plan/proof.ts';
+import { readPlan } from './plan/read.ts';
 import { consideredBatches, Planner } from './plan/search.ts';
 import { showDifference, showLevers, showPeak, showPlan, showTrials, showVertices, trialLine } from './plan/show.ts';
 import { targetHelp, targetOf } from './plan/target.ts';
@@ -158,16 +159,6 @@ function report(planner: Planner, { trial, planned }: { readonly trial: Trial; r
   if (options.explain) showVertices(plan);
   if (!fits || options.explain) showPeak(plan);
   showLevers(levers, trial.batch);
-}
-
-function readPlan(file: string): ReturnType<typeof planFromJson> {
-  let data: unknown;
-  try {
-    data = JSON.parse(readFileSync(file, 'utf8'));
-  } catch (e) {
-    throw new UserError(`${file} cannot be read as a plan: ${e instanceof Error ? e.message : String(e)}`);
-  }
-  return planFromJson(data, file);
 }
 
 const clearProgress = (): void => void (process.stderr.isTTY && process.stderr.write('\r\x1b[K'));

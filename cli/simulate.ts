@@ -1,13 +1,11 @@
 /** tilewright simulate: executes the tile program of a model, or of a step of its training, and compares it with the interpreter. */
 import type { Command } from 'commander';
-import { readFileSync } from 'node:fs';
 import { Option } from 'commander';
 import { UserError } from '../ir/diagnostic.ts';
 import { evaluate } from '../ir/evaluate.ts';
 import type { Graph } from '../ir/graph.ts';
 import { showType, type Tensor } from '../ir/type.ts';
 import { levelsOf } from '../passes/tile/fit.ts';
-import { planFromJson } from '../passes/tile/json.ts';
 import { regionsInParts } from '../passes/tile/fit-parts.ts';
 import { withRegions } from '../passes/tile/parts/narrow.ts';
 import { digest } from '../passes/tile/plan.ts';
@@ -20,6 +18,7 @@ import { normOf, normOptions, type NormOptions } from './norm.ts';
 import { dimOption, inputOption, jsonOption, refuseOption, tileOptions, valueOption, wholeNumber } from './options.ts';
 import { buildGraph, prepared } from './plan/build.ts';
 import { leastRecomputation, type Chosen } from './plan/least-recomputation.ts';
+import { readPlan } from './plan/read.ts';
 import { targetHelp, targetOf } from './plan/target.ts';
 import { ms, note, preview, say, sayJson, table, whole, withProgress } from './print.ts';
 import { differenceOf, madeUp, type Difference } from './simulate/judge.ts';
@@ -109,13 +108,7 @@ const images: ImageOptions = { size: undefined, layout: undefined, scale: undefi
 
 /** A plan from a file, with the graph that it was made for. */
 function planOf(simple: Graph, file: string): Chosen {
-  let data: unknown;
-  try {
-    data = JSON.parse(readFileSync(file, 'utf8'));
-  } catch (e) {
-    throw new UserError(`${file} cannot be read as a plan: ${e instanceof Error ? e.message : String(e)}`);
-  }
-  const plan = planFromJson(data, file);
+  const plan = readPlan(file);
   for (const recompute of levelsOf('auto')) {
     const whole = prepared(simple, recompute);
     const { of, regions } = plan.inParts ?? { of: plan.graph, regions: undefined };

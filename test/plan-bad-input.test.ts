@@ -77,8 +77,8 @@ describe('tilewright plan refuses', { timeout: 60_000 }, () => {
 });
 
 test('a tile memory too small for any vertex names the op, the bytes of its smallest slices and what a tile has', { timeout: 60_000 }, async () => {
-  // A pool whose operand, cut over 4 tiles, takes at least 8·28·28·2 / 4 bytes; mk2 leaves 4 % of 300 bytes free.
+  // A convolution over 8·14·14·2 bytes: least is gathered where each of 4 tiles has its share of the out-channels and reads all of them; mk2 leaves 4 % of 300 bytes free.
   const done = await plan(example, '--tiles', '4', '--tile-memory', '300');
   expect(done.code).toBe(3);
-  expect(done.stdout).toContain('the tile memory is too small for MaxPool(Pooling66) (maxPool): its smallest slices take 3136 bytes at once, a tile has 288');
+  expect(done.stdout).toContain('the tile memory is too small for Conv(Convolution110) (fused): its smallest slices take 3136 bytes at once, a tile has 288');
 });

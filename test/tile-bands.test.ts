@@ -65,6 +65,13 @@ describe('a chain in bands', () => {
     expect(made.ops.filter((o) => o.name === 'conv').reduce((n, o) => n + sizeOf(o.results[0]!.type.shape), 0)).toBe(128);
   });
 
+  it('is not cut where a band reads nothing but padding', () => {
+    const g = parseGraph('graph @g(%x: f32[1,1,4,4], %w: f32[1,1,3,3]) { %c = conv %x, %w {strides=[1,1], pads=[1,1,9,1], dilations=[1,1], groups=1} : f32[1,1,12,4] %r = relu %c : f32[1,1,12,4] return "r" = %r }');
+    const ops = chainAt(g, valueOf(g, 'r'), 2);
+    expect(ops.map((o) => o.name)).toEqual(['conv', 'relu']);
+    expect(inBands(g, ops, 2, 4)).toBeUndefined();
+  });
+
   it('ends where a value has other readers, where positions are read, and where an axis is summed', () => {
     const twice = parseGraph(text('%n = neg %d : f32[1,4,13,17] return "p" = %p, "n" = %n'));
     expect(chainAt(twice, valueOf(twice, 'c'), 2).map((o) => o.results[0]!.name)).toEqual(['c', 'a', 'r', 'd']);

@@ -64,7 +64,7 @@ function reference(graph: Graph, inputs: Readonly<Record<string, Tensor>>): Map<
   return new Map([...outputs, ...[...state].map(([v, t]): [string, Tensor] => [`state ${names.get(v)!}`, t])]);
 }
 
-/** How far results are from the case's, in parts of its tolerance where they are within it; what is wrong, if anything is. */
+/** How many tensors of a run were compared with the case's; none, and what is wrong, where one is outside the case's tolerance. */
 export function compare(c: TileCase, outputs: ReadonlyMap<string, Tensor>, state: ReadonlyMap<string, Tensor>): { readonly compared: number; readonly problem?: string } {
   const found = new Map([...outputs, ...[...state].map(([k, t]): [string, Tensor] => [`state ${k}`, t])]);
   for (const [name, want] of c.wanted) {

@@ -122,7 +122,8 @@ function mostTemporaries({ buffers }: TilePlan): number {
   return at.reduce((n, bytes) => Math.max(n, bytes), 0);
 }
 
-export function boundOf(graph: Graph, plan: TilePlan, target: TileTarget): Bound {
+/** What bounds the memory of a tile from below for a plan of a graph: what is allocated throughout, and the op that takes the most where it is cut smallest. */
+function boundOf(graph: Graph, plan: TilePlan, target: TileTarget): Bound {
   const always: ReadonlySet<BufferKind> = new Set(['state', 'constant', 'input', 'output']);
   const held = plan.buffers.filter((b) => b.viewOf === undefined && always.has(b.kind)).reduce((n, b) => n + sizeOf(b.shape) * dtypes[b.dtype as DType].bytes, 0);
   let [vertex, op] = [0, 'none'];

@@ -92,7 +92,7 @@ function bestOf(steps: readonly Step[], width: number): Step[] {
 function taken(program: Program, { from, choice, places, key, cycles, ahead }: Step, index: number, all: readonly Step[]): State {
   // Values that nothing reads any more are forgotten; the only successor of a state takes its map over.
   const homes = all.some((s) => s.from === from && s.choice !== choice) ? new Map(from.homes) : from.homes;
-  for (const [v, at] of places) homes.set(v, at);
+  for (const [v, at] of places) if ((program.readers.get(v)?.at(-1) ?? -1) > index) homes.set(v, at);
   for (const v of program.graph.ops[index]!.operands) if (program.readers.get(v)!.at(-1) === index) homes.delete(v);
   return { homes, key, cycles, ahead, made: choice ? { index, choice, before: from.made } : from.made };
 }

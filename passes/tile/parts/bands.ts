@@ -73,7 +73,8 @@ function oneBand(chain: readonly Op[], axis: number, band: Range, ops: Op[]): Va
   const inside = new Set(chain.map((op) => op.results[0]!));
   const needs = new Map<Op, Need>();
   for (const op of [...chain].reverse()) {
-    const need = needOf(op, axis, ranges.get(op.results[0]!)!)!;
+    const need = needOf(op, axis, ranges.get(op.results[0]!)!);
+    if (!need) throw new TypeProblem(`${op.name} has a band that reads nothing of its operand`);
     needs.set(op, need);
     op.operands.forEach((v, k) => {
       const range = need.operands[k];

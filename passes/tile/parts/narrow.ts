@@ -99,7 +99,10 @@ export function withRegions(graph: Graph, regions: readonly RegionInParts[]): Gr
 function withRegion(graph: Graph, { from, axis, parts, first, last, again, bands }: RegionInParts): Graph | undefined {
   const value = 'op' in from ? graph.ops[from.op]?.results[from.result] : 'input' in from ? graph.inputs[from.input] : graph.state[from.state]?.value;
   if (!value) return undefined;
-  if (bands) return inBands(graph, chainAt(graph, value, axis).slice(first, last + 1), axis, parts);
+  if (bands) {
+    const chain = chainAt(graph, value, axis).slice(first, last + 1);
+    return chain.length === 0 ? undefined : inBands(graph, chain, axis, parts);
+  }
   const region = regionOf(graph, { value, axis, parts }, first, last);
   return region.cuts.size < 2 ? undefined : inParts(graph, region, { again });
 }
