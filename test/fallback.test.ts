@@ -56,7 +56,7 @@ describe('an artifact for both', { timeout: 60_000 }, () => {
 
   test('with a GPU program that is damaged is refused: that is no reason to take the other', async () => {
     const { gpu: _, ...manifest } = both.manifest;
-    await expect(load({ ...both, manifest })).rejects.toThrow(/describes no program for a GPU/);
+    await expect(load({ ...both, manifest })).rejects.toThrow(/its backend is wgsl, and gpu is missing/);
   });
 
   test('compiles other specialisations for whichever runs', async () => {

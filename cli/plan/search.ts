@@ -30,11 +30,21 @@ export interface Search {
   readonly onTrial: (t: Trial) => void;
 }
 
+/** What is known of one batch. */
+interface Built {
+  readonly batch: number;
+  readonly graph: Graph | AccumulatedStep;
+  /** The graph, or each of its two, prepared for levels of recomputation. */
+  readonly ready: Map<Graph, Map<Recompute, Graph>>;
+  /** The target, as an object of its own: what planning finds out for it goes when the next batch is built, whose ops have other shapes. */
+  readonly target: TileTarget;
+}
+
 /** Graphs and plans of a model, none made twice. */
 export class Planner {
   readonly trials: Trials;
   readonly #search: Search;
-  #built: { readonly batch: number; readonly graph: Graph | AccumulatedStep; readonly ready: Map<Graph, Map<Recompute, Graph>> } | undefined;
+  #built: Built | undefined;
 
   constructor(search: Search) {
     this.#search = search;
@@ -79,8 +89,9 @@ export class Planner {
 
   /** Plans a graph of a setting's batch; where gradients add up, as their accumulation. */
   #planOf(graph: Graph, s: Setting): Planned | AccumulatedPlan {
-    const { target, onProgress, samples = s.batch } = this.#search;
+    const { onProgress, samples = s.batch } = this.#search;
     const built = this.#build(s.batch);
+    const { target } = this.#built!;
     const options = { samples: s.batch, temporary: s.temporary, serial: s.unserial !== true, onProgress: (done: number, of: number) => onProgress(s, done, of) };
     return 'accumulate' in built ? planAccumulated(graph, this.#ready(built.update, 'none'), target, options, samples / s.batch) : planTiles(graph, target, options);
   }
@@ -101,9 +112,9 @@ export class Planner {
 
   #build(batch: number): Graph | AccumulatedStep {
     if (this.#built?.batch === batch) return this.#built.graph;
-    const { wanted, samples = batch } = this.#search;
+    const { wanted, target, samples = batch } = this.#search;
     const graph = wanted.train && samples > batch ? buildAccumulated({ ...wanted, train: wanted.train, batch }, samples / batch) : buildGraph({ ...wanted, batch });
-    this.#built = { batch, graph, ready: new Map() };
+    this.#built = { batch, graph, ready: new Map(), target: { ...target } };
     return graph;
   }
 }
