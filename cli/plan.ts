@@ -91,21 +91,23 @@ async function run(model: string, options: Options, command: Command): Promise<v
   const train = options.train ? trainOptions(sgd ? { momentum: 0.9, ...whole } : whole) : undefined;
   const wanted: Omit<Wanted, 'batch'> = { model, dtype, ...(spec && { norm: spec }), ...(train && { train }), ...(options.dim && { dims: options.dim }), ...(values && { values }) };
   const micro = microBatchOf(options);
+  // Without --fit a step has samples in any case; with it their number is what is looked for.
+  const samples = options.train ? (options.batch ?? (options.fit ? undefined : stepSamples)) : undefined;
   // A batch that the user names may stay whole.
   const join = options.train && options.fit && options.batch !== undefined ? joinOf(wanted) : undefined;
   if (join !== undefined) note(`--fit leaves the batch whole, for micro-batches would change the result of this model: ${join}`);
   else if (options.train && (options.fit || micro !== undefined)) requireProof(wanted, options.fit ? '--fit chooses the micro-batch' : '--micro-batch computes few samples at a time');
   const plannerOf = (w: Omit<Wanted, 'batch'>): Planner => new Planner({
     wanted: w, target, levels: options.train ? levelsOf(options.recompute) : ['none'], parts: options.fit === true || options.recompute === 'auto', onProgress: progress, onTrial: finished,
-    ...(options.temporary !== undefined && { temporary: options.temporary }), ...(options.train && options.batch !== undefined && { samples: options.batch }),
+    ...(options.temporary !== undefined && { temporary: options.temporary }), ...(samples !== undefined && { samples }),
   });
   const planner = plannerOf(wanted);
-  if (options.fit) planner.fit(join === undefined ? batchesFor(options) : [options.batch!]);
-  else planner.planBatch(micro ?? options.batch ?? (options.train ? 16 : 1));
+  if (options.fit) planner.fit(join === undefined ? batchesFor(options.batch) : [options.batch!]);
+  else planner.planBatch(micro ?? samples ?? options.batch ?? 1);
   const fits = planner.trials.best !== undefined;
   const chosen = planner.trials.best ?? planner.trials.smallest!;
   const levers = options.explain || !fits ? measured({
-    planner, trial: chosen.trial, wanted, recompute: options.recompute === 'auto' ? 'none' : options.recompute, smaller: batchesFor(options).findLast((b) => b < chosen.trial.batch),
+    planner, trial: chosen.trial, wanted, recompute: options.recompute === 'auto' ? 'none' : options.recompute, smaller: batchesFor(samples ?? options.batch).findLast((b) => b < chosen.trial.batch), addsUp: samples !== undefined,
     // The search has asked for the proof already, and so have micro-batches.
     proved: (options.fit === true && join === undefined) || micro !== undefined, plannerOf,
   }) : [];
@@ -144,8 +146,11 @@ function microBatchOf({ batch, microBatch, fit }: Options): number | undefined {
   return microBatch;
 }
 
-/** What --fit considers: of a step whose samples are named, their divisors. */
-const batchesFor = ({ batch, train }: Options): readonly number[] => (batch === undefined || !train ? consideredBatches : Array.from({ length: batch }, (_, i) => i + 1).filter((n) => batch % n === 0));
+/** Samples of a step that the user does not name. */
+const stepSamples = 16;
+
+/** Samples at a time that are considered: where their number in all is known, its divisors. */
+const batchesFor = (samples: number | undefined): readonly number[] => (samples === undefined ? consideredBatches : Array.from({ length: samples }, (_, i) => i + 1).filter((n) => samples % n === 0));
 
 function report(planner: Planner, { trial, planned }: { readonly trial: Trial; readonly planned: Planned | AccumulatedPlan }, target: TileTarget, options: Options, levers: readonly Lever[]): void {
   const { plan, fits } = planned;

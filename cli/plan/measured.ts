@@ -18,6 +18,8 @@ export interface Measure {
   readonly recompute: Recompute;
   /** Samples at a time that would be fewer than the plan's, if any are. */
   readonly smaller: number | undefined;
+  /** Whether runs of fewer add up to the same step. */
+  readonly addsUp: boolean;
   /** Whether samples are known not to influence each other. */
   readonly proved: boolean;
   /** A planner of another form of the model. */
@@ -32,7 +34,7 @@ const addedUp = ' and gradients of several added up';
  * Levels of recomputation, regions in parts, narrower temporaries, fewer samples at a time, those that take the fewest cycles first; what stands in the way of one of them is a note. Where an op joins
  * samples, fewer at a time go with a rewrite of norms, which is measured too.
  */
-export function measured({ planner, trial, wanted, recompute, smaller, proved, plannerOf }: Measure): readonly Lever[] {
+export function measured({ planner, trial, wanted, recompute, smaller, addsUp, proved, plannerOf }: Measure): readonly Lever[] {
   const tried = planner.trials.all.filter((t) => t.regions && t.batch === trial.batch);
   const choices: LeverChoices = {
     recompute: wanted.train ? recomputeLevels.slice(recomputeLevels.indexOf(recompute)) : [], temporary: planner.shares[0]! / 2,
@@ -41,12 +43,12 @@ export function measured({ planner, trial, wanted, recompute, smaller, proved, p
   const join = wanted.train && !proved && smaller !== undefined ? joinOf(wanted) : undefined;
   if (smaller === undefined) return leversOf(planner.trials, trial, choices);
   if (join !== undefined) {
-    const rewrites = rewritten(trial, wanted, smaller, plannerOf);
+    const rewrites = rewritten(trial, wanted, smaller, addsUp, plannerOf);
     note(`micro-batches would change the result of this model: ${join}. A batch-independent rewrite (--norm group:32 or --norm group:4+proxy) makes them a lever${rewrites.length > 0 ? ', listed with what it saves' : ''}`);
     return [...leversOf(planner.trials, trial, choices), ...rewrites].sort((a, b) => a.cycles - b.cycles);
   }
   try {
-    return leversOf(planner.trials, trial, { ...choices, smaller, ...(wanted.train && { accumulated: addedUp }) });
+    return leversOf(planner.trials, trial, { ...choices, smaller, ...(addsUp && { accumulated: addedUp }) });
   } catch (e) {
     if (!(e instanceof Unsupported)) throw e;
     note(`micro-batches are no lever here: ${e.message}`);
@@ -55,13 +57,13 @@ export function measured({ planner, trial, wanted, recompute, smaller, proved, p
 }
 
 /** What a batch-independent form of the model saves, over as many samples and over fewer; nothing where none is independent. */
-function rewritten(trial: Trial, wanted: Omit<Wanted, 'batch'>, smaller: number, plannerOf: Measure['plannerOf']): Lever[] {
+function rewritten(trial: Trial, wanted: Omit<Wanted, 'batch'>, smaller: number, addsUp: boolean, plannerOf: Measure['plannerOf']): Lever[] {
   const name = offered.find((text) => isIndependent({ ...wanted, norm: parseNorm(text) }));
   if (name === undefined) return [];
   const { trials } = plannerOf({ ...wanted, norm: parseNorm(name) });
   return [trial.batch, smaller].flatMap((batch) => {
     const own = orRefused(() => trials.at({ batch, recompute: trial.recompute, temporary: trial.temporary }));
-    const what = `--norm ${name}${batch === trial.batch ? '' : `, micro-batches of ${batch}${addedUp}`}`;
+    const what = `--norm ${name}${batch === trial.batch ? '' : `, micro-batches of ${batch}${addsUp ? addedUp : ''}`}`;
     return own ? [{ what, against: batch === trial.batch ? 'the model’s norms' : `these, ${trial.batch}`, bytes: trial.memory.total - own.memory.total, cycles: own.cyclesPerSample - trial.cyclesPerSample, fits: own.fits, taken: false }] : [];
   });
 }

@@ -45,14 +45,13 @@ export function viewed(op: Op, home: Spread): Spread | undefined {
 export function evenly({ type }: Value, target: TileTarget): Spread {
   const { constants } = target;
   const n = sizeOf(type.shape);
-  // One tile holds all of it, as every op reads it.
-  if (constants.tiles === 1) return { base: 0, dims: [], axes: type.shape.map((d): Cut => ({ by: [], combs: [run(0, d)] })) };
   const parts = Math.max(1, Math.min(constants.tiles, Math.ceil((n * dtypes[type.dtype].bytes) / constants.grain)));
   let known = evens.get(target);
   if (!known) evens.set(target, (known = new Map()));
-  const key = `${n} ${parts}`;
+  // One tile holds all of it, as every op reads it.
+  const key = constants.tiles === 1 ? type.shape.join() : `${n} ${parts}`;
   let spread = known.get(key);
-  if (!spread) known.set(key, (spread = { base: 0, dims: [{ name: 'flat', parts, stride: 1 }], axes: [{ by: [0], combs: equalParts(n, parts) }], flat: true }));
+  if (!spread) known.set(key, (spread = constants.tiles === 1 ? { base: 0, dims: [], axes: type.shape.map((d): Cut => ({ by: [], combs: [run(0, d)] })) } : { base: 0, dims: [{ name: 'flat', parts, stride: 1 }], axes: [{ by: [0], combs: equalParts(n, parts) }], flat: true }));
   return spread;
 }
 
