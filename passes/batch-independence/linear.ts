@@ -4,7 +4,7 @@ import type { Op } from '../../ir/graph.ts';
 import { decodeFloat } from '../../ir/number.ts';
 import { nums } from '../../ir/op.ts';
 import { opDef } from '../../ir/ops/index.ts';
-import { dtypes, isFloat, rowMajor, sizeOf, type Tensor } from '../../ir/type.ts';
+import { dtypes, isFloat, rowMajor, sizeOf, type DType, type Tensor } from '../../ir/type.ts';
 
 /** A tensor at both batch sizes. `unknown` marks elements of which two sizes do not say what they are at a third. */
 export interface Twins {
@@ -58,6 +58,9 @@ export function combined(op: Op, other: Op, operands: readonly Twins[], sizes: S
 /** Ops of one result whose elements are elements of their first operands. */
 const moves: ReadonlySet<string> = new Set(['reshape', 'transpose', 'broadcast', 'slice', 'concat', 'copy', 'gather']);
 
+/** Whether a cast keeps a line: numbers of few bits wrap or are rounded from some number of samples on. */
+const holdsLine = (dtype: DType, x: Line): boolean => (dtype === 'bool' ? apart(x, zero) > 0 : dtypes[dtype].bytes >= 4);
+
 /** Whether a tensor is the same for every number of samples. */
 export function isFixed({ a, b, unknown }: Twins): boolean {
   return !unknown.includes(true) && a.data.every((x: number | bigint, i: number) => Object.is(x, b.data[i]));
@@ -102,7 +105,7 @@ function exact(op: Op, lines: readonly (Line | undefined)[]): boolean {
     case 'copy':
       return true;
     case 'cast':
-      return op.results[0]!.type.dtype !== 'bool' || apart(x!, zero) > 0;
+      return holdsLine(op.results[0]!.type.dtype, x!);
     case 'mul':
       return x!.slope === 0 || y!.slope === 0;
     case 'div':
