@@ -100,13 +100,16 @@ export function leastMemory(graph: Graph, target: TileTarget): Least {
       if (narrow.graph !== wide) best = smaller(best, tightest(narrow.graph, level, 'regions'));
     }
   }
-  // Layouts that are chosen jointly take longer to plan, and about the same memory.
-  best = smaller(best, { ...best!, planned: planAt(best!.graph, best!.bound, false) });
-  const { bound, graph: found, recompute, parts } = best;
-  const bytes = usable(best.planned);
-  // The same plan again, under the limit that it needs.
-  const last = planTiles(found, withConstants(target, { bytesPerTile: bytes }), { samples: 1, temporary: bound / bytes });
-  return { graph: found, plan: last.plan, bytes, recompute, parts, tried, bound: boundOf(found, last.plan, target) };
+  // Layouts that are chosen jointly take longer to plan, and about the same memory. Either way the planner has to find the plan again under the limit that it needs.
+  const alone = best!;
+  const joint: Found = { ...alone, planned: planAt(alone.graph, alone.bound, false) };
+  const again = (found: Found): Planned => {
+    const bytesPerTile = usable(found.planned);
+    return planTiles(found.graph, withConstants(target, { bytesPerTile }), { samples: 1, temporary: found.bound / bytesPerTile });
+  };
+  const jointly = smaller(alone, joint) === joint ? again(joint) : undefined;
+  const [found, { plan }] = jointly?.fits ? [joint, jointly] : [alone, again(alone)];
+  return { graph: found.graph, plan, bytes: usable(found.planned), recompute: found.recompute, parts: found.parts, tried, bound: boundOf(found.graph, plan, target) };
 }
 
 /** Numbers of equal parts of a graph's samples, one by one first. */
