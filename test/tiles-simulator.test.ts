@@ -18,7 +18,7 @@ const absent = !existsSync(shared);
 const readCaseOf = (name: string): Promise<TileCase> => [...goldenCases(join(shared, 'goldens')), ...modelCases(join(shared, 'models'))].find((c) => c.name === name)!.read();
 
 describe.skipIf(absent)(absent ? 'the matrix (skipped: ../shared is not there)' : 'the matrix of npm run tiles, in part', () => {
-  it.each([['mlp-sgd', 4], ['mlp-clip-norm', 64], ['convnet-bn-sgd-momentum', 4], ['transformer-adamw', 1], ['mnist_cntk', 64], ['micro_kws_m_qdq', 4]] as const)('%s on %i tiles gives the numbers of the interpreter in the least memory', async (name, tiles) => {
+  it.each([['mlp-sgd', 4], ['mlp-clip-norm', 64], ['convnet-bn-sgd-momentum', 4], ['transformer-adamw', 1], ['mnist_cntk', 4], ['micro_kws_m_qdq', 64]] as const)('%s on %i tiles gives the numbers of the interpreter in the least memory', async (name, tiles) => {
     const c = await readCaseOf(name);
     const least = leastMemory(c.graph, withConstants(readTarget('mk2'), { tiles }));
     const result = runTiled({ graph: least.graph, planned: least }, c.inputs);
