@@ -9,6 +9,10 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { buildDemo } from '../examples/demo/build.ts';
 import { addressOf, serveDemo } from '../examples/demo/serve.ts';
 import { chromiumPath, launch } from './browser-harness.ts';
+import type { GpuAdapter, GpuDevice } from '../runtime/webgpu/types.ts';
+
+/** What a page has of WebGPU's classes. */
+interface GpuClasses { readonly GPUDevice: { readonly prototype: GpuDevice }; readonly GPUAdapter: { readonly prototype: GpuAdapter } }
 
 /** Longest that the page may take for one thing, in milliseconds: shaders are compiled on the CPU here. */
 const patience = 90_000;
@@ -181,9 +185,10 @@ describe.skipIf(!chromiumPath)(chromiumPath ? 'the demo page' : 'the demo page (
     pages.push(page);
     page.setDefaultTimeout(patience);
     await page.addInitScript(() => {
-      const { createComputePipelineAsync } = GPUDevice.prototype;
+      const { prototype } = (globalThis as unknown as GpuClasses).GPUDevice;
+      const { createComputePipelineAsync } = prototype;
       const compiled = new Promise<void>((resolve) => Object.assign(globalThis, { release: resolve }));
-      GPUDevice.prototype.createComputePipelineAsync = async function (...given) {
+      prototype.createComputePipelineAsync = async function (...given) {
         await compiled;
         return createComputePipelineAsync.apply(this, given);
       };
@@ -201,10 +206,11 @@ describe.skipIf(!chromiumPath)(chromiumPath ? 'the demo page' : 'the demo page (
 
   test('a lost GPU takes nothing from the page: it reads on, trains on from its checkpoint to the same losses, and can be switched', async () => {
     const page = await open(withGpu, plain, () => {
-      const { requestDevice } = GPUAdapter.prototype;
-      const devices: GPUDevice[] = [];
+      const { prototype } = (globalThis as unknown as GpuClasses).GPUAdapter;
+      const { requestDevice } = prototype;
+      const devices: GpuDevice[] = [];
       Object.assign(globalThis, { devices });
-      GPUAdapter.prototype.requestDevice = async function (...given) {
+      prototype.requestDevice = async function (...given) {
         const device = await requestDevice.apply(this, given);
         devices.push(device);
         return device;
@@ -212,7 +218,7 @@ describe.skipIf(!chromiumPath)(chromiumPath ? 'the demo page' : 'the demo page (
     });
     /** Ends all devices of the page; how many it had asked for. */
     const lose = (): Promise<number> => page.evaluate(async () => {
-      const { devices } = globalThis as unknown as { devices: GPUDevice[] };
+      const { devices } = globalThis as unknown as { devices: GpuDevice[] };
       devices.forEach((d) => d.destroy());
       await Promise.all(devices.map((d) => d.lost));
       return devices.length;
@@ -225,7 +231,7 @@ describe.skipIf(!chromiumPath)(chromiumPath ? 'the demo page' : 'the demo page (
       const watch = new MutationObserver(() => {
         if (!progress.textContent.startsWith('Step 8:')) return;
         watch.disconnect();
-        (globalThis as unknown as { devices: GPUDevice[] }).devices.forEach((d) => d.destroy());
+        (globalThis as unknown as { devices: GpuDevice[] }).devices.forEach((d) => d.destroy());
         resolve();
       });
       watch.observe(progress, { childList: true, characterData: true, subtree: true });
